@@ -1,0 +1,21 @@
+//! The intermediate representation of gradc: types, ops, graphs, their text, verifier and reference semantics.
+//!
+//! Depends on no other gradc crate. Invariants: graphs are append-only in topological order; shapes are
+//! static; ops are pure; an op is known elsewhere only through [`op::OpDef`] and [`lower::Lowering`].
+
+#![forbid(unsafe_code)]
+
+pub mod attr;
+pub mod builder;
+pub mod diagnostic;
+pub mod graph;
+pub mod interpret;
+pub mod kernel;
+pub mod lower;
+pub mod op;
+pub mod ops;
+pub mod plan;
+pub mod target;
+pub mod tensor;
+pub mod text;
+pub mod types;

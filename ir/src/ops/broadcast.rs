@@ -1,0 +1,70 @@
+//! `broadcast`: repetition along new axes.
+
+use crate::lower::{Access, Affine, Lowering, Nest};
+use crate::op::{arity, require};
+use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::tensor::Tensor;
+use crate::types::{TensorType, TypeError};
+use crate::types::row_major_strides;
+
+op_struct! {
+    /// `y[i] = x[i restricted to the axes in dims]`.
+    ///
+    /// `dims[k]` is the axis of the result that axis `k` of the operand becomes; ascending, extents equal.
+    /// All other axes of the result repeat. Source: XLA `BroadcastInDim`, without its size-1 expansion.
+    pub struct Broadcast = "broadcast" {
+        /// Shape of the result.
+        shape: Vec<usize>,
+        /// Result axis of each operand axis.
+        dims: Vec<usize>,
+    }
+}
+
+impl Broadcast {
+    /// Axes of the result that repeat.
+    pub fn repeated_axes(&self) -> Vec<usize> {
+        (0..self.shape.len()).filter(|d| !self.dims.contains(d)).collect()
+    }
+}
+
+impl OpDef for Broadcast {
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
+        let [x] = arity(inputs)?;
+        let ascending = self.dims.windows(2).all(|w| w[0] < w[1]) && self.dims.iter().all(|&d| d < self.shape.len());
+        require(ascending, "`dims` must name axes of the result in ascending order", format!("axes of {:?}", self.shape), format!("{:?}", self.dims))?;
+        let kept: Vec<usize> = self.dims.iter().map(|&d| self.shape[d]).collect();
+        require(kept == x.shape, "the operand must have the extents of the axes it becomes", format!("{kept:?}"), x)?;
+        Ok(vec![TensorType::checked(x.dtype, self.shape.clone())?])
+    }
+
+    fn vjp(&self, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
+        let g = cx.grad();
+        Ok(vec![cx.flow(0, |b| b.reduce_sum(g, &self.repeated_axes()))?])
+    }
+
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {
+        let x = inputs[0];
+        let (from, to) = (row_major_strides(&x.ty.shape), row_major_strides(&self.shape));
+        let source = |k: usize| self.dims.iter().zip(&from).map(|(&d, s)| k / to[d] % self.shape[d] * s).sum();
+        Ok(vec![x.gather_flat(x.ty.with_shape(self.shape.clone()), source)])
+    }
+
+    fn lower(&self, inputs: &[&TensorType], _: &[TensorType]) -> Lowering {
+        let indices = self.dims.iter().map(|&d| Affine::dim(self.shape.len(), d)).collect();
+        let access = Access::new(0, &inputs[0].shape, indices);
+        Lowering::Nests(vec![Nest::map(&self.shape, |body| body.load(inputs[0].dtype, access))])
+    }
+
+    fn numerics(&self) -> Numerics {
+        Numerics::Exact
+    }
+
+    fn samples() -> Vec<Sample> {
+        let to = |shape: &[usize], dims: &[usize]| Sample::new(Broadcast { shape: shape.to_vec(), dims: dims.to_vec() });
+        vec![
+            to(&[2, 3, 4], &[1]).float(&[3], -1.0..1.0),
+            to(&[2, 3, 4], &[0, 2]).float(&[2, 4], -1.0..1.0),
+            to(&[5], &[]).float(&[], -1.0..1.0),
+        ]
+    }
+}

@@ -1,0 +1,94 @@
+//! The ops: one file each, and this list. Everything else learns about an op through its rules.
+
+use crate::attr::{Attr, AttrReader, Attrs};
+use crate::lower::Lowering;
+use crate::op::{Cotangent, EvalError, Numerics, OpAttrs, OpDef, Sample, VjpContext};
+use crate::tensor::Tensor;
+use crate::types::{TensorType, TypeError};
+use std::fmt;
+
+mod elementwise;
+
+macro_rules! ops {
+    ($($module:ident::$ty:ident),+ $(,)?) => {
+        $(mod $module; pub use $module::$ty;)+
+
+        /// Any op.
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Op { $(#[doc = concat!("See [`", stringify!($ty), "`](struct@", stringify!($ty), ").")] $ty($ty)),+ }
+
+        impl Op {
+            /// Names of all ops.
+            pub const NAMES: &'static [&'static str] = &[$(<$ty as OpAttrs>::NAME),+];
+
+            /// Name in the text format.
+            pub fn name(&self) -> &'static str {
+                match self { $(Op::$ty(_) => <$ty as OpAttrs>::NAME),+ }
+            }
+
+            /// Reads an op from its name and attributes; `None` when no op has the name.
+            pub fn parse(name: &str, attrs: Vec<(String, Attr)>) -> Option<Result<Op, TypeError>> {
+                $(if name == <$ty as OpAttrs>::NAME {
+                    return Some(<$ty as OpAttrs>::parse(AttrReader::new(<$ty as OpAttrs>::NAME, attrs)).map(Op::$ty));
+                })+
+                None
+            }
+
+            /// The attributes in declaration order.
+            pub fn attrs(&self) -> Attrs {
+                match self { $(Op::$ty(op) => op.attrs()),+ }
+            }
+
+            /// See [`OpDef::infer`].
+            pub fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
+                match self { $(Op::$ty(op) => op.infer(inputs)),+ }
+            }
+
+            /// See [`OpDef::vjp`].
+            pub fn vjp(&self, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
+                match self { $(Op::$ty(op) => op.vjp(cx)),+ }
+            }
+
+            /// See [`OpDef::eval`].
+            pub fn eval(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {
+                match self { $(Op::$ty(op) => op.eval(inputs)),+ }
+            }
+
+            /// See [`OpDef::lower`].
+            pub fn lower(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> Lowering {
+                match self { $(Op::$ty(op) => op.lower(inputs, outputs)),+ }
+            }
+
+            /// See [`OpDef::numerics`].
+            pub fn numerics(&self) -> Numerics {
+                match self { $(Op::$ty(op) => op.numerics()),+ }
+            }
+
+            /// The samples of every op, in list order.
+            pub fn all_samples() -> Vec<Sample> {
+                let mut all = Vec::new();
+                $(all.extend(<$ty as OpDef>::samples());)+
+                all
+            }
+        }
+    };
+}
+
+ops! {
+    add::Add,
+    broadcast::Broadcast,
+    constant::Constant,
+    dot_general::DotGeneral,
+    exp::Exp,
+    mul::Mul,
+    neg::Neg,
+    reduce_sum::ReduceSum,
+    reshape::Reshape,
+    transpose::Transpose,
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        crate::text::write_op(f, self, &|_| "@?".to_string())
+    }
+}

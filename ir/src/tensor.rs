@@ -1,0 +1,172 @@
+//! Tensor data: [`HostTensor`] as files and hosts hold it, [`Tensor`] as the interpreter computes with it.
+
+use crate::types::{DType, TensorType, TypeError};
+use half::{bf16, f16};
+
+/// Tensor bytes in native little-endian layout, row-major and contiguous.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    ty: TensorType,
+    bytes: Vec<u8>,
+}
+
+impl HostTensor {
+    /// Wraps bytes; fails when their number does not fit the type.
+    pub fn new(ty: TensorType, bytes: Vec<u8>) -> Result<Self, TypeError> {
+        ty.check_size()?;
+        if bytes.len() != ty.size_bytes() {
+            return Err(TypeError::new(format!("data of a {ty} tensor has the wrong size"))
+                .expected(format!("{} bytes", ty.size_bytes()))
+                .found(format!("{} bytes", bytes.len())));
+        }
+        Ok(HostTensor { ty, bytes })
+    }
+
+    /// An f32 tensor from values in row-major order.
+    pub fn from_f32(shape: impl Into<Vec<usize>>, values: &[f32]) -> Result<Self, TypeError> {
+        Self::new(TensorType::f32(shape), values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    /// An i64 tensor from values in row-major order.
+    pub fn from_i64(shape: impl Into<Vec<usize>>, values: &[i64]) -> Result<Self, TypeError> {
+        Self::new(TensorType::new(DType::I64, shape), values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    /// A tensor with every element equal to `value`, rounded or truncated to `ty.dtype`.
+    pub fn splat(ty: TensorType, value: f64) -> Self {
+        let one = Tensor::splat(TensorType::new(ty.dtype, []), value).to_host();
+        let bytes = one.bytes.repeat(ty.elements());
+        HostTensor { ty, bytes }
+    }
+
+    /// Type of the tensor.
+    pub fn ty(&self) -> &TensorType {
+        &self.ty
+    }
+
+    /// The contiguous little-endian bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The contiguous little-endian bytes, to be overwritten in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// The same bytes under another shape with as many elements.
+    pub fn reshaped(self, shape: impl Into<Vec<usize>>) -> Result<Self, TypeError> {
+        Self::new(self.ty.with_shape(shape), self.bytes)
+    }
+
+    /// Elements as f32; `None` for another dtype.
+    pub fn to_f32(&self) -> Option<Vec<f32>> {
+        (self.ty.dtype == DType::F32).then(|| words(&self.bytes).map(f32::from_le_bytes).collect())
+    }
+
+    /// Elements as i64; `None` for another dtype.
+    pub fn to_i64(&self) -> Option<Vec<i64>> {
+        (self.ty.dtype == DType::I64).then(|| words(&self.bytes).map(i64::from_le_bytes).collect())
+    }
+
+    /// The interpreter's view of the same values (floats widened to f64, which is exact).
+    pub fn to_tensor(&self) -> Tensor {
+        let b = &self.bytes;
+        let data = match self.ty.dtype {
+            DType::F32 => Data::Float(words(b).map(|w| f32::from_le_bytes(w) as f64).collect()),
+            DType::F64 => Data::Float(words(b).map(f64::from_le_bytes).collect()),
+            DType::F16 => Data::Float(words(b).map(|w| f16::from_le_bytes(w).to_f64()).collect()),
+            DType::BF16 => Data::Float(words(b).map(|w| bf16::from_le_bytes(w).to_f64()).collect()),
+            DType::I64 => Data::Int(words(b).map(i64::from_le_bytes).collect()),
+            DType::I32 => Data::Int(words(b).map(|w| i32::from_le_bytes(w) as i64).collect()),
+            DType::U8 | DType::Bool => Data::Int(b.iter().map(|&v| v as i64).collect()),
+        };
+        Tensor { ty: self.ty.clone(), data }
+    }
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
+    bytes.as_chunks::<N>().0.iter().copied()
+}
+
+/// Values as the interpreter holds them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    /// Floating-point dtypes, computed in f64.
+    Float(Vec<f64>),
+    /// Integer dtypes and booleans (0 or 1).
+    Int(Vec<i64>),
+}
+
+/// A tensor of the interpreter: row-major, floats in f64 whatever the dtype says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Logical type.
+    pub ty: TensorType,
+    /// Elements in row-major order.
+    pub data: Data,
+}
+
+impl Tensor {
+    /// A float tensor; `values` must have as many elements as `ty`.
+    pub fn float(ty: TensorType, values: Vec<f64>) -> Self {
+        debug_assert_eq!(ty.elements(), values.len());
+        Tensor { ty, data: Data::Float(values) }
+    }
+
+    /// An integer or boolean tensor; `values` must have as many elements as `ty`.
+    pub fn int(ty: TensorType, values: Vec<i64>) -> Self {
+        debug_assert_eq!(ty.elements(), values.len());
+        Tensor { ty, data: Data::Int(values) }
+    }
+
+    /// A tensor with every element equal to `value`.
+    pub fn splat(ty: TensorType, value: f64) -> Self {
+        let n = ty.elements();
+        if ty.dtype.is_float() { Tensor::float(ty, vec![value; n]) } else { Tensor::int(ty, vec![value as i64; n]) }
+    }
+
+    /// Float elements; panics on an integer tensor, which inference has ruled out.
+    pub fn floats(&self) -> &[f64] {
+        match &self.data {
+            Data::Float(v) => v,
+            Data::Int(_) => panic!("float tensor expected, found {}", self.ty),
+        }
+    }
+
+    /// Integer elements; panics on a float tensor, which inference has ruled out.
+    pub fn ints(&self) -> &[i64] {
+        match &self.data {
+            Data::Int(v) => v,
+            Data::Float(_) => panic!("integer tensor expected, found {}", self.ty),
+        }
+    }
+
+    /// A tensor of type `ty` whose element `k` is this tensor's element `index(k)`.
+    pub fn gather_flat(&self, ty: TensorType, index: impl Fn(usize) -> usize) -> Tensor {
+        let n = ty.elements();
+        match &self.data {
+            Data::Float(v) => Tensor::float(ty, (0..n).map(|k| v[index(k)]).collect()),
+            Data::Int(v) => Tensor::int(ty, (0..n).map(|k| v[index(k)]).collect()),
+        }
+    }
+
+    /// Values rounded to the dtype's storage precision (identity for f64 and integers).
+    pub fn rounded(&self) -> Tensor {
+        self.to_host().to_tensor()
+    }
+
+    /// Encodes as the dtype's bytes, rounding floats to nearest even and wrapping integers.
+    pub fn to_host(&self) -> HostTensor {
+        let bytes = match (&self.data, self.ty.dtype) {
+            (Data::Float(v), DType::F32) => v.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
+            (Data::Float(v), DType::F16) => v.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect(),
+            (Data::Float(v), DType::BF16) => v.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
+            (Data::Float(v), _) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            (Data::Int(v), DType::I32) => v.iter().flat_map(|&x| (x as i32).to_le_bytes()).collect(),
+            (Data::Int(v), DType::U8 | DType::Bool) => v.iter().map(|&x| x as u8).collect(),
+            (Data::Int(v), _) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        };
+        HostTensor { ty: self.ty.clone(), bytes }
+    }
+}
