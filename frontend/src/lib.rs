@@ -1,1 +1,5 @@
-//! .
+//! Importers, recipes and builders for layers and losses.
+
+#![forbid(unsafe_code)]
+
+pub mod model;
