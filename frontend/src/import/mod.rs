@@ -1,0 +1,106 @@
+//! Model files in: the format is told by the content, never by the name.
+
+use crate::model::{ImportOptions, Model};
+use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use std::path::Path;
+
+/// Reads a model file of any supported format.
+///
+/// # Errors
+/// Every problem found, each with its place in the file.
+pub fn import(path: &Path, options: &ImportOptions) -> Result<Model, Diagnostics> {
+    let bytes = read(path)?;
+    let importer = Format::of(&bytes).and_then(Format::importer).map_err(|d| d.in_file(path.display()))?;
+    importer(path, bytes, options)
+}
+
+/// Reads a model from the bytes of a file; the path names it and finds what lies beside it.
+type Importer = fn(&Path, Vec<u8>, &ImportOptions) -> Result<Model, Diagnostics>;
+
+/// The bytes of a file, or a diagnostic naming it.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Diagnostic> {
+    std::fs::read(path).map_err(|e| {
+        Diagnostic::new("unreadable-file", format!("the file cannot be read: {e}")).in_file(path.display())
+    })
+}
+
+/// The name a model gets from its file: the stem.
+pub fn model_name(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// Format of a model file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// gradc's own JSON.
+    Gradc,
+    /// An archive written by `torch.export.save`, or its `model.json` alone.
+    TorchExport,
+    /// A serialized ONNX `ModelProto`.
+    Onnx,
+}
+
+/// The fields by which the two JSON formats differ.
+#[derive(Deserialize)]
+struct JsonFields {
+    graph_module: Option<IgnoredAny>,
+    nodes: Option<IgnoredAny>,
+}
+
+impl Format {
+    /// Tells the format from the first bytes, and between the two JSON formats from their fields.
+    fn of(bytes: &[u8]) -> Result<Format, Diagnostic> {
+        const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
+        if bytes.starts_with(ZIP_MAGIC) {
+            return Ok(Format::TorchExport);
+        }
+        match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+            None => Err(Diagnostic::new("empty-file", "the model file is empty")),
+            Some(b'{') => Format::of_json(bytes),
+            Some(_) => Ok(Format::Onnx),
+        }
+    }
+
+    fn importer(self) -> Result<Importer, Diagnostic> {
+        match self {
+            Format::Gradc | Format::TorchExport | Format::Onnx => {
+                Err(Diagnostic::new("unsupported-format", format!("{self:?} files cannot be imported")))
+            }
+        }
+    }
+
+    fn of_json(bytes: &[u8]) -> Result<Format, Diagnostic> {
+        let fields: JsonFields = serde_json::from_slice(bytes)
+            .map_err(|e| Diagnostic::new("invalid-json", format!("the file is not valid JSON: {e}")))?;
+        match fields {
+            JsonFields { graph_module: Some(_), .. } => Ok(Format::TorchExport),
+            JsonFields { nodes: Some(_), .. } => Ok(Format::Gradc),
+            _ => Err(Diagnostic::new("unknown-format", "the JSON file is not a model")
+                .expected("`nodes` (gradc) or `graph_module` (torch.export) at the top level")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_told_by_content() {
+        let cases: [(&[u8], Result<Format, &str>); 8] = [
+            (b"PK\x03\x04rest", Ok(Format::TorchExport)),
+            (b" \n{\"schema_version\":{},\"graph_module\":{\"graph\":{}}}", Ok(Format::TorchExport)),
+            (b"{\"nodes\":[]}", Ok(Format::Gradc)),
+            (b"\x08\x07\x12\x07pytorch", Ok(Format::Onnx)),
+            (b"", Err("empty-file")),
+            (b"  \n", Err("empty-file")),
+            (b"{\"nodes\":[", Err("invalid-json")),
+            (b"{\"weights\":[]}", Err("unknown-format")),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(Format::of(bytes).map_err(|d| d.code), expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+}
