@@ -166,6 +166,16 @@ pub fn row_major_strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
+/// Coordinates of a row-major position.
+pub fn unravel(mut position: usize, shape: &[usize]) -> Vec<usize> {
+    let mut coordinates = vec![0; shape.len()];
+    for d in (0..shape.len()).rev() {
+        coordinates[d] = position % shape[d];
+        position /= shape[d];
+    }
+    coordinates
+}
+
 /// Why an op does not accept its operands or attributes.
 ///
 /// Carries no place: whoever applies the op knows the place and turns this into a

@@ -4,7 +4,7 @@ use crate::lower::{Access, Affine, Contraction, Lowering};
 use crate::op::{arity, require};
 use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::Tensor;
-use crate::types::{TensorType, TypeError};
+use crate::types::{TensorType, TypeError, unravel};
 
 op_struct! {
     /// Sum of products over paired axes, kept apart over batch axes.
@@ -122,16 +122,6 @@ impl OpDef for DotGeneral {
             dot(&[], &[], &[], &[]).float(&[3], r.clone()).float(&[4], r),
         ]
     }
-}
-
-/// `index` as coordinates in a row-major shape.
-fn unravel(mut index: usize, shape: &[usize]) -> Vec<usize> {
-    let mut coordinates = vec![0; shape.len()];
-    for d in (0..shape.len()).rev() {
-        coordinates[d] = index % shape[d];
-        index /= shape[d];
-    }
-    coordinates
 }
 
 /// Permutation from `[batch, free, partner's contracted axes ascending]` to the operand's own axis order.

@@ -7,7 +7,9 @@ use crate::tensor::Tensor;
 use crate::types::{TensorType, TypeError};
 use std::fmt;
 
+mod conv_shape;
 mod elementwise;
+mod windows;
 
 macro_rules! ops {
     ($($module:ident::$ty:ident),+ $(,)?) => {
@@ -78,12 +80,18 @@ ops! {
     add::Add,
     broadcast::Broadcast,
     constant::Constant,
+    convolution::Convolution,
+    convolution_input_grad::ConvolutionInputGrad,
+    convolution_weight_grad::ConvolutionWeightGrad,
     dot_general::DotGeneral,
     exp::Exp,
+    gather::Gather,
+    max_pool::MaxPool,
     mul::Mul,
     neg::Neg,
     reduce_sum::ReduceSum,
     reshape::Reshape,
+    scatter_add::ScatterAdd,
     transpose::Transpose,
 }
 

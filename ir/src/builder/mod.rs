@@ -7,6 +7,9 @@ use crate::ops::*;
 use crate::types::{DType, TensorType, TypeError};
 use std::collections::HashMap;
 
+mod convolution;
+mod indexing;
+
 /// Appends nodes to a graph, inferring their types; equal nodes are made once.
 #[derive(Clone, Debug)]
 pub struct Builder {
