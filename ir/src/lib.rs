@@ -15,6 +15,7 @@ pub mod lower;
 pub mod op;
 pub mod ops;
 pub mod plan;
+pub mod scalar;
 pub mod target;
 pub mod tensor;
 pub mod text;

@@ -1,5 +1,6 @@
 //! Tensor data: [`HostTensor`] as files and hosts hold it, [`Tensor`] as the interpreter computes with it.
 
+use crate::scalar::Number;
 use crate::types::{DType, TensorType, TypeError};
 use half::{bf16, f16};
 
@@ -139,6 +140,25 @@ impl Tensor {
         match &self.data {
             Data::Int(v) => v,
             Data::Float(_) => panic!("integer tensor expected, found {}", self.ty),
+        }
+    }
+
+    /// Element `k` in row-major order.
+    pub fn number(&self, k: usize) -> Number {
+        match &self.data {
+            Data::Float(v) => Number::Float(v[k]),
+            Data::Int(v) => Number::Int(v[k]),
+        }
+    }
+
+    /// A tensor from elements in row-major order, which must be of the kind of `ty` and as many.
+    pub fn from_numbers(ty: TensorType, numbers: impl IntoIterator<Item = Number>) -> Tensor {
+        let float = |n| if let Number::Float(v) = n { v } else { panic!("float expected, found {n:?}") };
+        let int = |n| if let Number::Int(v) = n { v } else { panic!("integer expected, found {n:?}") };
+        if ty.dtype.is_float() {
+            Tensor::float(ty, numbers.into_iter().map(float).collect())
+        } else {
+            Tensor::int(ty, numbers.into_iter().map(int).collect())
         }
     }
 

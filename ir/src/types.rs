@@ -52,6 +52,35 @@ impl DType {
         matches!(self, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
     }
 
+    /// Least value of an integer dtype (booleans: 0); `i64::MIN` for floats.
+    pub fn least(self) -> i64 {
+        match self {
+            DType::U8 | DType::Bool => 0,
+            DType::I32 => i32::MIN as i64,
+            _ => i64::MIN,
+        }
+    }
+
+    /// Greatest value of an integer dtype (booleans: 1); `i64::MAX` for floats.
+    pub fn greatest(self) -> i64 {
+        match self {
+            DType::U8 => u8::MAX as i64,
+            DType::Bool => 1,
+            DType::I32 => i32::MAX as i64,
+            _ => i64::MAX,
+        }
+    }
+
+    /// `v` modulo the range of an integer dtype.
+    pub fn wrap(self, v: i64) -> i64 {
+        match self {
+            DType::U8 => v as u8 as i64,
+            DType::I32 => v as i32 as i64,
+            DType::Bool => v & 1,
+            _ => v,
+        }
+    }
+
     /// Name in the text format: `f32`, `i64`, …
     pub fn name(self) -> &'static str {
         match self {

@@ -3,12 +3,17 @@
 use crate::attr::Float;
 use crate::diagnostic::Loc;
 use crate::graph::{Def, Graph, Input, InputId, LocId, Node, NodeId, Output, OutputKind, Role, Value};
-use crate::ops::*;
+use crate::ops::{Constant, DotGeneral, Op};
 use crate::types::{DType, TensorType, TypeError};
 use std::collections::HashMap;
 
 mod convolution;
+mod elementwise;
 mod indexing;
+mod reduce;
+mod structural;
+
+pub use structural::broadcast_shape;
 
 /// Appends nodes to a graph, inferring their types; equal nodes are made once.
 #[derive(Clone, Debug)]
@@ -167,97 +172,14 @@ impl Builder {
         self.op(Constant { value: value.into(), dtype: ty.dtype, shape: ty.shape.clone() }, &[])
     }
 
+    /// A tensor of the type of `x` with every element `value`.
+    pub fn full_like(&mut self, x: Value, value: f64) -> Result<Value, TypeError> {
+        self.splat(&self.ty(x).clone(), value)
+    }
+
     /// A scalar constant.
     pub fn scalar(&mut self, dtype: DType, value: f64) -> Result<Value, TypeError> {
         self.splat(&TensorType::new(dtype, []), value)
-    }
-
-    /// Elementwise sum; operands broadcast as in NumPy.
-    pub fn add(&mut self, a: Value, b: Value) -> Result<Value, TypeError> {
-        let (a, b) = self.broadcast_pair(a, b)?;
-        self.op(Add {}, &[a, b])
-    }
-
-    /// Elementwise product; operands broadcast as in NumPy.
-    pub fn mul(&mut self, a: Value, b: Value) -> Result<Value, TypeError> {
-        let (a, b) = self.broadcast_pair(a, b)?;
-        self.op(Mul {}, &[a, b])
-    }
-
-    /// Product with a compile-time scalar.
-    pub fn scale(&mut self, a: Value, factor: f64) -> Result<Value, TypeError> {
-        let factor = self.splat(&self.ty(a).clone(), factor)?;
-        self.mul(a, factor)
-    }
-
-    /// −x
-    pub fn neg(&mut self, x: Value) -> Result<Value, TypeError> {
-        self.op(Neg {}, &[x])
-    }
-
-    /// eˣ
-    pub fn exp(&mut self, x: Value) -> Result<Value, TypeError> {
-        self.op(Exp {}, &[x])
-    }
-
-    /// The operand under another shape; returns it unchanged when it has that shape.
-    pub fn reshape(&mut self, x: Value, shape: &[usize]) -> Result<Value, TypeError> {
-        if self.shape(x) == shape { Ok(x) } else { self.op(Reshape { shape: shape.to_vec() }, &[x]) }
-    }
-
-    /// Permutes axes; returns the operand unchanged for the identity.
-    pub fn transpose(&mut self, x: Value, perm: &[usize]) -> Result<Value, TypeError> {
-        let identity = perm.iter().enumerate().all(|(k, &p)| k == p) && perm.len() == self.shape(x).len();
-        if identity { Ok(x) } else { self.op(Transpose { perm: perm.to_vec() }, &[x]) }
-    }
-
-    /// Swaps two axes.
-    pub fn swap_axes(&mut self, x: Value, a: usize, b: usize) -> Result<Value, TypeError> {
-        let mut perm: Vec<usize> = (0..self.shape(x).len()).collect();
-        if a.max(b) >= perm.len() {
-            return Err(TypeError::new("axis out of range")
-                .expected(format!("axes below {}", perm.len()))
-                .found(format!("{a}, {b}")));
-        }
-        perm.swap(a, b);
-        self.transpose(x, &perm)
-    }
-
-    /// Repeats along the axes of `shape` that are not in `dims`; returns the operand when there is nothing to repeat.
-    pub fn broadcast(&mut self, x: Value, shape: &[usize], dims: &[usize]) -> Result<Value, TypeError> {
-        if self.shape(x) == shape {
-            Ok(x)
-        } else {
-            self.op(Broadcast { shape: shape.to_vec(), dims: dims.to_vec() }, &[x])
-        }
-    }
-
-    /// NumPy broadcast of `x` to `shape`: axes aligned at the end, extents of 1 repeat.
-    pub fn broadcast_to(&mut self, x: Value, shape: &[usize]) -> Result<Value, TypeError> {
-        let from = self.shape(x).to_vec();
-        let fits =
-            from.len() <= shape.len() && from.iter().rev().zip(shape.iter().rev()).all(|(&f, &t)| f == t || f == 1);
-        if !fits {
-            return Err(TypeError::new("shapes do not broadcast")
-                .expected(format!("{shape:?}"))
-                .found(format!("{from:?}")));
-        }
-        let lead = shape.len() - from.len();
-        let dims: Vec<usize> = (0..from.len()).filter(|&d| from[d] == shape[lead + d]).collect();
-        let kept: Vec<usize> = dims.iter().map(|&d| from[d]).collect();
-        let squeezed = self.reshape(x, &kept)?;
-        self.broadcast(squeezed, shape, &dims.iter().map(|d| lead + d).collect::<Vec<_>>())
-    }
-
-    /// Both operands under their common NumPy broadcast shape.
-    pub fn broadcast_pair(&mut self, a: Value, b: Value) -> Result<(Value, Value), TypeError> {
-        let shape = broadcast_shape(self.shape(a), self.shape(b))?;
-        Ok((self.broadcast_to(a, &shape)?, self.broadcast_to(b, &shape)?))
-    }
-
-    /// Sum over `axes`, which disappear; returns the operand when there are none.
-    pub fn reduce_sum(&mut self, x: Value, axes: &[usize]) -> Result<Value, TypeError> {
-        if axes.is_empty() { Ok(x) } else { self.op(ReduceSum { axes: axes.to_vec() }, &[x]) }
     }
 
     /// Contraction with `batch` and `contract` axes given as `[left, right]`.
@@ -276,17 +198,4 @@ impl Builder {
         };
         self.op(op, &[a, b])
     }
-}
-
-/// Common NumPy broadcast shape of two shapes.
-pub fn broadcast_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>, TypeError> {
-    let rank = a.len().max(b.len());
-    let extent = |s: &[usize], d: usize| if d + s.len() >= rank { s[d + s.len() - rank] } else { 1 };
-    (0..rank)
-        .map(|d| match (extent(a, d), extent(b, d)) {
-            (x, y) if x == y || y == 1 => Ok(x),
-            (1, y) => Ok(y),
-            _ => Err(TypeError::new("shapes do not broadcast").expected(format!("{a:?}")).found(format!("{b:?}"))),
-        })
-        .collect()
 }

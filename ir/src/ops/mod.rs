@@ -9,6 +9,8 @@ use std::fmt;
 
 mod conv_shape;
 mod elementwise;
+mod reduction;
+mod structural;
 mod windows;
 
 macro_rules! ops {
@@ -77,22 +79,59 @@ macro_rules! ops {
 }
 
 ops! {
+    abs::Abs,
     add::Add,
+    and::And,
     broadcast::Broadcast,
+    cast::Cast,
+    ceil::Ceil,
+    compare::Compare,
+    concat::Concat,
     constant::Constant,
     convolution::Convolution,
     convolution_input_grad::ConvolutionInputGrad,
     convolution_weight_grad::ConvolutionWeightGrad,
+    cos::Cos,
+    div::Div,
     dot_general::DotGeneral,
+    erf::Erf,
     exp::Exp,
+    floor::Floor,
     gather::Gather,
+    iota::Iota,
+    log::Log,
     max_pool::MaxPool,
+    maximum::Maximum,
+    minimum::Minimum,
     mul::Mul,
     neg::Neg,
+    not::Not,
+    or::Or,
+    pad::Pad,
+    pow::Pow,
+    recip::Recip,
+    reduce_max::ReduceMax,
+    reduce_min::ReduceMin,
+    reduce_prod::ReduceProd,
     reduce_sum::ReduceSum,
+    rem::Rem,
     reshape::Reshape,
+    reverse::Reverse,
+    round::Round,
+    rsqrt::Rsqrt,
     scatter_add::ScatterAdd,
+    select::Select,
+    shl::Shl,
+    shr::Shr,
+    sign::Sign,
+    sin::Sin,
+    slice::Slice,
+    sqrt::Sqrt,
+    stop_gradient::StopGradient,
+    sub::Sub,
+    tanh::Tanh,
     transpose::Transpose,
+    xor::Xor,
 }
 
 impl fmt::Display for Op {

@@ -1,59 +1,17 @@
 //! `reduce_sum`: sum over axes.
 
-use crate::lower::{Access, Affine, Combine, Lowering, Nest};
-use crate::op::{arity, require};
+use super::reduction::{Fold, eval_reduction, infer_reduction, kept_axes, reduction_nest};
+use crate::lower::{Combine, Lowering};
 use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, TypeError};
-use crate::types::row_major_strides;
 
 op_struct! {
-    /// `y = Σ x` over `axes` (ascending), which the result does not have.
+    /// `y = Σ x` over `axes` (ascending), which the result does not have. Integers wrap.
     pub struct ReduceSum = "reduce_sum" {
-        /// Axes summed over.
+        /// Axes reduced over.
         axes: Vec<usize>,
     }
-}
-
-/// Axes of a shape that a reduction keeps.
-pub(super) fn kept_axes(rank: usize, axes: &[usize]) -> Vec<usize> {
-    (0..rank).filter(|d| !axes.contains(d)).collect()
-}
-
-/// Result type of a reduction over `axes`.
-pub(super) fn infer_reduction(inputs: &[&TensorType], axes: &[usize]) -> Result<Vec<TensorType>, TypeError> {
-    let [x] = arity(inputs)?;
-    let valid = axes.windows(2).all(|w| w[0] < w[1]) && axes.iter().all(|&d| d < x.rank());
-    require(valid, "`axes` must be ascending axes of the operand", format!("axes of {x}"), format!("{axes:?}"))?;
-    Ok(vec![x.with_shape(kept_axes(x.rank(), axes).iter().map(|&d| x.shape[d]).collect::<Vec<_>>())])
-}
-
-/// Reference reduction of a float or integer tensor, elements in row-major order.
-pub(super) fn eval_reduction(x: &Tensor, axes: &[usize], start: f64, float: impl Fn(f64, f64) -> f64, int: impl Fn(i64, i64) -> i64, int_start: i64) -> Result<Vec<Tensor>, EvalError> {
-    let ty = infer_reduction(&[&x.ty], axes)?.remove(0);
-    let kept = kept_axes(x.ty.rank(), axes);
-    let (from, to) = (row_major_strides(&x.ty.shape), row_major_strides(&ty.shape));
-    let target = |k: usize| -> usize { kept.iter().zip(&to).map(|(&d, s)| k / from[d] % x.ty.shape[d] * s).sum() };
-    let count = ty.elements();
-    Ok(vec![if ty.dtype.is_float() {
-        let mut out = vec![start; count];
-        x.floats().iter().enumerate().for_each(|(k, &v)| out[target(k)] = float(out[target(k)], v));
-        Tensor::float(ty, out)
-    } else {
-        let mut out = vec![int_start; count];
-        x.ints().iter().enumerate().for_each(|(k, &v)| out[target(k)] = int(out[target(k)], v));
-        Tensor::int(ty, out)
-    }])
-}
-
-/// The nest of a reduction over `axes`.
-pub(super) fn reduction_nest(input: &TensorType, axes: &[usize], combine: Combine) -> Lowering {
-    let kept = kept_axes(input.rank(), axes);
-    let extents = |dims: &[usize]| dims.iter().map(|&d| input.shape[d]).collect::<Vec<_>>();
-    let loop_of = |d: usize| kept.iter().chain(axes).position(|&k| k == d).unwrap_or_default();
-    let indices = (0..input.rank()).map(|d| Affine::dim(input.rank(), loop_of(d))).collect();
-    let access = Access::new(0, &input.shape, indices);
-    Lowering::Nests(vec![Nest::reduction(&extents(&kept), &extents(axes), combine, |body| body.load(input.dtype, access))])
 }
 
 impl OpDef for ReduceSum {
@@ -68,7 +26,9 @@ impl OpDef for ReduceSum {
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {
-        eval_reduction(inputs[0], &self.axes, 0.0, |a, b| a + b, i64::wrapping_add, 0)
+        let float = Fold { start: 0.0, combine: |a, b| a + b };
+        let int = Fold { start: 0, combine: i64::wrapping_add };
+        eval_reduction(inputs[0], &self.axes, float, int)
     }
 
     fn lower(&self, inputs: &[&TensorType], _: &[TensorType]) -> Lowering {
@@ -76,7 +36,7 @@ impl OpDef for ReduceSum {
     }
 
     fn numerics(&self) -> Numerics {
-        Numerics::Rounding
+        Numerics::Sum
     }
 
     fn samples() -> Vec<Sample> {

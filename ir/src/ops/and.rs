@@ -1,0 +1,20 @@
+//! `and`: bitwise and.
+
+use super::elementwise::{Binary, binary_op};
+use crate::lower::BinaryFn;
+use crate::op::{Cotangent, Numerics};
+
+binary_op! {
+    /// Bitwise and of integers; of booleans: both. Elementwise; both operands and the result have one type.
+    pub struct And = "and";
+
+    Binary {
+        float: None,
+        int: Some(|_, a, b| a & b),
+        bool: Some(|a, b| a & b),
+        lower: BinaryFn::And,
+        numerics: Numerics::Exact,
+        vjp: |_| Ok(vec![Cotangent::Zero, Cotangent::Zero]),
+        samples: [-2.0..2.0, -2.0..2.0],
+    }
+}
