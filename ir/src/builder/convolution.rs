@@ -2,7 +2,7 @@
 
 use super::Builder;
 use crate::graph::Value;
-use crate::ops::{Convolution, ConvolutionInputGrad, ConvolutionWeightGrad, MaxPool};
+use crate::ops::{Convolution, ConvolutionInputGrad, ConvolutionWeightGrad, MaxPool, SumPool, SumPoolGrad};
 use crate::types::TypeError;
 
 impl Builder {
@@ -30,5 +30,15 @@ impl Builder {
     pub fn max_pool(&mut self, x: Value, op: MaxPool) -> Result<[Value; 2], TypeError> {
         let results = self.apply(op, &[x])?;
         Ok([results[0], results[1]])
+    }
+
+    /// Sum of each window.
+    pub fn sum_pool(&mut self, x: Value, op: SumPool) -> Result<Value, TypeError> {
+        self.op(op, &[x])
+    }
+
+    /// Adjoint of the sum of each window.
+    pub fn sum_pool_grad(&mut self, g: Value, op: SumPoolGrad) -> Result<Value, TypeError> {
+        self.op(op, &[g])
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Builder;
 use crate::graph::Value;
-use crate::ops::{Gather, ScatterAdd};
+use crate::ops::{Gather, ScatterAdd, Sort};
 use crate::types::TypeError;
 
 impl Builder {
@@ -20,5 +20,11 @@ impl Builder {
         batch: usize,
     ) -> Result<Value, TypeError> {
         self.op(ScatterAdd { batch }, &[base, indices, updates])
+    }
+
+    /// Elements in order along `axis`, and their indices before; stable.
+    pub fn sort(&mut self, x: Value, axis: usize, descending: bool) -> Result<[Value; 2], TypeError> {
+        let results = self.apply(Sort { axis, descending }, &[x])?;
+        Ok([results[0], results[1]])
     }
 }

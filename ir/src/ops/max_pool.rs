@@ -79,18 +79,15 @@ impl OpDef for MaxPool {
     fn eval(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {
         let types = self.infer(&[&inputs[0].ty])?;
         let windows = self.windows(&inputs[0].ty.shape)?;
-        let (positions, meetings) = (windows.output.iter().product::<usize>(), windows.meetings());
         let plane = windows.input.iter().product::<usize>();
         let mut values = vec![f64::NEG_INFINITY; types[0].elements()];
         let mut indices = vec![-1; types[0].elements()];
-        for outer in 0..inputs[0].ty.shape[..2].iter().product() {
-            for m in &meetings {
-                let (x, at) = (inputs[0].floats()[outer * plane + m.input], outer * positions + m.position);
-                if indices[at] < 0 || x > values[at] || (x.is_nan() && !values[at].is_nan()) {
-                    (values[at], indices[at]) = (x, m.input as i64);
-                }
+        windows.for_each_meeting(inputs[0].ty.shape[..2].iter().product(), |from, to| {
+            let (x, best) = (inputs[0].floats()[from], values[to]);
+            if indices[to] < 0 || x > best || (x.is_nan() && !best.is_nan()) {
+                (values[to], indices[to]) = (x, (from % plane) as i64);
             }
-        }
+        });
         Ok(vec![Tensor::float(types[0].clone(), values), Tensor::int(types[1].clone(), indices)])
     }
 

@@ -113,6 +113,15 @@ impl Windows {
         all
     }
 
+    /// Calls `visit` with the flat elements of input and output that meet, for each of `outer` planes of both.
+    pub fn for_each_meeting(&self, outer: usize, mut visit: impl FnMut(usize, usize)) {
+        let (inputs, positions): (usize, usize) = (self.input.iter().product(), self.output.iter().product());
+        let meetings = self.meetings();
+        for plane in 0..outer {
+            meetings.iter().for_each(|m| visit(plane * inputs + m.input, plane * positions + m.position));
+        }
+    }
+
     fn meeting(&self, position: usize, tap: usize) -> Option<Meeting> {
         let (p, k) = (unravel(position, &self.output), unravel(tap, &self.kernel));
         let strides = row_major_strides(&self.input);
