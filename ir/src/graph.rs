@@ -282,6 +282,13 @@ impl Graph {
         out
     }
 
+    /// The graph with the result called `name` turned into a checked one.
+    pub fn with_checked(mut self, name: &str) -> Graph {
+        let result = self.outputs.iter_mut().find(|o| o.name == name && o.kind == OutputKind::Result);
+        result.into_iter().for_each(|o| o.kind = OutputKind::Checked);
+        self
+    }
+
     /// A diagnostic placed at a node.
     pub fn diagnostic_at(&self, id: NodeId, code: &'static str, message: impl Into<String>) -> Diagnostic {
         Diagnostic::new(code, message).at(self.loc(id).clone())

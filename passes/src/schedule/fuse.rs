@@ -1,0 +1,204 @@
+//! Cutting a graph into kernels.
+
+use super::forms::{Form, Forms};
+use super::inline::{MAX_BODY, inlined};
+use super::kernels::kernels;
+use gradc_ir::graph::{NodeId, Value};
+use gradc_ir::kernel::{Kernel, KernelKind};
+use gradc_ir::lower::{Access, Scalar};
+use gradc_ir::plan::Group;
+use std::collections::BTreeSet;
+
+/// Largest number of buffers one kernel reads and writes.
+const MAX_BUFFERS: usize = 24;
+
+/// The groups of a graph in a topological order.
+pub(crate) fn fuse(forms: &Forms) -> Vec<Group> {
+    let inlined = inlined(forms);
+    let mut partition = Partition::new(forms, &inlined);
+    for id in forms.graph.node_ids() {
+        if matches!(forms.get(id), Form::Map(_)) && !inlined[id.index()] {
+            partition.join_producers(id);
+        }
+    }
+    partition.into_groups()
+}
+
+/// Which group each stored node belongs to, as groups grow.
+struct Partition<'a> {
+    forms: &'a Forms<'a>,
+    inlined: &'a [bool],
+    /// Group of each scheduled node: the group's first node.
+    group_of: Vec<Option<NodeId>>,
+    /// Members of each group, at its first node.
+    members: Vec<BTreeSet<NodeId>>,
+    /// For each scheduled node, the scheduled nodes whose stored values it reads.
+    reads: Vec<BTreeSet<NodeId>>,
+}
+
+impl<'a> Partition<'a> {
+    fn new(forms: &'a Forms<'a>, inlined: &'a [bool]) -> Self {
+        let count = forms.graph.nodes().len();
+        let mut partition = Partition {
+            forms,
+            inlined,
+            group_of: vec![None; count],
+            members: vec![BTreeSet::new(); count],
+            reads: vec![BTreeSet::new(); count],
+        };
+        for id in forms.graph.node_ids() {
+            if is_scheduled(forms, inlined, id) {
+                partition.group_of[id.index()] = Some(id);
+                partition.members[id.index()].insert(id);
+                partition.reads[id.index()] = closure(forms, inlined, id)
+                    .1
+                    .into_iter()
+                    .filter(|v| is_scheduled(forms, inlined, v.node))
+                    .map(|v| v.node)
+                    .collect();
+            }
+        }
+        partition
+    }
+
+    /// Joins to the group of map `id` the groups that make what it reads element by element.
+    fn join_producers(&mut self, id: NodeId) {
+        let alone =
+            Group { nodes: closure(self.forms, self.inlined, id).0, stored: vec![Value { node: id, result: 0 }] };
+        let kernel = kernels(self.forms, &alone).remove(0);
+        let space = self.forms.space(id).expect("a map has a space").to_vec();
+        let producers: Vec<NodeId> = identity_reads(&kernel, &space).into_iter().map(|v| v.node).collect();
+        for producer in producers {
+            self.try_join(producer, id, &space);
+        }
+    }
+
+    fn try_join(&mut self, producer: NodeId, consumer: NodeId, space: &[usize]) {
+        let (Some(from), Some(to)) = (self.group_of[producer.index()], self.group_of[consumer.index()]) else { return };
+        if from == to
+            || self.forms.space(producer) != Some(space)
+            || self.forms.graph.node(producer).types[0].shape != space
+        {
+            return;
+        }
+        let union: BTreeSet<NodeId> = self.members[from.index()].union(&self.members[to.index()]).copied().collect();
+        if self.accumulators_allow(&union) && !self.detour(from, to) && self.is_small(&union) {
+            self.merge(from, to, union);
+        }
+    }
+
+    fn merge(&mut self, from: NodeId, to: NodeId, union: BTreeSet<NodeId>) {
+        let (kept, emptied) = (from.min(to), from.max(to));
+        union.iter().for_each(|m| self.group_of[m.index()] = Some(kept));
+        self.members[emptied.index()].clear();
+        self.members[kept.index()] = union;
+    }
+
+    /// At most one member accumulates, and it reads nothing that the kernel itself makes.
+    fn accumulators_allow(&self, union: &BTreeSet<NodeId>) -> bool {
+        let mut accumulators = union.iter().filter(|id| self.forms.accumulates(**id));
+        match (accumulators.next(), accumulators.next()) {
+            (None, _) => true,
+            (Some(only), None) => self.reads[only.index()].is_disjoint(union),
+            (Some(_), Some(_)) => false,
+        }
+    }
+
+    /// Whether a path leads from group `from` to group `to` through a third group.
+    fn detour(&self, from: NodeId, to: NodeId) -> bool {
+        let first = *self.members[from.index()].first().expect("groups are not empty");
+        let mut seen = BTreeSet::from([to]);
+        let mut open: Vec<NodeId> = vec![to];
+        while let Some(group) = open.pop() {
+            let read = self.members[group.index()].iter().flat_map(|m| &self.reads[m.index()]);
+            for next in read.filter_map(|r| self.group_of[r.index()]) {
+                if next == from && group != to {
+                    return true;
+                }
+                let reaches_back = self.members[next.index()].last().is_some_and(|&last| last > first);
+                if next != from && reaches_back && seen.insert(next) {
+                    open.push(next);
+                }
+            }
+        }
+        false
+    }
+
+    fn is_small(&self, union: &BTreeSet<NodeId>) -> bool {
+        let kernel = kernels(self.forms, &self.group(union)).remove(0);
+        let KernelKind::Loops(loops) = &kernel.kind else { return false };
+        loops.body.scalars.len() <= MAX_BODY && kernel.operands.len() + kernel.results.len() <= MAX_BUFFERS
+    }
+
+    /// The group of some members: with what they compute inside, and what others read of it.
+    fn group(&self, members: &BTreeSet<NodeId>) -> Group {
+        let nodes: BTreeSet<NodeId> = members.iter().flat_map(|&m| closure(self.forms, self.inlined, m).0).collect();
+        let stored =
+            members.iter().flat_map(|&m| self.forms.graph.results(m)).filter(|v| self.leaves(*v, members)).collect();
+        Group { nodes: nodes.into_iter().collect(), stored }
+    }
+
+    /// Whether something outside `members` reads the value.
+    fn leaves(&self, value: Value, members: &BTreeSet<NodeId>) -> bool {
+        let is_output = || self.forms.graph.outputs().iter().any(|o| self.forms.root(o.value) == value);
+        let is_read = || {
+            let outside = self.reads.iter().enumerate().filter(|(k, _)| !members.contains(&NodeId(*k as u32)));
+            outside.into_iter().any(|(_, reads)| reads.contains(&value.node))
+        };
+        members.len() == 1 || is_read() || is_output()
+    }
+
+    fn into_groups(self) -> Vec<Group> {
+        let mut open: Vec<NodeId> =
+            self.forms.graph.node_ids().filter(|id| !self.members[id.index()].is_empty()).collect();
+        let mut done: BTreeSet<NodeId> = BTreeSet::new();
+        let mut order = Vec::new();
+        while !open.is_empty() {
+            let ready = open.iter().position(|&g| self.is_ready(g, &done)).expect("joining keeps groups acyclic");
+            let group = open.remove(ready);
+            done.extend(&self.members[group.index()]);
+            order.push(self.group(&self.members[group.index()]));
+        }
+        order
+    }
+
+    fn is_ready(&self, group: NodeId, done: &BTreeSet<NodeId>) -> bool {
+        let members = &self.members[group.index()];
+        members.iter().flat_map(|m| &self.reads[m.index()]).all(|r| done.contains(r) || members.contains(r))
+    }
+}
+
+fn is_scheduled(forms: &Forms, inlined: &[bool], id: NodeId) -> bool {
+    !inlined[id.index()] && !matches!(forms.get(id), Form::Input | Form::Alias(_))
+}
+
+/// A node with the inlined nodes computed in it, ascending, and the stored values these read.
+fn closure(forms: &Forms, inlined: &[bool], id: NodeId) -> (Vec<NodeId>, BTreeSet<Value>) {
+    let (mut nodes, mut reads, mut open) = (BTreeSet::new(), BTreeSet::new(), vec![id]);
+    while let Some(node) = open.pop() {
+        if nodes.insert(node) {
+            for &operand in &forms.graph.node(node).operands {
+                if inlined[operand.node.index()] {
+                    open.push(operand.node)
+                } else {
+                    _ = reads.insert(forms.root(operand))
+                }
+            }
+        }
+    }
+    (nodes.into_iter().collect(), reads)
+}
+
+/// Operands of a map kernel that every point reads only at itself.
+pub(crate) fn identity_reads(kernel: &Kernel, space: &[usize]) -> Vec<Value> {
+    let KernelKind::Loops(loops) = &kernel.kind else { return vec![] };
+    let of = |operand: usize| {
+        loops.body.scalars.iter().filter_map(move |(s, _)| match s {
+            Scalar::Load(access) if access.operand == operand => Some(access),
+            _ => None,
+        })
+    };
+    let pointwise = |access: &Access| access.is_identity(space);
+    let all = |k: usize| of(k).next().is_some() && of(k).all(pointwise);
+    kernel.operands.iter().enumerate().filter(|(k, _)| all(*k)).map(|(_, v)| *v).collect()
+}

@@ -1,0 +1,231 @@
+//! Ordering groups so that the bytes alive at any time are few.
+
+use super::forms::Forms;
+use super::{identity_reads, kernels};
+use gradc_ir::graph::{OutputKind, Value};
+use gradc_ir::kernel::{Accumulate, KernelKind};
+use gradc_ir::lower::Scalar;
+use gradc_ir::plan::{Action, Group};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How groups are ordered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ordering {
+    /// As the graph was built: forward, backward, updates.
+    Program,
+    /// Greedily, always the ready group that leaves the fewest bytes alive; never worse than [`Ordering::Program`].
+    #[default]
+    Memory,
+}
+
+/// Peak of the bytes alive between actions, for both orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peaks {
+    /// In program order, bytes.
+    pub program_bytes: usize,
+    /// In the order chosen, bytes.
+    pub chosen_bytes: usize,
+}
+
+/// A group or the check of a value, with what it reads and makes.
+pub(crate) struct Step {
+    pub action: Action,
+    /// Stored values read, inputs included.
+    pub reads: BTreeSet<Value>,
+    /// Values made.
+    pub writes: Vec<Value>,
+    /// Steps that must come before.
+    pub after: BTreeSet<usize>,
+}
+
+/// Orders groups, with checks before every update.
+pub(crate) fn order(forms: &Forms, groups: Vec<Group>, ordering: Ordering) -> (Vec<Action>, Peaks) {
+    let steps = steps(forms, groups);
+    let program: Vec<usize> = program_order(&steps);
+    let greedy = greedy_order(forms, &steps);
+    let (program_bytes, greedy_bytes) = (peak_bytes(forms, &steps, &program), peak_bytes(forms, &steps, &greedy));
+    let chosen = if ordering == Ordering::Memory && greedy_bytes < program_bytes { greedy } else { program };
+    let chosen_bytes = peak_bytes(forms, &steps, &chosen);
+    let mut actions: Vec<Option<Action>> = steps.into_iter().map(|s| Some(s.action)).collect();
+    let ordered = chosen.into_iter().filter_map(|k| actions[k].take()).collect();
+    (ordered, Peaks { program_bytes, chosen_bytes })
+}
+
+fn steps(forms: &Forms, groups: Vec<Group>) -> Vec<Step> {
+    let graph = forms.graph;
+    let mut steps: Vec<Step> = groups.into_iter().map(|group| group_step(forms, group)).collect();
+    let checked = graph.outputs().iter().filter(|o| o.kind == OutputKind::Checked).map(|o| forms.root(o.value));
+    for value in checked.collect::<BTreeSet<_>>() {
+        steps.push(Step {
+            action: Action::CheckFinite(value),
+            reads: BTreeSet::from([value]),
+            writes: vec![],
+            after: BTreeSet::new(),
+        });
+    }
+    add_data_edges(&mut steps);
+    for (input, update) in in_place_candidates(forms) {
+        try_in_place(&mut steps, input, update);
+    }
+    steps
+}
+
+fn group_step(forms: &Forms, group: Group) -> Step {
+    let made: BTreeSet<Value> = group.stored.iter().copied().collect();
+    let operands = kernels::kernels(forms, &group).into_iter().flat_map(|k| k.operands);
+    let reads = operands.filter(|v| !made.contains(v)).collect();
+    Step { writes: group.stored.clone(), action: Action::Run(group), reads, after: BTreeSet::new() }
+}
+
+fn add_data_edges(steps: &mut [Step]) {
+    let maker: BTreeMap<Value, usize> =
+        steps.iter().enumerate().flat_map(|(k, s)| s.writes.iter().map(move |&v| (v, k))).collect();
+    for step in steps {
+        step.after = step.reads.iter().filter_map(|v| maker.get(v).copied()).collect();
+    }
+}
+
+/// Updates that could be written over the tensor they replace: (the input's value, the stored next value).
+pub(crate) fn in_place_candidates(forms: &Forms) -> Vec<(Value, Value)> {
+    let graph = forms.graph;
+    let mut used = BTreeSet::new();
+    let mut candidates = Vec::new();
+    for output in graph.outputs() {
+        let OutputKind::Update(id) = output.kind else { continue };
+        let next = forms.root(output.value);
+        if graph.input_of(next).is_none() && used.insert(next) {
+            candidates.push((graph.inputs()[id.index()].value, next));
+        }
+    }
+    candidates
+}
+
+/// Lets the update run after every other reader of the old value and after all checks, unless that would be a cycle.
+fn try_in_place(steps: &mut [Step], old: Value, next: Value) -> bool {
+    let Some(writer) = steps.iter().position(|s| s.writes.contains(&next)) else { return false };
+    let must_precede = |s: &Step| s.reads.contains(&old) || matches!(s.action, Action::CheckFinite(_));
+    let before: BTreeSet<usize> = (0..steps.len()).filter(|&k| k != writer && must_precede(&steps[k])).collect();
+    if before.iter().any(|&k| reaches(steps, writer, k)) {
+        return false;
+    }
+    steps[writer].after.extend(before);
+    true
+}
+
+/// Whether `to` must come after `from`.
+fn reaches(steps: &[Step], from: usize, to: usize) -> bool {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![to]);
+    while let Some(step) = open.pop() {
+        if step == from {
+            return true;
+        }
+        open.extend(steps[step].after.iter().copied().filter(|&s| seen.insert(s)));
+    }
+    false
+}
+
+fn program_order(steps: &[Step]) -> Vec<usize> {
+    pick_order(steps, |ready, _| ready.iter().copied().next())
+}
+
+/// Repeats: take a ready step as `pick` says, until all are taken.
+fn pick_order(steps: &[Step], mut pick: impl FnMut(&BTreeSet<usize>, &[usize]) -> Option<usize>) -> Vec<usize> {
+    let mut missing: Vec<usize> = steps.iter().map(|s| s.after.len()).collect();
+    let mut followers = vec![Vec::new(); steps.len()];
+    steps.iter().enumerate().for_each(|(k, s)| s.after.iter().for_each(|&b| followers[b].push(k)));
+    let mut ready: BTreeSet<usize> = (0..steps.len()).filter(|&k| missing[k] == 0).collect();
+    let mut order = Vec::with_capacity(steps.len());
+    while let Some(next) = pick(&ready, &order) {
+        ready.remove(&next);
+        order.push(next);
+        for &follower in &followers[next] {
+            missing[follower] -= 1;
+            if missing[follower] == 0 {
+                ready.insert(follower);
+            }
+        }
+    }
+    order
+}
+
+fn greedy_order(forms: &Forms, steps: &[Step]) -> Vec<usize> {
+    let mut live = Liveness::new(forms, steps);
+    pick_order(steps, |ready, order| {
+        if let Some(&last) = order.last() {
+            live.run(&steps[last]);
+        }
+        ready.iter().copied().min_by_key(|&k| (live.growth_bytes(&steps[k]), k))
+    })
+}
+
+fn peak_bytes(forms: &Forms, steps: &[Step], order: &[usize]) -> usize {
+    let mut live = Liveness::new(forms, steps);
+    order.iter().map(|&k| live.run(&steps[k])).max().unwrap_or(0)
+}
+
+/// Bytes of intermediate values alive as steps run.
+struct Liveness<'a> {
+    forms: &'a Forms<'a>,
+    readers_left: BTreeMap<Value, usize>,
+    live_bytes: usize,
+}
+
+impl<'a> Liveness<'a> {
+    fn new(forms: &'a Forms<'a>, steps: &[Step]) -> Self {
+        let mut readers_left: BTreeMap<Value, usize> = BTreeMap::new();
+        steps.iter().flat_map(|s| &s.reads).for_each(|&v| *readers_left.entry(v).or_default() += 1);
+        for output in forms.graph.outputs().iter().filter(|o| !matches!(o.kind, OutputKind::Update(_))) {
+            *readers_left.entry(forms.root(output.value)).or_default() += 1;
+        }
+        Liveness { forms, readers_left, live_bytes: 0 }
+    }
+
+    fn freed_bytes(&self, step: &Step) -> usize {
+        let last_read = |v: &&Value| self.readers_left.get(v) == Some(&1) && self.forms.graph.input_of(**v).is_none();
+        step.reads.iter().filter(last_read).map(|v| self.forms.graph.ty(*v).size_bytes()).sum()
+    }
+
+    fn made_bytes(&self, step: &Step) -> usize {
+        let is_read = |v: &&Value| self.readers_left.contains_key(v);
+        step.writes.iter().filter(is_read).map(|v| self.forms.graph.ty(*v).size_bytes()).sum()
+    }
+
+    fn growth_bytes(&self, step: &Step) -> isize {
+        self.made_bytes(step) as isize - self.freed_bytes(step) as isize
+    }
+
+    /// Runs a step; returns the bytes alive while it runs.
+    fn run(&mut self, step: &Step) -> usize {
+        let during = self.live_bytes + self.made_bytes(step);
+        self.live_bytes = during - self.freed_bytes(step);
+        step.reads.iter().for_each(|v| {
+            self.readers_left.entry(*v).and_modify(|n| *n -= 1);
+        });
+        during
+    }
+}
+
+/// Values a group's kernel may overwrite with a result of the same size: read only at the point itself, and not while accumulating.
+pub(crate) fn overwritable(forms: &Forms, group: &Group) -> Vec<Value> {
+    let mut all = kernels::kernels(forms, group);
+    let (1, Some(kernel)) = (all.len(), all.pop()) else { return vec![] };
+    let KernelKind::Loops(loops) = &kernel.kind else { return vec![] };
+    let accumulated = accumulated_operands(loops.accumulate.as_ref());
+    let pointwise = identity_reads(&kernel, &loops.space);
+    pointwise.into_iter().filter(|v| !accumulated.iter().any(|&k| kernel.operands[k] == *v)).collect()
+}
+
+fn accumulated_operands(accumulate: Option<&Accumulate>) -> Vec<usize> {
+    match accumulate {
+        None => vec![],
+        Some(Accumulate::Contract(c)) => vec![c.lhs.operand, c.rhs.operand],
+        Some(Accumulate::Reduce { body, .. }) => body
+            .scalars
+            .iter()
+            .filter_map(|(s, _)| match s {
+                Scalar::Load(access) => Some(access.operand),
+                _ => None,
+            })
+            .collect(),
+    }
+}

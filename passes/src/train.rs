@@ -1,0 +1,173 @@
+//! From a forward graph with a loss to the graph of a whole training step.
+
+use crate::differentiate::{differentiate, where_gradient_stops};
+use crate::optimizers::{Optimizer, Schedule, Updates};
+use gradc_ir::builder::Builder;
+use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
+use gradc_ir::graph::{Graph, InputId, OutputKind, Role, Value};
+use gradc_ir::lower::CompareFn;
+use gradc_ir::types::{DType, TensorType, TypeError};
+
+/// How a graph trains.
+#[derive(Clone, Debug)]
+pub struct TrainSpec {
+    /// Parameters that train, in the order of their updates.
+    pub trainable: Vec<String>,
+    /// The optimizer; `None` leaves parameters alone and is only useful with `gradient_outputs`.
+    pub optimizer: Option<Optimizer>,
+    /// Learning-rate schedule over optimizer steps.
+    pub schedule: Schedule,
+    /// Largest global L2 norm of all gradients together.
+    pub clip_norm: Option<f64>,
+    /// Calls whose gradients are averaged before an update; at least 1.
+    pub accumulate: u64,
+    /// Adds each gradient as a result called `grad.<parameter>`.
+    pub gradient_outputs: bool,
+}
+
+/// Name of the loss among the outputs of a training step.
+pub const LOSS: &str = "loss";
+
+/// Appends gradients and updates to a forward graph whose output [`LOSS`] is a float scalar.
+///
+/// Buffers keep the updates the forward graph has. The loss becomes a checked output: where it is not finite
+/// nothing is updated.
+pub fn derive_step(forward: &Graph, spec: &TrainSpec) -> Result<Graph, Diagnostics> {
+    let loss =
+        forward.output_named(LOSS).ok_or_else(|| Diagnostic::new("no-loss", "the graph has no output `loss`"))?.value;
+    let parameters = find_parameters(forward, &spec.trainable)?;
+    let mut builder = Builder::from_graph(forward.clone());
+    let wrt: Vec<Value> = parameters.iter().map(|&id| forward.inputs()[id.index()].value).collect();
+    let gradients = differentiate(&mut builder, loss, &wrt)?;
+    let gradients = all_reached(forward, loss, &parameters, gradients)?;
+    append_updates(&mut builder, spec, &parameters, &gradients)
+        .map_err(|e| Diagnostic::from_type_error("internal-update", e, Loc::default()))?;
+    Ok(builder.finish().with_checked(LOSS).without_dead_nodes())
+}
+
+fn find_parameters(graph: &Graph, names: &[String]) -> Result<Vec<InputId>, Diagnostics> {
+    let find = |name: &String| match graph.input_named(name) {
+        Some((id, input)) if input.role == Role::Parameter => Ok(id),
+        _ => Err(Diagnostic::new("unknown-parameter", format!("the model has no parameter `{name}`"))),
+    };
+    let (found, missing): (Vec<_>, Vec<_>) = names.iter().map(find).partition(Result::is_ok);
+    let missing: Vec<Diagnostic> = missing.into_iter().filter_map(Result::err).collect();
+    if missing.is_empty() { Ok(found.into_iter().flatten().collect()) } else { Err(Diagnostics(missing)) }
+}
+
+fn all_reached(
+    graph: &Graph,
+    loss: Value,
+    parameters: &[InputId],
+    gradients: Vec<Option<Value>>,
+) -> Result<Vec<Value>, Diagnostics> {
+    let unreached: Vec<Diagnostic> = parameters
+        .iter()
+        .zip(&gradients)
+        .filter(|(_, gradient)| gradient.is_none())
+        .map(|(id, _)| no_gradient(graph, loss, *id))
+        .collect();
+    if unreached.is_empty() { Ok(gradients.into_iter().flatten().collect()) } else { Err(Diagnostics(unreached)) }
+}
+
+fn no_gradient(graph: &Graph, loss: Value, parameter: InputId) -> Diagnostic {
+    let input = &graph.inputs()[parameter.index()];
+    let message = format!("no gradient reaches parameter `{}`", input.name);
+    let help = "freeze it with the recipe's `trainable`, or connect it to the loss";
+    match where_gradient_stops(graph, loss, input.value) {
+        Some(node) => {
+            let op = graph.op(node).map_or("input", |op| op.name());
+            graph
+                .diagnostic_at(node, "no-gradient", message)
+                .found(format!("`{op}` stops it: its derivative is zero"))
+                .help(help)
+        }
+        None => Diagnostic::new("no-gradient", message).found("the loss does not depend on it").help(help),
+    }
+}
+
+fn append_updates(
+    b: &mut Builder,
+    spec: &TrainSpec,
+    parameters: &[InputId],
+    gradients: &[Value],
+) -> Result<(), TypeError> {
+    b.set_loc(Loc { source_op: "optimizer".into(), ..Loc::default() });
+    if spec.gradient_outputs {
+        for (id, &gradient) in parameters.iter().zip(gradients) {
+            let name = format!("grad.{}", b.graph().inputs()[id.index()].name);
+            b.output(&name, gradient, OutputKind::Result);
+        }
+    }
+    let Some(optimizer) = &spec.optimizer else { return Ok(()) };
+    let (mut gradients, apply) = accumulate(b, spec.accumulate, parameters, gradients)?;
+    if let Some(max_norm) = spec.clip_norm {
+        gradients = clip(b, &gradients, max_norm)?;
+    }
+    let scalar = TensorType::new(DType::I64, []);
+    let lr = b.declare("lr", Role::Hyper, TensorType::f32([]), Some(optimizer.learning_rate()))?;
+    let mut updates = Updates { builder: b, lr, step: lr, apply };
+    let (step_id, step) = updates.state("step", scalar, 0.0)?;
+    updates.step = step;
+    updates.lr = spec.schedule.apply(updates.builder, lr, step)?;
+    let one = updates.builder.scalar(DType::I64, 1.0)?;
+    let next = updates.builder.add(step, one)?;
+    updates.set(step_id, next)?;
+    let shared = optimizer.prepare(&mut updates)?;
+    for (&id, gradient) in parameters.iter().zip(gradients) {
+        let name = updates.parameter(id).0;
+        updates.builder.set_loc(Loc { layer: name, source_op: "optimizer".into(), ..Loc::default() });
+        optimizer.update(&mut updates, &shared, id, gradient)?;
+    }
+    Ok(())
+}
+
+/// Gradients averaged over `calls` calls, and whether this call is the last of them.
+fn accumulate(
+    b: &mut Builder,
+    calls: u64,
+    parameters: &[InputId],
+    gradients: &[Value],
+) -> Result<(Vec<Value>, Option<Value>), TypeError> {
+    if calls <= 1 {
+        return Ok((gradients.to_vec(), None));
+    }
+    let count = b.declare("accumulate.calls", Role::State, TensorType::new(DType::I64, []), Some(0.0))?;
+    let count_id = InputId(b.graph().inputs().len() as u32 - 1);
+    let (zero, one, last) =
+        (b.scalar(DType::I64, 0.0)?, b.scalar(DType::I64, 1.0)?, b.scalar(DType::I64, calls as f64 - 1.0)?);
+    let apply = b.compare(CompareFn::Ge, count, last)?;
+    let counted = b.add(count, one)?;
+    let next = b.select(apply, zero, counted)?;
+    b.update(count_id, next)?;
+    let mut sums = Vec::new();
+    for (id, &gradient) in parameters.iter().zip(gradients) {
+        let (name, ty) = (b.graph().inputs()[id.index()].name.clone(), b.ty(gradient).clone());
+        let before = b.declare(&format!("accumulate.{name}"), Role::State, ty.clone(), Some(0.0))?;
+        let sum_id = InputId(b.graph().inputs().len() as u32 - 1);
+        let share = b.scale(gradient, 1.0 / calls as f64)?;
+        let sum = b.add(before, share)?;
+        let empty = b.splat(&ty, 0.0)?;
+        let kept = b.select(apply, empty, sum)?;
+        b.update(sum_id, kept)?;
+        sums.push(sum);
+    }
+    Ok((sums, Some(apply)))
+}
+
+/// Scales all gradients by min(1, max_norm / (‖g‖₂ + 1e-6)), as `torch.nn.utils.clip_grad_norm_`.
+fn clip(b: &mut Builder, gradients: &[Value], max_norm: f64) -> Result<Vec<Value>, TypeError> {
+    let mut total = b.scalar(DType::F32, 0.0)?;
+    for &gradient in gradients {
+        let axes: Vec<usize> = (0..b.shape(gradient).len()).collect();
+        let square = b.mul(gradient, gradient)?;
+        let sum = b.reduce_sum(square, &axes)?;
+        total = b.add(total, sum)?;
+    }
+    let norm = b.sqrt(total)?;
+    let (eps, limit, one) = (b.scalar(DType::F32, 1e-6)?, b.scalar(DType::F32, max_norm)?, b.scalar(DType::F32, 1.0)?);
+    let padded = b.add(norm, eps)?;
+    let ratio = b.div(limit, padded)?;
+    let factor = b.minimum(ratio, one)?;
+    gradients.iter().map(|&g| b.mul(g, factor)).collect()
+}
