@@ -3,4 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod import;
+pub mod layers;
 pub mod model;
