@@ -4,4 +4,5 @@
 
 pub mod import;
 pub mod layers;
+pub mod losses;
 pub mod model;

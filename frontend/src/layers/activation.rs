@@ -1,6 +1,6 @@
 //! Activation functions: elementwise, any float dtype.
 
-use super::{offset, splat_like};
+use super::offset;
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
@@ -11,7 +11,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 ///
 /// No gradient flows where the bound is taken, so the comparison also decides the gradient at the kink.
 fn cut(b: &mut Builder, x: Value, kind: CompareFn, bound: f64) -> Result<Value, TypeError> {
-    let bound = splat_like(b, x, bound)?;
+    let bound = b.full_like(x, bound)?;
     let outside = b.compare(kind, x, bound)?;
     b.select(outside, bound, x)
 }
@@ -41,7 +41,7 @@ pub fn leaky_relu(b: &mut Builder, x: Value, slope: f64) -> Result<Value, TypeEr
 
 /// x where x > 0, else alpha · (eˣ − 1).
 pub fn elu(b: &mut Builder, x: Value, alpha: f64) -> Result<Value, TypeError> {
-    let zero = splat_like(b, x, 0.0)?;
+    let zero = b.full_like(x, 0.0)?;
     // The exponential of a large x would be infinite, and its zero share of the gradient then NaN.
     let negative = select_positive(b, x, zero, x)?;
     let exp = b.exp(negative)?;
@@ -52,7 +52,7 @@ pub fn elu(b: &mut Builder, x: Value, alpha: f64) -> Result<Value, TypeError> {
 
 /// `yes` where `x` > 0, else `no`.
 fn select_positive(b: &mut Builder, x: Value, yes: Value, no: Value) -> Result<Value, TypeError> {
-    let zero = splat_like(b, x, 0.0)?;
+    let zero = b.full_like(x, 0.0)?;
     let positive = b.compare(CompareFn::Gt, x, zero)?;
     b.select(positive, yes, no)
 }

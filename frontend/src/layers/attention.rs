@@ -2,7 +2,6 @@
 
 use super::linear::{contract, matmul};
 use super::normalise::softmax;
-use super::splat_like;
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
@@ -53,7 +52,7 @@ fn apply_causal_mask(b: &mut Builder, scores: Value) -> Result<Value, TypeError>
     let column = b.iota(DType::I64, square, 1)?;
     let seen = b.compare(CompareFn::Ge, row, column)?;
     let seen = b.broadcast_to(seen, &shape)?;
-    let hidden = splat_like(b, scores, f64::NEG_INFINITY)?;
+    let hidden = b.full_like(scores, f64::NEG_INFINITY)?;
     b.select(seen, scores, hidden)
 }
 

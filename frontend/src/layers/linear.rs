@@ -78,7 +78,7 @@ pub fn conv(b: &mut Builder, x: Value, w: Value, bias: Option<Value>, spec: &Con
         dilation: spec.dilation,
         groups: spec.groups,
     };
-    let y = b.op(op, &[x, w])?;
+    let y = b.convolution(x, w, op)?;
     add_per_channel(b, y, bias)
 }
 

@@ -11,20 +11,16 @@ pub mod activation;
 pub mod attention;
 pub mod linear;
 pub mod normalise;
+pub mod pool;
 pub mod reduce;
 pub mod shape;
 
 #[cfg(test)]
-mod testing;
-
-/// A tensor of the type of `x` with every element equal to `value`.
-pub(crate) fn splat_like(b: &mut Builder, x: Value, value: f64) -> Result<Value, TypeError> {
-    b.splat(&b.ty(x).clone(), value)
-}
+pub(crate) mod testing;
 
 /// x + value
 pub(crate) fn offset(b: &mut Builder, x: Value, value: f64) -> Result<Value, TypeError> {
-    let value = splat_like(b, x, value)?;
+    let value = b.full_like(x, value)?;
     b.add(x, value)
 }
 
