@@ -11,6 +11,7 @@ mod convolution;
 mod elementwise;
 mod indexing;
 mod reduce;
+mod region;
 mod structural;
 
 pub use structural::broadcast_shape;

@@ -9,7 +9,9 @@ use std::fmt;
 
 mod conv_shape;
 mod elementwise;
+mod loop_vjp;
 mod reduction;
+mod region;
 mod structural;
 mod windows;
 
@@ -83,10 +85,12 @@ ops! {
     add::Add,
     and::And,
     broadcast::Broadcast,
+    call::Call,
     cast::Cast,
     ceil::Ceil,
     compare::Compare,
     concat::Concat,
+    cond::Cond,
     constant::Constant,
     convolution::Convolution,
     convolution_input_grad::ConvolutionInputGrad,
@@ -99,6 +103,7 @@ ops! {
     floor::Floor,
     gather::Gather,
     iota::Iota,
+    iterate::Iterate,
     log::Log,
     max_pool::MaxPool,
     maximum::Maximum,
@@ -119,6 +124,7 @@ ops! {
     reverse::Reverse,
     round::Round,
     rsqrt::Rsqrt,
+    scan::Scan,
     scatter_add::ScatterAdd,
     select::Select,
     shl::Shl,
