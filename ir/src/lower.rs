@@ -308,6 +308,18 @@ impl Body {
         self.push(Scalar::Load(access), dtype)
     }
 
+    /// The value of an affine function of the loop indices, as i64.
+    pub fn affine(&mut self, affine: &Affine) -> ScalarId {
+        let mut sum = self.constant(DType::I64, affine.base as f64);
+        for (dim, &coeff) in affine.coeffs.iter().enumerate().filter(|&(_, &c)| c != 0) {
+            let index = self.push(Scalar::LoopIndex(dim), DType::I64);
+            let coeff = self.constant(DType::I64, coeff as f64);
+            let term = self.binary(BinaryFn::Mul, index, coeff);
+            sum = self.binary(BinaryFn::Add, sum, term);
+        }
+        sum
+    }
+
     /// f(a), of a's dtype.
     pub fn unary(&mut self, f: UnaryFn, a: ScalarId) -> ScalarId {
         self.push(Scalar::Unary(f, a), self.dtype(a))

@@ -2,7 +2,7 @@
 
 use super::Builder;
 use crate::graph::Value;
-use crate::ops::{Broadcast, Concat, Iota, Pad, Reshape, Reverse, Slice, Transpose};
+use crate::ops::{Broadcast, Concat, Iota, Pad, RandomUniform, Reshape, Reverse, Slice, Transpose};
 use crate::types::{DType, TypeError};
 
 impl Builder {
@@ -62,6 +62,11 @@ impl Builder {
     /// The index along `axis`, as a tensor of `dtype` and `shape`.
     pub fn iota(&mut self, dtype: DType, shape: &[usize], axis: usize) -> Result<Value, TypeError> {
         self.op(Iota { dtype, shape: shape.to_vec(), axis }, &[])
+    }
+
+    /// f32 numbers uniform in [0, 1), from `state` = i64[2] (seed, counter); `stream` tells apart the draws of one step.
+    pub fn random_uniform(&mut self, state: Value, shape: &[usize], stream: usize) -> Result<Value, TypeError> {
+        self.op(RandomUniform { shape: shape.to_vec(), stream }, &[state])
     }
 
     /// Elements `start..limit` by `stride` along every axis; returns the operand when that is all of it.

@@ -1,7 +1,7 @@
 //! `max_pool`: largest element of each window, and where it is.
 
 use super::windows::{Slide, Windows};
-use crate::lower::{Access, Affine, BinaryFn, Body, Combine, CompareFn, Lowering, Nest, Scalar, ScalarId};
+use crate::lower::{Access, Affine, BinaryFn, Body, Combine, CompareFn, Lowering, Nest, ScalarId};
 use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::op::{arity, require};
 use crate::tensor::Tensor;
@@ -145,7 +145,7 @@ fn tap_wins(body: &mut Body, tap: ScalarId, largest: ScalarId) -> ScalarId {
 fn place_of_tap(body: &mut Body, windows: &Windows, indices: &[Affine], mut wins: ScalarId) -> ScalarId {
     let mut place = body.constant(DType::I64, 0.0);
     for (d, stride) in row_major_strides(&windows.input).into_iter().enumerate() {
-        let at = affine_scalar(body, &indices[d]);
+        let at = body.affine(&indices[d]);
         if windows.padded(d) {
             let (zero, end) = (body.constant(DType::I64, 0.0), body.constant(DType::I64, windows.input[d] as f64));
             for inside in [body.compare(CompareFn::Ge, at, zero), body.compare(CompareFn::Lt, at, end)] {
@@ -158,18 +158,6 @@ fn place_of_tap(body: &mut Body, windows: &Windows, indices: &[Affine], mut wins
     }
     let none = body.constant(DType::I64, windows.input.iter().product::<usize>() as f64);
     body.select(wins, place, none)
-}
-
-/// The value of an affine function of the loop indices, as i64.
-fn affine_scalar(body: &mut Body, affine: &Affine) -> ScalarId {
-    let mut sum = body.constant(DType::I64, affine.base as f64);
-    for (dim, &coeff) in affine.coeffs.iter().enumerate().filter(|&(_, &c)| c != 0) {
-        let index = body.push(Scalar::LoopIndex(dim), DType::I64);
-        let coeff = body.constant(DType::I64, coeff as f64);
-        let term = body.binary(BinaryFn::Mul, index, coeff);
-        sum = body.binary(BinaryFn::Add, sum, term);
-    }
-    sum
 }
 
 #[cfg(test)]

@@ -114,6 +114,7 @@ ops! {
     or::Or,
     pad::Pad,
     pow::Pow,
+    random_uniform::RandomUniform,
     recip::Recip,
     reduce_max::ReduceMax,
     reduce_min::ReduceMin,
