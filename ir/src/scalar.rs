@@ -82,13 +82,13 @@ impl UnaryFn {
     pub fn apply(self, x: Number) -> Option<Number> {
         match (self, x) {
             (UnaryFn::Not, Number::Int(v)) => Some(Number::Int((v == 0) as i64)),
-            (UnaryFn::Not, _) | (_, Number::Int(_)) => None,
-            (_, Number::Float(v)) => Some(Number::Float(self.on_float(v))),
+            (_, Number::Int(_)) => None,
+            (_, Number::Float(v)) => self.on_float(v).map(Number::Float),
         }
     }
 
-    fn on_float(self, x: f64) -> f64 {
-        match self {
+    fn on_float(self, x: f64) -> Option<f64> {
+        Some(match self {
             UnaryFn::Neg => -x,
             UnaryFn::Abs => x.abs(),
             UnaryFn::Exp => x.exp(),
@@ -104,8 +104,8 @@ impl UnaryFn {
             UnaryFn::Ceil => x.ceil(),
             UnaryFn::Round => x.round_ties_even(),
             UnaryFn::Sign => sign(x),
-            UnaryFn::Not => f64::NAN,
-        }
+            UnaryFn::Not => return None,
+        })
     }
 }
 

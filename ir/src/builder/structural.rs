@@ -71,15 +71,17 @@ impl Builder {
 
     /// Elements `start..limit` by `stride` along every axis; returns the operand when that is all of it.
     pub fn slice(&mut self, x: Value, start: &[usize], limit: &[usize], stride: &[usize]) -> Result<Value, TypeError> {
-        let whole = limit == self.shape(x)
+        let shape = self.shape(x);
+        let whole = limit == shape
             && start.iter().all(|&s| s == 0)
             && stride.iter().all(|&s| s == 1)
-            && start.len() == limit.len()
-            && stride.len() == limit.len();
+            && [start.len(), stride.len()] == [shape.len(); 2];
         if whole {
             return Ok(x);
         }
-        self.op(Slice { start: start.to_vec(), limit: limit.to_vec(), stride: stride.to_vec() }, &[x])
+        // A stride past the end takes one element, as the extent does.
+        let stride = stride.iter().enumerate().map(|(d, &s)| shape.get(d).map_or(s, |&n| s.min(n.max(1)))).collect();
+        self.op(Slice { start: start.to_vec(), limit: limit.to_vec(), stride }, &[x])
     }
 
     /// Elements `start..limit` along one axis.

@@ -2,8 +2,7 @@
 
 use super::elementwise::map_nest;
 use crate::lower::Lowering;
-use crate::op::arity;
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::op::{arity, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType, TypeError};
 

@@ -2,8 +2,7 @@
 
 use super::structural::axis_of;
 use crate::lower::{Access, Affine, Body, CompareFn, Lowering, Nest, Scalar, ScalarId};
-use crate::op::require;
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::op::{require, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType, TypeError, row_major_strides};
 

@@ -2,11 +2,9 @@
 
 use crate::attr::Float;
 use crate::lower::{Lowering, Nest};
-use crate::op::arity;
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::op::{arity, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::Tensor;
-use crate::types::{TensorType, TypeError};
-use crate::types::DType;
+use crate::types::{TensorType, TypeError, DType};
 
 op_struct! {
     /// `y[i] = value` for all `i` of `shape`; no operands. Integer dtypes take an integral value.

@@ -1,8 +1,7 @@
 //! `dot_general`: batched tensor contraction.
 
 use crate::lower::{Access, Affine, Contraction, Lowering};
-use crate::op::{arity, require};
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::op::{arity, require, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, TypeError, unravel};
 

@@ -1,8 +1,7 @@
 //! `iota`: the index along an axis.
 
 use crate::lower::{Lowering, Nest, Scalar};
-use crate::op::{arity, require};
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::op::{arity, require, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::scalar::Number;
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType, TypeError, row_major_strides};

@@ -2,8 +2,7 @@
 
 use super::elementwise::map_nest;
 use crate::lower::{Lowering, UnaryFn};
-use crate::op::{arity, require};
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::op::{arity, require, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType, TypeError};
 

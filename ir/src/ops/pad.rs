@@ -2,11 +2,10 @@
 
 use crate::attr::Float;
 use crate::lower::{Access, Affine, Index, Lowering, Nest};
-use crate::op::{arity, require};
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::op::{arity, require, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::scalar::Number;
 use crate::tensor::Tensor;
-use crate::types::{TensorType, TypeError, row_major_strides};
+use crate::types::{MAX_ELEMENTS, TensorType, TypeError, row_major_strides};
 
 op_struct! {
     /// `y[low + i · (interior + 1)] = x[i]`, `value` everywhere else; one entry per axis.
@@ -43,6 +42,8 @@ impl OpDef for Pad {
         require(lengths == [x.rank(); 3], "`low`, `high` and `interior` need one entry per axis", x.rank(), format!("{lengths:?}"))?;
         let value = self.value.get();
         require(x.dtype.is_float() || value.fract() == 0.0, "padding of integers must be integral", x.dtype, value)?;
+        let gap = self.interior.iter().max().copied().unwrap_or_default();
+        require(gap <= MAX_ELEMENTS, "`interior` is too large", format!("at most {MAX_ELEMENTS}"), gap)?;
         let extents: Option<Vec<usize>> = x.shape.iter().enumerate().map(|(d, &n)| self.extent(d, n)).collect();
         let extents = extents.ok_or_else(|| TypeError::new("the padded shape is too large").found(format!("{self:?}")))?;
         Ok(vec![TensorType::checked(x.dtype, extents)?])

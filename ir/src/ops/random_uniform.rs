@@ -1,8 +1,7 @@
 //! `random_uniform`: counter-based random numbers.
 
 use crate::lower::{Access, Affine, BinaryFn, Body, CompareFn, Lowering, Nest, ScalarId};
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
-use crate::op::{arity, require};
+use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct, arity, require};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType, TypeError, row_major_strides};
 

@@ -1,8 +1,7 @@
 //! `reshape`: the same elements in the same row-major order under another shape.
 
 use crate::lower::{Access, Lowering, Nest};
-use crate::op::{arity, require};
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::op::{arity, require, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, TypeError};
 

@@ -2,8 +2,7 @@
 
 use super::structural::ascending_axes_of;
 use crate::lower::{Access, Affine, Lowering, Nest};
-use crate::op::arity;
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::op::{arity, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType, TypeError, row_major_strides};
 

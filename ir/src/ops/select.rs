@@ -2,8 +2,7 @@
 
 use super::elementwise::{binary_type, map_nest};
 use crate::lower::Lowering;
-use crate::op::{arity, require};
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::op::{arity, require, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::{Data, Tensor};
 use crate::types::{DType, TensorType, TypeError};
 

@@ -1,8 +1,7 @@
 //! `slice`: a strided box cut out of a tensor.
 
 use crate::lower::{Access, Affine, Lowering, Nest};
-use crate::op::{arity, require};
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::op::{arity, require, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, TypeError, row_major_strides};
 
@@ -13,7 +12,7 @@ op_struct! {
         start: Vec<usize>,
         /// End of the indices taken, exclusive.
         limit: Vec<usize>,
-        /// Distance of the indices taken, at least 1.
+        /// Distance of the indices taken, from 1 to the extent.
         stride: Vec<usize>,
     }
 }
@@ -32,7 +31,8 @@ impl OpDef for Slice {
         let inside = (0..x.rank()).all(|d| self.start[d] <= self.limit[d] && self.limit[d] <= x.shape[d]);
         let found = || format!("{:?}..{:?}", self.start, self.limit);
         require(inside, "the slice must lie inside the operand", format!("start ≤ limit ≤ {:?}", x.shape), found())?;
-        require(!self.stride.contains(&0), "strides must not be zero", "at least 1", format!("{:?}", self.stride))?;
+        let steps = (0..x.rank()).all(|d| (1..=x.shape[d].max(1)).contains(&self.stride[d]));
+        require(steps, "strides must stay inside the operand", format!("1 to {:?}", x.shape), format!("{:?}", self.stride))?;
         Ok(vec![x.with_shape(self.extents())])
     }
 

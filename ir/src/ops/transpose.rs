@@ -1,11 +1,9 @@
 //! `transpose`: permutation of axes.
 
 use crate::lower::{Access, Affine, Lowering, Nest};
-use crate::op::{arity, require};
-use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
+use crate::op::{arity, require, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::Tensor;
-use crate::types::{TensorType, TypeError};
-use crate::types::row_major_strides;
+use crate::types::{TensorType, TypeError, row_major_strides};
 
 op_struct! {
     /// Axis `k` of the result is axis `perm[k]` of the operand.
