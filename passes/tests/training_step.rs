@@ -161,6 +161,8 @@ fn schedules_scale_the_learning_rate() {
     close(&quadratic(with(warm), 2), &[0.95, 0.95 * 0.9]);
     let cosine = Schedule { warmup_steps: 0, decay: Decay::Cosine { total_steps: 2, floor: 0.0 } };
     close(&quadratic(with(cosine), 3), &[0.9, 0.9 * 0.95, 0.9 * 0.95]);
+    let linear = Schedule { warmup_steps: 1, decay: Decay::Linear { total_steps: 2, floor: 0.2 } };
+    close(&quadratic(with(linear), 4), &[0.9, 0.81, 0.81 * 0.94, 0.81 * 0.94 * 0.98]);
 }
 
 #[test]

@@ -19,7 +19,14 @@ pub enum Decay {
     },
     /// Half a cosine from 1 to `floor` over `total_steps`, then `floor` (Loshchilov & Hutter 2017).
     Cosine {
-        /// Length in steps, warm-up included.
+        /// Length in steps.
+        total_steps: u64,
+        /// Last factor.
+        floor: f64,
+    },
+    /// A line from 1 to `floor` over `total_steps`, then `floor`.
+    Linear {
+        /// Length in steps.
         total_steps: u64,
         /// Last factor.
         floor: f64,
@@ -31,7 +38,7 @@ pub enum Decay {
 pub struct Schedule {
     /// Steps over which the factor rises linearly: (t+1)/warmup_steps at step t.
     pub warmup_steps: u64,
-    /// What follows.
+    /// What follows; its steps count from the end of the warm-up.
     pub decay: Decay,
 }
 
@@ -42,7 +49,10 @@ impl Schedule {
             return Ok(lr);
         }
         let t = b.cast(step, DType::F64)?;
-        let mut factor = self.decay_factor(b, t)?;
+        let (start, zero) = (b.scalar(DType::F64, self.warmup_steps as f64)?, b.scalar(DType::F64, 0.0)?);
+        let since = b.sub(t, start)?;
+        let since = b.maximum(since, zero)?;
+        let mut factor = self.decay.factor(b, since)?;
         if self.warmup_steps > 0 {
             let one = b.scalar(DType::F64, 1.0)?;
             let next = b.add(t, one)?;
@@ -54,32 +64,49 @@ impl Schedule {
         let scheduled = b.mul(lr, factor)?;
         b.cast(scheduled, DType::F32)
     }
+}
 
-    fn decay_factor(&self, b: &mut Builder, t: Value) -> Result<Value, TypeError> {
-        match self.decay {
+impl Decay {
+    /// The factor `since` steps after the warm-up (f64 scalar, not negative).
+    fn factor(&self, b: &mut Builder, since: Value) -> Result<Value, TypeError> {
+        match *self {
             Decay::Constant => b.scalar(DType::F64, 1.0),
             Decay::Step { step_size, gamma } => {
                 let size = b.scalar(DType::F64, step_size as f64)?;
-                let ratio = b.div(t, size)?;
+                let ratio = b.div(since, size)?;
                 let count = b.floor(ratio)?;
                 let gamma = b.scalar(DType::F64, gamma)?;
                 b.pow(gamma, count)
             }
             Decay::Cosine { total_steps, floor } => {
-                let span = (total_steps.saturating_sub(self.warmup_steps)).max(1) as f64;
-                let start = b.scalar(DType::F64, self.warmup_steps as f64)?;
-                let since = b.sub(t, start)?;
-                let progress = b.scale(since, 1.0 / span)?;
-                let (zero, one) = (b.scalar(DType::F64, 0.0)?, b.scalar(DType::F64, 1.0)?);
-                let progress = b.maximum(progress, zero)?;
-                let progress = b.minimum(progress, one)?;
+                let progress = progress(b, since, total_steps)?;
                 let angle = b.scale(progress, std::f64::consts::PI)?;
                 let cosine = b.cos(angle)?;
+                let one = b.scalar(DType::F64, 1.0)?;
                 let raised = b.add(cosine, one)?;
-                let scaled = b.scale(raised, 0.5 * (1.0 - floor))?;
-                let floor = b.scalar(DType::F64, floor)?;
-                b.add(scaled, floor)
+                let left = b.scale(raised, 0.5)?;
+                between(b, left, floor)
+            }
+            Decay::Linear { total_steps, floor } => {
+                let progress = progress(b, since, total_steps)?;
+                let one = b.scalar(DType::F64, 1.0)?;
+                let left = b.sub(one, progress)?;
+                between(b, left, floor)
             }
         }
     }
+}
+
+/// min(since / total, 1)
+fn progress(b: &mut Builder, since: Value, total_steps: u64) -> Result<Value, TypeError> {
+    let (total, one) = (b.scalar(DType::F64, total_steps.max(1) as f64)?, b.scalar(DType::F64, 1.0)?);
+    let ratio = b.div(since, total)?;
+    b.minimum(ratio, one)
+}
+
+/// floor + (1 − floor) · left
+fn between(b: &mut Builder, left: Value, floor: f64) -> Result<Value, TypeError> {
+    let scaled = b.scale(left, 1.0 - floor)?;
+    let floor = b.scalar(DType::F64, floor)?;
+    b.add(floor, scaled)
 }
