@@ -1,11 +1,13 @@
-//! Graph to graph and graph to plan: differentiation, optimizers, scheduling, memory.
+//! Graph to graph and graph to plan: differentiation, rewriting, optimizers, scheduling, memory.
 //!
 //! Depends on the IR alone. Stages are functions between named types; none of them names an op, except
 //! optimizers and rewrite rules, which build graphs.
 
 #![forbid(unsafe_code)]
 
+pub mod cost;
 pub mod differentiate;
+pub mod egraph;
 pub mod memory;
 pub mod optimizers;
 pub mod schedule;

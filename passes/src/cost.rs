@@ -1,0 +1,132 @@
+//! What an op costs to run, estimated from its lowered form alone: names no op.
+
+use gradc_ir::lower::{Access, Body, Contraction, Lowering, Nest, Scalar, Scatter};
+use gradc_ir::ops::Op;
+use gradc_ir::target::Target;
+use gradc_ir::types::TensorType;
+use std::ops::AddAssign;
+
+/// Share of a streaming nest's traffic that is left after fusion with its neighbours.
+///
+/// An elementwise chain keeps its intermediates in registers; only its ends touch memory.
+const FUSED_TRAFFIC: f64 = 0.25;
+
+/// Estimated work of one op: arithmetic, memory traffic, time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Cost {
+    /// Scalar operations; a contraction counts 2·M·N·K.
+    pub flops: f64,
+    /// Bytes read and written, after the expected fusion.
+    pub bytes: f64,
+    /// `max(flops / peak, bytes / bandwidth)` on one core, nanoseconds.
+    pub time_ns: f64,
+}
+
+impl Cost {
+    /// The cost of this much work on a target.
+    pub fn new(flops: f64, bytes: f64, target: &Target) -> Self {
+        // GFLOP/s and GB/s are operations and bytes per nanosecond
+        Cost { flops, bytes, time_ns: (flops / target.peak_gflops).max(bytes / target.bandwidth_gbps) }
+    }
+}
+
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Cost) {
+        self.flops += other.flops;
+        self.bytes += other.bytes;
+        self.time_ns += other.time_ns;
+    }
+}
+
+/// Cost of one application of `op`.
+///
+/// A nest that only renames its operand is free. Regions and host routines are priced by what goes in and out,
+/// which is enough as long as no rewrite trades them for anything else.
+pub fn op_cost(op: &Op, inputs: &[&TensorType], outputs: &[TensorType], target: &Target) -> Cost {
+    let mut total = Cost::default();
+    match op.lower(inputs, outputs) {
+        Lowering::Nests(nests) => {
+            nests.iter().zip(outputs).for_each(|(nest, output)| total += nest_cost(nest, output, target))
+        }
+        Lowering::Contraction(contraction) => {
+            total += contraction_cost(&contraction, outputs[0].dtype.size_bytes(), target)
+        }
+        Lowering::Scatter(scatter) => total += scatter_cost(&scatter, &outputs[0], target),
+        Lowering::Expand(_) | Lowering::Host => total += boundary_cost(inputs, outputs, target),
+    }
+    total
+}
+
+fn product(extents: &[usize]) -> f64 {
+    extents.iter().map(|&d| d as f64).product()
+}
+
+fn boundary_cost(inputs: &[&TensorType], outputs: &[TensorType], target: &Target) -> Cost {
+    let bytes: usize = inputs.iter().map(|t| t.size_bytes()).chain(outputs.iter().map(TensorType::size_bytes)).sum();
+    Cost::new(outputs.iter().map(|t| t.elements() as f64).sum(), bytes as f64, target)
+}
+
+fn nest_cost(nest: &Nest, output: &TensorType, target: &Target) -> Cost {
+    if nest.alias_of().is_some() || is_constant(nest) {
+        return Cost::default();
+    }
+    let loops = [nest.space.as_slice(), &nest.reduce].concat();
+    let steps = product(&loops);
+    let combine = if nest.combine.is_some() { 1.0 } else { 0.0 };
+    let read: f64 = loads(&nest.body).map(|(access, size_bytes)| touched(access, &loops) * size_bytes).sum();
+    let fused = if streams(nest) { FUSED_TRAFFIC } else { 1.0 };
+    let bytes = fused * (read + output.size_bytes() as f64);
+    Cost::new(steps * (operations(&nest.body) + combine), bytes, target)
+}
+
+fn contraction_cost(contraction: &Contraction, element_bytes: usize, target: &Target) -> Cost {
+    let loops = [contraction.space.as_slice(), &contraction.reduce].concat();
+    let touched = touched(&contraction.lhs, &loops) + touched(&contraction.rhs, &loops) + product(&contraction.space);
+    Cost::new(2.0 * product(&loops), touched * element_bytes as f64, target)
+}
+
+fn scatter_cost(scatter: &Scatter, output: &TensorType, target: &Target) -> Cost {
+    let read: f64 = loads(&scatter.body).map(|(access, size)| touched(access, &scatter.space) * size).sum();
+    let updates = product(&scatter.space);
+    let written = 2.0 * output.size_bytes() as f64 + 2.0 * updates * output.dtype.size_bytes() as f64;
+    Cost::new(updates * (operations(&scatter.body) + 1.0), read + written, target)
+}
+
+/// Whether a nest makes one repeated value; such values live in the kernels that read them.
+fn is_constant(nest: &Nest) -> bool {
+    matches!(nest.body.scalars[nest.result.0 as usize].0, Scalar::Const(_))
+}
+
+/// Scalar operations per step of a body; reads and constants are no operations.
+fn operations(body: &Body) -> f64 {
+    let is_work = |s: &Scalar| !matches!(s, Scalar::Const(_) | Scalar::LoopIndex(_) | Scalar::Load(_));
+    body.scalars.iter().filter(|(s, _)| is_work(s)).count() as f64
+}
+
+/// Reads of a body with the size of an element in bytes.
+fn loads(body: &Body) -> impl Iterator<Item = (&Access, f64)> {
+    body.scalars.iter().filter_map(|(scalar, dtype)| match scalar {
+        Scalar::Load(access) => Some((access, dtype.size_bytes() as f64)),
+        _ => None,
+    })
+}
+
+/// How many different elements an access reads over the loops, at most.
+fn touched(access: &Access, loops: &[usize]) -> f64 {
+    let moves = |d: usize| access.indices.iter().any(|i| i.loaded.is_some() || i.affine.coeffs[d] != 0);
+    let steps: f64 = (0..loops.len()).filter(|&d| moves(d)).map(|d| loops[d] as f64).product();
+    steps.min(product(&access.view))
+}
+
+/// Whether every read follows the result's own order, so that the nest fuses into its neighbours without a copy.
+fn streams(nest: &Nest) -> bool {
+    let in_order = |access: &Access| match access.flat() {
+        // strides fall from the outermost loop inwards, repeated axes aside
+        Some(flat) => {
+            let moving = nest.space.iter().zip(&flat.coeffs).filter(|&(&extent, &c)| extent > 1 && c != 0);
+            moving.map(|(_, &c)| c).is_sorted_by(|a, b| a >= b)
+        }
+        None => false,
+    };
+    nest.reduce.is_empty() && loads(&nest.body).all(|(access, _)| in_order(access))
+}

@@ -1,0 +1,111 @@
+//! What is known about every e-class: types, the repeated value of a constant, and the place it comes from.
+
+use super::language::Node;
+use egg::{Analysis, DidMerge, Id};
+use gradc_ir::attr::Float;
+use gradc_ir::lower::{Lowering, Scalar};
+use gradc_ir::ops::Op;
+use gradc_ir::types::TensorType;
+
+/// An e-graph over a window.
+pub type EGraph = egg::EGraph<Node, Facts>;
+
+/// No place: what the analysis sees while the e-graph repairs itself.
+pub const NOWHERE: u32 = u32::MAX;
+
+/// The analysis of one window.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Types of the values made outside, by [`InputId`](gradc_ir::graph::InputId).
+    pub input_types: Vec<TensorType>,
+    /// Place given to e-nodes made from here on.
+    pub place: u32,
+    /// Why the window must be left as it is: two types or two constants met in one class, or a rule built an
+    /// ill-typed node. Always the fault of a rule.
+    pub poison: Option<String>,
+}
+
+impl Facts {
+    /// An analysis with the given outside types.
+    pub fn new(input_types: Vec<TensorType>) -> Self {
+        Facts { input_types, place: NOWHERE, poison: None }
+    }
+
+    fn poison(&mut self, reason: String) {
+        self.poison.get_or_insert(reason);
+    }
+}
+
+/// What holds for every node of a class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fact {
+    /// One type per result; empty for the roots.
+    pub types: Vec<TensorType>,
+    /// The value of every element, where it is known.
+    pub splat: Option<Float>,
+    /// The earliest node of the window it comes from. Not part of the e-node, where it would keep equal nodes apart.
+    pub place: u32,
+}
+
+impl Analysis<Node> for Facts {
+    type Data = Fact;
+
+    fn make(egraph: &mut EGraph, node: &Node, _: Id) -> Fact {
+        let place = egraph.analysis.place;
+        let (types, splat) = match node {
+            Node::Input(id) => (vec![egraph.analysis.input_types[id.index()].clone()], None),
+            Node::Op(op, args) => match infer(egraph, op, args) {
+                Ok(types) => {
+                    let splat = splat_of(op, args, &types);
+                    (types, splat)
+                }
+                Err(reason) => {
+                    egraph.analysis.poison(reason);
+                    (vec![], None)
+                }
+            },
+            Node::Project(result, of) => {
+                (egraph[*of].data.types.get(*result as usize).cloned().into_iter().collect(), None)
+            }
+            Node::Roots(_) => (vec![], None),
+        };
+        Fact { types, splat, place }
+    }
+
+    /// No fact of a class depends on its children's place or constant, so parents are never visited again.
+    fn merge(&mut self, into: &mut Fact, from: Fact) -> DidMerge {
+        if into.types != from.types {
+            self.poison(format!("a value of type {} met one of type {}", show(&into.types), show(&from.types)));
+        }
+        match (into.splat, from.splat) {
+            (Some(a), Some(b)) if a != b => self.poison(format!("constant {a:?} met constant {b:?}")),
+            (known, other) => into.splat = known.or(other),
+        }
+        into.place = into.place.min(from.place);
+        DidMerge(false, false)
+    }
+}
+
+/// Result types of an op over classes.
+pub fn infer(egraph: &EGraph, op: &Op, args: &[Id]) -> Result<Vec<TensorType>, String> {
+    let types: Option<Vec<&TensorType>> = args.iter().map(|&a| egraph[a].data.types.first()).collect();
+    let types = types.ok_or_else(|| format!("an operand of `{op}` has no type"))?;
+    op.infer(&types).map_err(|e| format!("`{op}`: {e}"))
+}
+
+/// The constant behind an op without operands whose nest stores one.
+fn splat_of(op: &Op, args: &[Id], types: &[TensorType]) -> Option<Float> {
+    if !args.is_empty() {
+        return None;
+    }
+    let Lowering::Nests(nests) = op.lower(&[], types) else { return None };
+    let [nest] = nests.as_slice() else { return None };
+    match nest.body.scalars[nest.result.0 as usize].0 {
+        Scalar::Const(value) => Some(value),
+        _ => None,
+    }
+}
+
+fn show(types: &[TensorType]) -> String {
+    types.iter().map(TensorType::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,256 @@
+//! Choosing one node per class so that the whole window, shared values counted once, is cheapest.
+//!
+//! Tree-greedy choices double-count what is shared, and greedy set costs go stale. What is done instead: start from
+//! the tree-greedy choice and from the original program, change single choices while the true cost falls, and keep
+//! the better end. The result is therefore never dearer than the window was.
+
+use super::analysis::EGraph;
+use super::language::Node;
+use super::saturate::{Saturated, canonical};
+use crate::cost::{Cost, op_cost};
+use egg::{Id, Language};
+use gradc_ir::builder::Builder;
+use gradc_ir::graph::{Graph, OutputKind, Value};
+use gradc_ir::target::Target;
+use gradc_ir::types::{TensorType, TypeError};
+use std::collections::HashMap;
+
+/// What every op costs on top of its work, so that of equally fast windows the smaller one is chosen.
+const NODE_NS: f64 = 1.0;
+
+/// Rounds of hill-climbing; few are ever used.
+const MAX_ROUNDS: usize = 8;
+
+/// The best window found.
+pub struct Extraction {
+    /// The window again: same inputs, same outputs.
+    pub graph: Graph,
+    /// Node of the original window that each node comes from.
+    pub places: Vec<u32>,
+    /// The node chosen for each class that is used.
+    pub chosen: HashMap<Id, Node>,
+}
+
+/// Extracts the cheapest window from a saturated e-graph.
+pub fn extract(window: &Graph, saturated: &Saturated, target: &Target) -> Result<Extraction, TypeError> {
+    let table = Table::new(&saturated.egraph, target);
+    let greedy = table.tree_greedy();
+    let original = table.original(saturated, &greedy);
+    let root = table.index[&saturated.egraph.find(saturated.root)];
+    let ends = [original, greedy].map(|chosen| Climb::new(&table, chosen, root).run());
+    let [from_original, from_greedy] = ends;
+    let best = if from_greedy.total < from_original.total { from_greedy } else { from_original };
+    emit(window, &table, &best.chosen, root)
+}
+
+/// Estimated cost of an e-node of a class.
+pub fn node_cost(egraph: &EGraph, class: Id, node: &Node, target: &Target) -> Cost {
+    let Node::Op(op, args) = node else { return Cost::default() };
+    let inputs: Vec<&TensorType> = args.iter().map(|&a| &egraph[a].data.types[0]).collect();
+    op_cost(op, &inputs, &egraph[class].data.types, target)
+}
+
+/// The e-graph with classes numbered, nodes priced and children resolved.
+struct Table<'a> {
+    egraph: &'a EGraph,
+    classes: Vec<Class<'a>>,
+    index: HashMap<Id, usize>,
+}
+
+struct Class<'a> {
+    id: Id,
+    nodes: Vec<Alternative<'a>>,
+}
+
+struct Alternative<'a> {
+    node: &'a Node,
+    cost_ns: f64,
+    children: Vec<usize>,
+}
+
+impl<'a> Table<'a> {
+    fn new(egraph: &'a EGraph, target: &Target) -> Table<'a> {
+        let mut ids: Vec<Id> = egraph.classes().map(|c| c.id).collect();
+        ids.sort_unstable();
+        let index: HashMap<Id, usize> = ids.iter().enumerate().map(|(k, &id)| (id, k)).collect();
+        let alternative = |id: Id, node: &'a Node| Alternative {
+            node,
+            cost_ns: node_cost(egraph, id, node, target).time_ns + if node.is_leaf() { 0.0 } else { NODE_NS },
+            children: node.children().iter().map(|&c| index[&egraph.find(c)]).collect(),
+        };
+        let class = |&id: &Id| Class { id, nodes: egraph[id].nodes.iter().map(|n| alternative(id, n)).collect() };
+        Table { egraph, classes: ids.iter().map(class).collect(), index }
+    }
+
+    /// For every class the node whose tree is cheapest; the first of equals. Never cyclic: a class's cost is
+    /// lowered only strictly, so it is never below that of a class it uses.
+    fn tree_greedy(&self) -> Vec<usize> {
+        let mut best = vec![(f64::INFINITY, 0); self.classes.len()];
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for (k, class) in self.classes.iter().enumerate() {
+                for (n, alternative) in class.nodes.iter().enumerate() {
+                    let cost = alternative.cost_ns + alternative.children.iter().map(|&c| best[c].0).sum::<f64>();
+                    if cost < best[k].0 {
+                        best[k] = (cost, n);
+                        changed = true;
+                    }
+                }
+            }
+        }
+        best.into_iter().map(|(_, n)| n).collect()
+    }
+
+    /// The nodes of the window itself, the earliest of a class; `otherwise` for classes that rules made.
+    fn original(&self, saturated: &Saturated, otherwise: &[usize]) -> Vec<usize> {
+        let mut chosen = otherwise.to_vec();
+        let mut seen = vec![false; chosen.len()];
+        for &id in &saturated.originals {
+            let class = self.index[&self.egraph.find(id)];
+            if !std::mem::replace(&mut seen[class], true) {
+                let node = canonical(self.egraph, self.egraph.id_to_node(id));
+                let at = self.classes[class].nodes.iter().position(|a| *a.node == node);
+                chosen[class] = at.expect("a class holds the canonical form of every node added to it");
+            }
+        }
+        chosen
+    }
+}
+
+/// Hill-climbing on the true cost, which is kept up to date by counting uses.
+struct Climb<'t, 'e> {
+    table: &'t Table<'e>,
+    chosen: Vec<usize>,
+    uses: Vec<usize>,
+    total: f64,
+}
+
+impl<'t, 'e> Climb<'t, 'e> {
+    fn new(table: &'t Table<'e>, chosen: Vec<usize>, root: usize) -> Self {
+        let mut climb = Climb { table, uses: vec![0; chosen.len()], chosen, total: 0.0 };
+        climb.acquire(root);
+        climb
+    }
+
+    fn run(mut self) -> Self {
+        for _ in 0..MAX_ROUNDS {
+            let mut improved = false;
+            for class in 0..self.chosen.len() {
+                for node in 0..self.table.classes[class].nodes.len() {
+                    improved |= self.uses[class] > 0 && node != self.chosen[class] && self.try_switch(class, node);
+                }
+            }
+            if !improved {
+                break;
+            }
+        }
+        self
+    }
+
+    /// Switches to another node if the total falls and no cycle arises.
+    fn try_switch(&mut self, class: usize, node: usize) -> bool {
+        let (before, old) = (self.total, self.chosen[class]);
+        self.switch(class, node);
+        let falls = self.total < before - 1e-9 * before.abs();
+        if falls && !self.reaches(class) {
+            return true;
+        }
+        self.switch(class, old);
+        self.total = before;
+        false
+    }
+
+    fn switch(&mut self, class: usize, node: usize) {
+        let alternatives = &self.table.classes[class].nodes;
+        let old = std::mem::replace(&mut self.chosen[class], node);
+        alternatives[node].children.iter().for_each(|&c| self.acquire(c));
+        alternatives[old].children.iter().for_each(|&c| self.release(c));
+        self.total += alternatives[node].cost_ns - alternatives[old].cost_ns;
+    }
+
+    fn acquire(&mut self, class: usize) {
+        self.uses[class] += 1;
+        if self.uses[class] == 1 {
+            let alternative = &self.table.classes[class].nodes[self.chosen[class]];
+            self.total += alternative.cost_ns;
+            alternative.children.iter().for_each(|&c| self.acquire(c));
+        }
+    }
+
+    fn release(&mut self, class: usize) {
+        self.uses[class] -= 1;
+        if self.uses[class] == 0 {
+            let alternative = &self.table.classes[class].nodes[self.chosen[class]];
+            self.total -= alternative.cost_ns;
+            alternative.children.iter().for_each(|&c| self.release(c));
+        }
+    }
+
+    /// Whether a class's chosen node uses the class itself.
+    fn reaches(&self, class: usize) -> bool {
+        let mut seen = vec![false; self.chosen.len()];
+        let mut stack = vec![class];
+        while let Some(k) = stack.pop() {
+            for &child in &self.table.classes[k].nodes[self.chosen[k]].children {
+                if child == class {
+                    return true;
+                }
+                if !std::mem::replace(&mut seen[child], true) {
+                    stack.push(child);
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Builds the chosen window.
+fn emit(window: &Graph, table: &Table, chosen: &[usize], root: usize) -> Result<Extraction, TypeError> {
+    let mut builder = Builder::new(window.name.clone());
+    let mut places: Vec<u32> = window.inputs().iter().map(|i| i.value.node.0).collect();
+    let inputs: Vec<Value> = window
+        .inputs()
+        .iter()
+        .map(|i| builder.input(&i.name, window.ty(i.value).clone()))
+        .collect::<Result<_, TypeError>>()?;
+    let mut results: HashMap<usize, Vec<Value>> = HashMap::new();
+    let mut picked = HashMap::new();
+    for class in post_order(table, chosen, root) {
+        let alternative = &table.classes[class].nodes[chosen[class]];
+        picked.insert(table.classes[class].id, alternative.node.clone());
+        let args: Vec<Value> = alternative.children.iter().map(|c| results[c][0]).collect();
+        let values = match alternative.node {
+            Node::Input(id) => vec![inputs[id.index()]],
+            Node::Op(op, _) => builder.apply(op.clone(), &args)?,
+            Node::Project(result, _) => vec![results[&alternative.children[0]][*result as usize]],
+            Node::Roots(_) => args,
+        };
+        places.resize(builder.graph().nodes().len(), table.egraph[table.classes[class].id].data.place);
+        results.insert(class, values);
+    }
+    for (output, &value) in window.outputs().iter().zip(&results[&root]) {
+        builder.output(&output.name, value, OutputKind::Result);
+    }
+    Ok(Extraction { graph: builder.finish(), places, chosen: picked })
+}
+
+/// Classes that the root uses, operands before users.
+fn post_order(table: &Table, chosen: &[usize], root: usize) -> Vec<usize> {
+    let mut order = Vec::new();
+    let mut seen = vec![false; chosen.len()];
+    let mut stack = vec![(root, 0)];
+    seen[root] = true;
+    while let Some((class, next)) = stack.pop() {
+        match table.classes[class].nodes[chosen[class]].children.get(next) {
+            Some(&child) => {
+                stack.push((class, next + 1));
+                if !std::mem::replace(&mut seen[child], true) {
+                    stack.push((child, 0));
+                }
+            }
+            None => order.push(class),
+        }
+    }
+    order
+}

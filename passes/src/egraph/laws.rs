@@ -1,0 +1,196 @@
+//! Laws: every rule keeps every bit, and a wrong rule does not pass.
+
+use super::language::Node;
+use super::replay::difference;
+use super::rules::{Family, NumericClass, Random, Root, Rule, RuleIndex, Sampler, Term, all_rules};
+use super::saturate::{Limits, Saturated, StopReason, saturate};
+use super::{OptimizeOptions, optimize, optimize_with};
+use gradc_ir::graph::{Graph, OutputKind};
+use gradc_ir::ops::{Constant, Op, Reshape};
+use gradc_ir::target::{Target, VectorIsa};
+use gradc_ir::tensor::Tensor;
+use gradc_ir::types::TensorType;
+
+const SEEDS: u64 = 300;
+
+/// Values that show what arithmetic identities break: signed zeros, infinities, NaN, the very small and large.
+fn awkward(ty: &TensorType, random: &mut Random) -> Tensor {
+    const SPECIAL: [f64; 8] = [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e-300, 1e300, -1.0];
+    let count = ty.elements();
+    if !ty.dtype.is_float() {
+        return Tensor::int(ty.clone(), (0..count).map(|_| random.below(2) as i64).collect());
+    }
+    let draw = |random: &mut Random| match random.below(4) {
+        0 => SPECIAL[random.below(SPECIAL.len())],
+        _ => 20.0 * random.unit() - 10.0,
+    };
+    Tensor::float(ty.clone(), (0..count).map(|_| draw(random)).collect())
+}
+
+/// The first class whose nodes do not all evaluate to the same bits, in f64 or rounded to storage.
+fn broken_class(window: &Graph, saturated: &Saturated, seed: u64) -> Option<String> {
+    let mut random = Random::new(seed);
+    let inputs: Vec<Tensor> = window.inputs().iter().map(|i| awkward(window.ty(i.value), &mut random)).collect();
+    [false, true].into_iter().find_map(|stored| broken_class_on(saturated, &inputs, stored))
+}
+
+fn broken_class_on(saturated: &Saturated, inputs: &[Tensor], stored: bool) -> Option<String> {
+    let egraph = &saturated.egraph;
+    let mut values: Vec<Vec<Tensor>> = Vec::new();
+    for node in egraph.nodes() {
+        let operand = |id: &egg::Id| &values[usize::from(*id)][0];
+        let results = match node {
+            Node::Input(id) => vec![inputs[id.index()].clone()],
+            Node::Op(op, args) => op.eval(&args.iter().map(operand).collect::<Vec<_>>()).expect("a well-typed op"),
+            Node::Project(result, of) => vec![values[usize::from(*of)][*result as usize].clone()],
+            Node::Roots(_) => vec![],
+        };
+        let round = |t: Tensor| if stored { t.rounded() } else { t };
+        values.push(results.into_iter().map(round).collect());
+    }
+    let class_of = |id: usize| usize::from(egraph.find(egg::Id::from(id)));
+    (0..values.len()).find_map(|id| {
+        let (a, b) = (&values[id], &values[class_of(id)]);
+        let same = a.len() == b.len() && a.iter().zip(b).all(|(x, y)| difference(x, y) == 0.0);
+        (!same).then(|| format!("{:?}\n= {a:?}\n{:?}\n= {b:?}", egraph.nodes()[id], egraph.nodes()[class_of(id)]))
+    })
+}
+
+fn example(rule: &Rule, seed: u64) -> Graph {
+    let mut sampler = Sampler::new(seed);
+    let root = (rule.example)(&mut sampler).unwrap_or_else(|e| panic!("example {seed} of `{}`: {e}", rule.name));
+    let mut builder = sampler.into_builder();
+    builder.output("y", root, OutputKind::Result);
+    builder.finish()
+}
+
+/// How often a rule fired on its examples, or what it broke.
+fn check_rule(rule: Rule) -> Result<usize, String> {
+    let (name, example_of) = (rule.name, rule.example);
+    let index = RuleIndex::new(vec![rule]);
+    let mut fired = 0;
+    for seed in 0..SEEDS {
+        let window = example(&Rule { example: example_of, ..copy(index.rule(0)) }, seed);
+        let saturated = saturate(&window, &index, &Limits { iterations: 2, ..Limits::default() });
+        if let StopReason::Poisoned(reason) = &saturated.stop {
+            return Err(format!("`{name}` on example {seed}: {reason}"));
+        }
+        if let Some(broken) = broken_class(&window, &saturated, seed) {
+            return Err(format!("`{name}` changes values on example {seed}:\n{broken}"));
+        }
+        fired += usize::from(!saturated.applications.is_empty());
+    }
+    Ok(fired)
+}
+
+fn copy(rule: &Rule) -> Rule {
+    Rule { ..*rule }
+}
+
+#[test]
+fn rule_laws() {
+    for rule in all_rules() {
+        let name = rule.name;
+        let fired = check_rule(rule).unwrap_or_else(|broken| panic!("{broken}"));
+        assert!(fired > 20, "`{name}` fired on {fired} of {SEEDS} of its own examples");
+    }
+}
+
+#[test]
+fn rule_names_are_unique() {
+    let mut names: Vec<&str> = all_rules().iter().map(|r| r.name).collect();
+    names.sort_unstable();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}
+
+/// A rule for tests, whose example is `x·0` and `x + 0`.
+fn rule(name: &'static str, rewrite: fn(&super::rules::Site) -> Vec<Term>) -> Rule {
+    Rule {
+        name,
+        family: Family::Zero,
+        class: NumericClass::Bitwise,
+        pattern: "",
+        replacement: "",
+        guard: "",
+        root: Root::Any,
+        rewrite,
+        example: |s| {
+            let x = s.any()?;
+            let zero = s.constant_like(x, 0.0)?;
+            if s.below(2) == 0 { s.mul(x, zero) } else { s.add(x, zero) }
+        },
+    }
+}
+
+#[test]
+fn wrong_rules_are_caught() {
+    let mul_zero = rule("mul-zero", |site| match site.op {
+        Op::Mul(_) => vec![site.args[1].into()],
+        _ => vec![],
+    });
+    let add_zero = rule("add-zero", |site| match site.op {
+        Op::Add(_) => vec![site.args[0].into()],
+        _ => vec![],
+    });
+    for wrong in [mul_zero, add_zero] {
+        let name = wrong.name;
+        let broken = check_rule(wrong).expect_err("x·0 and x + 0 are not 0 and x for NaN and −0");
+        assert!(broken.contains(name), "{broken}");
+    }
+}
+
+fn options() -> OptimizeOptions {
+    OptimizeOptions::new(Target::of(VectorIsa::Avx2))
+}
+
+/// A rule that changes a type, one that builds an ill-typed node and one that makes 1 = 2 leave the window as it is.
+#[test]
+fn invariant_breaking_rules_poison_the_window() {
+    let changes_type = rule("changes-type", |site| match site.op {
+        Op::Mul(_) => vec![Term::op(Constant { value: 0.0.into(), dtype: site.ty.dtype, shape: vec![77] }, [])],
+        _ => vec![],
+    });
+    let ill_typed = rule("ill-typed", |site| match site.op {
+        Op::Mul(_) => vec![Term::op(Reshape { shape: vec![77] }, [site.args[0].into()])],
+        _ => vec![],
+    });
+    let one_is_two = rule("one-is-two", |site| match site.op {
+        Op::Constant(c) => vec![Term::op(Constant { value: 2.0.into(), ..c.clone() }, [])],
+        _ => vec![],
+    });
+    for wrong in [changes_type, ill_typed, one_is_two] {
+        let window = example(&wrong, 1);
+        let window = (2..20).map(|s| example(&wrong, s)).find(|g| g.nodes().iter().any(is_mul)).unwrap_or(window);
+        let name = wrong.name;
+        let (after, report) = optimize_with(&window, &options(), &RuleIndex::new(vec![wrong])).expect("no type error");
+        assert_eq!(after.nodes().len(), window.nodes().len(), "`{name}` got through");
+        assert!(matches!(report.windows[0].stop, StopReason::Poisoned(_)), "`{name}`: {report}");
+    }
+}
+
+fn is_mul(node: &gradc_ir::graph::Node) -> bool {
+    matches!(node.def, gradc_ir::graph::Def::Op(Op::Mul(_)))
+}
+
+/// All rules together on the examples of all rules: every class of every e-graph holds one value, and the result is
+/// the same bits, in the same order, every time.
+#[test]
+fn all_rules_together_keep_every_bit() {
+    let index = RuleIndex::all();
+    for rule in all_rules() {
+        for seed in 1000..1030 {
+            let window = example(&rule, seed);
+            let saturated = saturate(&window, &index, &Limits::default());
+            assert_eq!(saturated.egraph.analysis.poison, None, "`{}` {seed}", rule.name);
+            if let Some(broken) = broken_class(&window, &saturated, seed) {
+                panic!("example {seed} of `{}`:\n{broken}", rule.name);
+            }
+            let (after, report) = optimize(&window, &options()).expect("optimizes");
+            assert_eq!(super::replay::replay(&window, &after, seed), Ok(0.0), "{report}");
+            assert!(report.after.cost.time_ns <= report.before.cost.time_ns, "{report}");
+            assert_eq!(optimize(&window, &options()).expect("optimizes"), (after, report));
+        }
+    }
+}

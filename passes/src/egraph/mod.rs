@@ -1,0 +1,275 @@
+//! The e-graph optimizer: rewrites by equality saturation in bounded windows.
+//!
+//! `optimize` runs after differentiation (it removes gradient borders such as stop-gradients). It never changes what
+//! is computed: every rule is bitwise on the interpreter. Nothing here depends on time, addresses or hash order.
+//!
+//! 1. Dead nodes and repeated nodes go, on the whole graph.
+//! 2. The graph is cut into [windows](window).
+//! 3. Each window is [explored](saturate) with the [rules](rules); equal windows are solved once.
+//! 4. The cheapest equivalent of each window is [extracted](extract), and [explained](explain).
+//! 5. The windows are put together again.
+
+mod analysis;
+pub mod explain;
+mod extract;
+mod language;
+mod replay;
+pub mod rules;
+pub mod saturate;
+mod window;
+
+#[cfg(test)]
+mod laws;
+
+pub use replay::replay;
+
+use crate::cost::{Cost, op_cost};
+use explain::{OptimizeReport, Step, Totals, WindowReport};
+use gradc_ir::builder::Builder;
+use gradc_ir::diagnostic::{Diagnostic, Loc};
+use gradc_ir::graph::{Graph, NodeId, Value};
+use gradc_ir::target::Target;
+use gradc_ir::types::{TensorType, TypeError};
+use rules::RuleIndex;
+use saturate::{Limits, StopReason, saturate};
+use std::collections::HashMap;
+use std::rc::Rc;
+use window::Window;
+
+/// How to optimize.
+#[derive(Clone, Debug)]
+pub struct OptimizeOptions {
+    /// The machine that costs are estimated for.
+    pub target: Target,
+    /// How far each window is explored.
+    pub limits: Limits,
+    /// Most ops in a window.
+    pub window_nodes: usize,
+}
+
+impl OptimizeOptions {
+    /// The default limits for a target.
+    pub fn new(target: Target) -> Self {
+        OptimizeOptions { target, limits: Limits::default(), window_nodes: 500 }
+    }
+}
+
+/// A cheaper graph with the same inputs and outputs, bit for bit, and what was done to get there.
+///
+/// Inputs keep their order, unused ones too; outputs keep order, name and kind. Every node carries the place of the
+/// node it comes from. An error is a bug in gradc, never the user's.
+pub fn optimize(graph: &Graph, options: &OptimizeOptions) -> Result<(Graph, OptimizeReport), Diagnostic> {
+    optimize_with(graph, options, &RuleIndex::all())
+        .map_err(|e| Diagnostic::from_type_error("optimizer-bug", e, Loc::default()))
+}
+
+/// [`optimize`] with other rules.
+fn optimize_with(
+    graph: &Graph,
+    options: &OptimizeOptions,
+    rules: &RuleIndex,
+) -> Result<(Graph, OptimizeReport), TypeError> {
+    let graph = &deduplicate(&graph.without_dead_nodes())?;
+    let windows = window::cut(graph, options.window_nodes)?;
+    let mut solved: HashMap<&Graph, Rc<Solution>> = HashMap::new();
+    let mut solutions = Vec::with_capacity(windows.len());
+    let mut reports = Vec::with_capacity(windows.len());
+    for window in &windows {
+        let known = solved.get(&window.program).cloned();
+        let solution = match &known {
+            Some(solution) => solution.clone(),
+            None => Rc::new(solve(&window.program, options, rules)?),
+        };
+        solved.insert(&window.program, solution.clone());
+        let solution =
+            if respects_order(window, &solution.program) { solution } else { Rc::new(unchanged(&window.program)) };
+        reports.push(report(graph, window, &solution, rules, known.is_some()));
+        solutions.push(solution);
+    }
+    let after = assemble(graph, &windows, &solutions)?.without_dead_nodes();
+    let report = OptimizeReport {
+        before: totals(graph, &options.target),
+        after: totals(&after, &options.target),
+        windows: reports,
+    };
+    Ok((after, report))
+}
+
+/// What became of a window.
+struct Solution {
+    program: Graph,
+    /// Node of the window's own program that each node of `program` comes from.
+    places: Vec<u32>,
+    steps: Vec<Step>,
+    e_nodes: usize,
+    iterations: usize,
+    stop: StopReason,
+}
+
+fn unchanged(program: &Graph) -> Solution {
+    let places = program.node_ids().map(|id| id.0).collect();
+    let stop = StopReason::Saturated;
+    Solution { program: program.clone(), places, steps: vec![], e_nodes: program.nodes().len(), iterations: 0, stop }
+}
+
+fn solve(program: &Graph, options: &OptimizeOptions, rules: &RuleIndex) -> Result<Solution, TypeError> {
+    let saturated = saturate(program, rules, &options.limits);
+    let counts = |solution: Solution| Solution {
+        e_nodes: saturated.egraph.total_size(),
+        iterations: saturated.iterations,
+        stop: saturated.stop.clone(),
+        ..solution
+    };
+    if saturated.applications.is_empty() || matches!(saturated.stop, StopReason::Poisoned(_)) {
+        return Ok(counts(unchanged(program)));
+    }
+    let best = extract::extract(program, &saturated, &options.target)?;
+    let steps = explain::explain(&saturated, &best, &options.target);
+    Ok(counts(Solution { program: best.graph, places: best.places, steps, ..unchanged(program) }))
+}
+
+/// Whether every output is still made only from values that exist before it does in the whole graph.
+///
+/// A window need not be convex (a layer's backward pass depends on later layers), so an output that came to depend
+/// on a later value could close a cycle through other windows.
+fn respects_order(window: &Window, program: &Graph) -> bool {
+    let mut ready: Vec<Option<NodeId>> = Vec::with_capacity(program.nodes().len());
+    for (k, node) in program.nodes().iter().enumerate() {
+        let of_operands = node.operands.iter().filter_map(|v| ready[v.node.index()]).max();
+        ready.push(window.leaves.get(k).map(|leaf| leaf.node).or(of_operands));
+    }
+    let in_order =
+        |(output, old): (&gradc_ir::graph::Output, &Value)| ready[output.value.node.index()] < Some(old.node);
+    program.outputs().iter().zip(&window.outputs).all(in_order)
+}
+
+fn report(graph: &Graph, window: &Window, solution: &Solution, rules: &RuleIndex, stamped: bool) -> WindowReport {
+    let place = |at: u32| graph.loc(window.origin(at)).to_string();
+    WindowReport {
+        place: graph.loc(window.nodes[0]).to_string(),
+        nodes_before: window.nodes.len(),
+        nodes_after: solution.program.nodes().len() - window.leaves.len(),
+        e_nodes: solution.e_nodes,
+        iterations: solution.iterations,
+        stop: solution.stop.clone(),
+        stamped,
+        rewrites: solution.steps.iter().map(|s| s.report(rules, place(s.place))).collect(),
+    }
+}
+
+/// The graph with equal nodes made once.
+fn deduplicate(graph: &Graph) -> Result<Graph, TypeError> {
+    let mut copy = Copy::of_inputs(graph)?;
+    for id in graph.node_ids() {
+        if let Some(op) = graph.op(id) {
+            let operands: Vec<Value> = graph.node(id).operands.iter().map(|v| copy.values[v]).collect();
+            copy.set_loc(graph.loc(id));
+            let results = copy.builder.apply(op.clone(), &operands)?;
+            copy.values.extend(graph.results(id).zip(results));
+        }
+    }
+    Ok(copy.finish(graph))
+}
+
+/// The graph with every window replaced by its solution.
+fn assemble(graph: &Graph, windows: &[Window], solutions: &[Rc<Solution>]) -> Result<Graph, TypeError> {
+    let mut copy = Copy::of_inputs(graph)?;
+    let mut made: Vec<HashMap<NodeId, Vec<Value>>> = vec![HashMap::new(); windows.len()];
+    let mut wanted: Vec<(Value, usize, Value)> = Vec::new();
+    for (k, (window, solution)) in windows.iter().zip(solutions).enumerate() {
+        let outputs = window.outputs.iter().zip(solution.program.outputs());
+        wanted.extend(outputs.map(|(&old, output)| (old, k, output.value)));
+    }
+    // every output of a window needs only outputs before it, so the graph's own order works
+    wanted.sort_unstable();
+    for (old, k, value) in wanted {
+        copy.emit(graph, &windows[k], &solutions[k], &mut made[k], value.node)?;
+        copy.values.insert(old, made[k][&value.node][value.result as usize]);
+    }
+    Ok(copy.finish(graph))
+}
+
+/// A graph being rebuilt from another one.
+struct Copy {
+    builder: Builder,
+    loc: Loc,
+    /// New values by old ones.
+    values: HashMap<Value, Value>,
+}
+
+impl Copy {
+    /// Starts with the inputs.
+    fn of_inputs(graph: &Graph) -> Result<Copy, TypeError> {
+        let mut copy = Copy { builder: Builder::new(graph.name.clone()), loc: Loc::default(), values: HashMap::new() };
+        for input in graph.inputs() {
+            copy.set_loc(graph.loc(input.value.node));
+            let default = input.default.map(|v| v.get());
+            let value = copy.builder.declare(&input.name, input.role, graph.ty(input.value).clone(), default)?;
+            copy.values.insert(input.value, value);
+        }
+        Ok(copy)
+    }
+
+    fn set_loc(&mut self, loc: &Loc) {
+        if self.loc != *loc {
+            self.loc = loc.clone();
+            self.builder.set_loc(loc.clone());
+        }
+    }
+
+    /// Makes a node of a window's solution, and before it what it needs.
+    fn emit(
+        &mut self,
+        graph: &Graph,
+        window: &Window,
+        solution: &Solution,
+        made: &mut HashMap<NodeId, Vec<Value>>,
+        target: NodeId,
+    ) -> Result<(), TypeError> {
+        let program = &solution.program;
+        let mut stack = vec![target];
+        while let Some(&id) = stack.last() {
+            let missing = program.node(id).operands.iter().map(|v| v.node).find(|n| !made.contains_key(n));
+            if let Some(operand) = missing.filter(|_| !made.contains_key(&id)) {
+                stack.push(operand);
+                continue;
+            }
+            stack.pop();
+            if made.contains_key(&id) {
+                continue;
+            }
+            let results = match program.op(id) {
+                None => vec![self.values[&window.leaves[id.index()]]],
+                Some(op) => {
+                    let operand = |v: &Value| made[&v.node][v.result as usize];
+                    let operands: Vec<Value> = program.node(id).operands.iter().map(operand).collect();
+                    self.set_loc(graph.loc(window.origin(solution.places[id.index()])));
+                    self.builder.apply(op.clone(), &operands)?
+                }
+            };
+            made.insert(id, results);
+        }
+        Ok(())
+    }
+
+    /// Ends with the outputs.
+    fn finish(mut self, graph: &Graph) -> Graph {
+        for output in graph.outputs() {
+            self.builder.output(&output.name, self.values[&output.value], output.kind);
+        }
+        self.builder.finish()
+    }
+}
+
+/// Size and estimated cost of a graph.
+fn totals(graph: &Graph, target: &Target) -> Totals {
+    let mut cost = Cost::default();
+    for id in graph.node_ids() {
+        if let Some(op) = graph.op(id) {
+            let node = graph.node(id);
+            let inputs: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
+            cost += op_cost(op, &inputs, &node.types, target);
+        }
+    }
+    Totals { nodes: graph.nodes().len(), cost }
+}

@@ -1,0 +1,222 @@
+//! The rewrite rules: tables of name, pattern, guard, replacement and example.
+//!
+//! A rule looks at one node and answers with terms equal to it. Adding a rule is adding an entry to a table;
+//! its example makes the rule law check it bit for bit on random inputs (`cargo test -p gradc-passes rule_laws`).
+//! No rule re-associates, none is a blanket commutativity, and none may be worse for every use.
+
+#[macro_use]
+mod macros;
+mod axes;
+mod contraction;
+mod example;
+mod layout;
+mod reduction;
+mod terms;
+mod zero;
+
+pub use example::{Random, Sampler};
+
+use super::analysis::EGraph;
+use super::language::Node;
+use egg::Id;
+use gradc_ir::graph::Value;
+use gradc_ir::lower::{Lowering, Scalar};
+use gradc_ir::ops::Op;
+use gradc_ir::types::{TensorType, TypeError};
+use std::collections::BTreeMap;
+
+/// What a group of rules is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Constants, units and identities: what need not be computed.
+    Zero,
+    /// Transposes, reshapes, broadcasts and slices meeting, moving and vanishing.
+    Layout,
+}
+
+/// What a rewrite may change, defined on the interpreter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NumericClass {
+    /// Nothing: the same bits for all inputs, NaNs, infinities and signed zeros included.
+    Bitwise,
+}
+
+/// Which nodes a rule looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// Nodes of the ops with these names.
+    Ops(&'static [&'static str]),
+    /// Nodes of every op.
+    Any,
+}
+
+impl Root {
+    /// Nodes of the named ops; of every op when none is named.
+    pub const fn of(names: &'static [&'static str]) -> Root {
+        if names.is_empty() { Root::Any } else { Root::Ops(names) }
+    }
+}
+
+/// One rewrite rule.
+pub struct Rule {
+    /// Stable kebab-case name.
+    pub name: &'static str,
+    /// What it is for.
+    pub family: Family,
+    /// What it may change.
+    pub class: NumericClass,
+    /// Left-hand side, with attribute variables in braces.
+    pub pattern: &'static str,
+    /// Right-hand side.
+    pub replacement: &'static str,
+    /// When it applies; empty for always.
+    pub guard: &'static str,
+    /// Which nodes it looks at.
+    pub root: Root,
+    /// The terms equal to a matched node.
+    pub rewrite: fn(&Site) -> Vec<Term>,
+    /// Builds a random instance of the left-hand side.
+    pub example: fn(&mut Sampler) -> Result<Value, TypeError>,
+}
+
+/// A replacement: ops over values that are already there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Term {
+    /// A class of the e-graph.
+    Value(Id),
+    /// An op applied to terms.
+    Op(Op, Vec<Term>),
+}
+
+impl Term {
+    /// An op applied to terms.
+    pub fn op(op: impl Into<Op>, args: impl IntoIterator<Item = Term>) -> Term {
+        Term::Op(op.into(), args.into_iter().collect())
+    }
+}
+
+impl From<Id> for Term {
+    fn from(id: Id) -> Term {
+        Term::Value(id)
+    }
+}
+
+/// A node a rule may rewrite, and the e-graph below it.
+pub struct Site<'a> {
+    egraph: &'a EGraph,
+    /// The node's op.
+    pub op: &'a Op,
+    /// The node's operands.
+    pub args: &'a [Id],
+    /// Type of the node's only result.
+    pub ty: &'a TensorType,
+}
+
+impl<'a> Site<'a> {
+    /// A node as a site; `None` unless it is an op with one result.
+    pub fn at(egraph: &'a EGraph, class: Id, node: &'a Node) -> Option<Site<'a>> {
+        match (node, egraph[class].data.types.as_slice()) {
+            (Node::Op(op, args), [ty]) => Some(Site { egraph, op, args, ty }),
+            _ => None,
+        }
+    }
+
+    /// Type of an operand.
+    pub fn type_of(&self, id: Id) -> &'a TensorType {
+        &self.egraph[id].data.types[0]
+    }
+
+    /// Shape of an operand.
+    pub fn shape(&self, id: Id) -> &'a [usize] {
+        &self.type_of(id).shape
+    }
+
+    /// The value of every element of an operand, where it is known.
+    pub fn splat(&self, id: Id) -> Option<f64> {
+        self.egraph[id].data.splat.map(|v| v.get())
+    }
+
+    /// Whether two operands are known to be equal.
+    pub fn same(&self, a: Id, b: Id) -> bool {
+        self.egraph.find(a) == self.egraph.find(b)
+    }
+
+    /// The ops known to make an operand, as sites.
+    pub fn makers(&self, id: Id) -> impl Iterator<Item = Site<'a>> + use<'a> {
+        let (egraph, class) = (self.egraph, self.egraph.find(id));
+        egraph[class].nodes.iter().filter_map(move |node| Site::at(egraph, class, node))
+    }
+
+    /// Whether the op computes every element from the same element of its operands, and does compute something.
+    ///
+    /// Told from the lowered form, so that motion rules hold for ops that do not exist yet.
+    pub fn is_elementwise(&self) -> bool {
+        let shapes_agree = !self.args.is_empty() && self.args.iter().all(|&a| self.shape(a) == self.ty.shape);
+        if !shapes_agree {
+            return false;
+        }
+        let inputs: Vec<&TensorType> = self.args.iter().map(|&a| self.type_of(a)).collect();
+        let Lowering::Nests(nests) = self.op.lower(&inputs, std::slice::from_ref(self.ty)) else { return false };
+        let pointwise = |scalar: &Scalar| match scalar {
+            Scalar::Load(access) => access.is_identity(&self.ty.shape),
+            Scalar::LoopIndex(_) | Scalar::Accumulated => false,
+            _ => true,
+        };
+        matches!(nests.as_slice(), [nest] if nest.combine.is_none() && nest.alias_of().is_none()
+            && nest.body.scalars.iter().all(|(s, _)| pointwise(s)))
+    }
+}
+
+/// The rules, by the ops they look at.
+pub struct RuleIndex {
+    rules: Vec<Rule>,
+    by_op: BTreeMap<&'static str, Vec<usize>>,
+    any: Vec<usize>,
+}
+
+impl RuleIndex {
+    /// Every rule.
+    pub fn all() -> RuleIndex {
+        RuleIndex::new(all_rules())
+    }
+
+    /// An index of the given rules.
+    pub fn new(rules: Vec<Rule>) -> RuleIndex {
+        let mut index = RuleIndex { by_op: BTreeMap::new(), any: vec![], rules };
+        for (k, rule) in index.rules.iter().enumerate() {
+            match rule.root {
+                Root::Ops(names) => names.iter().for_each(|name| index.by_op.entry(name).or_default().push(k)),
+                Root::Any => index.any.push(k),
+            }
+        }
+        index
+    }
+
+    /// Number of rules.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether there are no rules.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// One rule.
+    pub fn rule(&self, index: usize) -> &Rule {
+        &self.rules[index]
+    }
+
+    /// What every rule has to say about a site.
+    pub fn rewrites<'a>(&'a self, site: &'a Site) -> impl Iterator<Item = (usize, Vec<Term>)> + 'a {
+        let named = self.by_op.get(site.op.name()).map(Vec::as_slice).unwrap_or_default();
+        named.iter().chain(&self.any).map(|&k| (k, (self.rules[k].rewrite)(site)))
+    }
+}
+
+/// Every rule, in the order of the tables.
+pub fn all_rules() -> Vec<Rule> {
+    [zero::rules(), layout::rules(), reduction::rules(), contraction::rules()].into_iter().flatten().collect()
+}

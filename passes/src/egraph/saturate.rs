@@ -1,0 +1,218 @@
+//! Growing the e-graph of one window: load, match, add, repair, within fixed limits.
+
+use super::analysis::{EGraph, Facts, NOWHERE, infer};
+use super::language::Node;
+use super::rules::{Rule, RuleIndex, Site, Term};
+use egg::{Id, Language};
+use gradc_ir::graph::{Def, Graph, NodeId, Value};
+
+/// How far a window is explored. No limit is a time, so that the result depends on the input alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Rounds of matching.
+    pub iterations: usize,
+    /// E-nodes.
+    pub nodes: usize,
+    /// Matches of one rule in one round.
+    pub matches: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { iterations: 8, nodes: 10_000, matches: 1_000 }
+    }
+}
+
+/// Why a window was explored no further.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopReason {
+    /// No rule has anything to add.
+    Saturated,
+    /// As many rounds as allowed were run.
+    IterationLimit,
+    /// The e-graph is as large as allowed.
+    NodeLimit,
+    /// A rule broke an invariant and the window was left as it was; a bug in gradc.
+    Poisoned(String),
+}
+
+/// One application of a rule.
+#[derive(Clone, Debug)]
+pub struct Application {
+    /// Position in the rule list.
+    pub rule: usize,
+    /// The node that was matched.
+    pub from: Node,
+    /// What it was found equal to; uncanonical, so that it names the very node.
+    pub to: Id,
+    /// The op nodes of the replacement.
+    pub made: Vec<Id>,
+    /// Values the replacement starts from.
+    pub leaves: Vec<Id>,
+    /// Node of the window it happened at.
+    pub place: u32,
+}
+
+/// A window's e-graph when exploring has stopped.
+pub struct Saturated {
+    /// The e-graph, repaired.
+    pub egraph: EGraph,
+    /// Class of everything used outside.
+    pub root: Id,
+    /// Id of every node of the window.
+    pub originals: Vec<Id>,
+    /// Every rewrite that added or merged something, in order.
+    pub applications: Vec<Application>,
+    /// Rounds run.
+    pub iterations: usize,
+    /// Why it stopped.
+    pub stop: StopReason,
+}
+
+/// Loads a window and applies `rules` until nothing is new or a limit is reached.
+pub fn saturate(window: &Graph, rules: &RuleIndex, limits: &Limits) -> Saturated {
+    let mut state = load(window);
+    state.egraph.rebuild();
+    while let Some(more) = step(&mut state, rules, limits) {
+        state.iterations += 1;
+        if let Some(reason) = more {
+            state.stop = reason;
+            break;
+        }
+    }
+    if let Some(reason) = &state.egraph.analysis.poison {
+        state.stop = StopReason::Poisoned(reason.clone());
+    }
+    state
+}
+
+fn load(window: &Graph) -> Saturated {
+    let inputs = window.inputs().iter().map(|i| window.ty(i.value).clone()).collect();
+    let mut egraph = EGraph::new(Facts::new(inputs));
+    let mut originals = Vec::with_capacity(window.nodes().len());
+    for id in window.node_ids() {
+        egraph.analysis.place = id.0;
+        let node = window.node(id);
+        let e_node = match &node.def {
+            Def::Input(input) => Node::Input(*input),
+            Def::Op(op) => {
+                Node::Op(op.clone(), node.operands.iter().map(|&v| value(&mut egraph, window, &originals, v)).collect())
+            }
+        };
+        originals.push(egraph.add_uncanonical(e_node));
+    }
+    let outputs = window.outputs().iter().map(|o| value(&mut egraph, window, &originals, o.value)).collect();
+    let root = egraph.add_uncanonical(Node::Roots(outputs));
+    egraph.analysis.place = NOWHERE;
+    Saturated { egraph, root, originals, applications: vec![], iterations: 0, stop: StopReason::Saturated }
+}
+
+fn value(egraph: &mut EGraph, window: &Graph, originals: &[Id], value: Value) -> Id {
+    let NodeId(node) = value.node;
+    let of = originals[node as usize];
+    if window.node(value.node).types.len() == 1 { of } else { egraph.add_uncanonical(Node::Project(value.result, of)) }
+}
+
+/// One round. `None`: nothing to add. `Some(Some(reason))`: stop after this round.
+fn step(state: &mut Saturated, rules: &RuleIndex, limits: &Limits) -> Option<Option<StopReason>> {
+    let matches = search(&state.egraph, rules, limits);
+    if matches.is_empty() || state.egraph.analysis.poison.is_some() {
+        return None;
+    }
+    let mut full = false;
+    for m in matches {
+        full = state.egraph.total_size() >= limits.nodes;
+        if full {
+            break;
+        }
+        apply(state, m);
+    }
+    state.egraph.analysis.place = NOWHERE;
+    state.egraph.rebuild();
+    let out_of_rounds = state.iterations + 1 >= limits.iterations;
+    Some(if full { Some(StopReason::NodeLimit) } else { out_of_rounds.then_some(StopReason::IterationLimit) })
+}
+
+/// A rule found to apply.
+struct Match {
+    rule: usize,
+    class: Id,
+    from: Node,
+    term: Term,
+}
+
+/// All matches that would add or merge something, in the order of classes, nodes and rules.
+fn search(egraph: &EGraph, rules: &RuleIndex, limits: &Limits) -> Vec<Match> {
+    let mut ids: Vec<Id> = egraph.classes().map(|c| c.id).collect();
+    ids.sort_unstable();
+    let mut left = vec![limits.matches; rules.len()];
+    let mut found = Vec::new();
+    for class in ids {
+        for from in &egraph[class].nodes {
+            let Some(site) = Site::at(egraph, class, from) else { continue };
+            for (rule, terms) in rules.rewrites(&site) {
+                let news = terms.into_iter().filter(|term| lookup(egraph, term) != Some(class));
+                for term in news.take(left[rule]) {
+                    left[rule] -= 1;
+                    found.push(Match { rule, class, from: from.clone(), term });
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Class of a term that is already there.
+fn lookup(egraph: &EGraph, term: &Term) -> Option<Id> {
+    match term {
+        Term::Value(id) => Some(egraph.find(*id)),
+        Term::Op(op, args) => {
+            let args: Option<Box<[Id]>> = args.iter().map(|a| lookup(egraph, a)).collect();
+            egraph.lookup(Node::Op(op.clone(), args?))
+        }
+    }
+}
+
+fn apply(state: &mut Saturated, m: Match) {
+    let egraph = &mut state.egraph;
+    let place = egraph[m.class].data.place;
+    egraph.analysis.place = place;
+    let (mut made, mut leaves) = (Vec::new(), Vec::new());
+    match add(egraph, m.term, &mut made, &mut leaves) {
+        Ok(to) => {
+            egraph.union(m.class, to);
+            state.applications.push(Application { rule: m.rule, from: m.from, to, made, leaves, place });
+        }
+        Err(reason) => {
+            egraph.analysis.poison.get_or_insert(reason);
+        }
+    }
+}
+
+/// Adds a term bottom-up, refusing ill-typed nodes.
+fn add(egraph: &mut EGraph, term: Term, made: &mut Vec<Id>, leaves: &mut Vec<Id>) -> Result<Id, String> {
+    match term {
+        Term::Value(id) => {
+            leaves.push(id);
+            Ok(id)
+        }
+        Term::Op(op, args) => {
+            let args = args.into_iter().map(|a| add(egraph, a, made, leaves)).collect::<Result<Box<[Id]>, String>>()?;
+            infer(egraph, &op, &args)?;
+            let id = egraph.add_uncanonical(Node::Op(op, args));
+            made.push(id);
+            Ok(id)
+        }
+    }
+}
+
+/// The node with every child replaced by its class.
+pub fn canonical(egraph: &EGraph, node: &Node) -> Node {
+    node.clone().map_children(|id| egraph.find(id))
+}
+
+/// Name of an application's rule; for messages.
+pub fn rule_of<'a>(rules: &'a RuleIndex, application: &Application) -> &'a Rule {
+    rules.rule(application.rule)
+}

@@ -1,0 +1,118 @@
+//! Cutting a graph into windows: bounded pieces, each a layer's forward, backward and update together.
+
+use gradc_ir::builder::Builder;
+use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Value};
+use gradc_ir::types::TypeError;
+use std::collections::HashMap;
+
+/// A piece of a graph as a closed program.
+pub struct Window {
+    /// Its nodes, ascending.
+    pub nodes: Vec<NodeId>,
+    /// Values it uses from outside; inputs of `program`, in order.
+    pub leaves: Vec<Value>,
+    /// Values of it that are used outside; outputs of `program`, in order.
+    pub outputs: Vec<Value>,
+    /// The piece. Equal pieces of a graph have equal programs.
+    pub program: Graph,
+}
+
+impl Window {
+    /// The node of the whole graph behind a node of `program`.
+    pub fn origin(&self, place: u32) -> NodeId {
+        let place = place as usize;
+        if place < self.leaves.len() { self.leaves[place].node } else { self.nodes[place - self.leaves.len()] }
+    }
+}
+
+/// Cuts the ops of a graph into windows of at most `limit` nodes along layer paths.
+///
+/// Nodes of one layer stay together, forward and backward alike. A layer that is too large is cut into its own
+/// layers, small neighbours share a window, and what has no inner layers is cut along the topological order.
+pub fn cut(graph: &Graph, limit: usize) -> Result<Vec<Window>, TypeError> {
+    let ops: Vec<NodeId> = graph.node_ids().filter(|&id| graph.op(id).is_some()).collect();
+    let mut pieces = Vec::new();
+    if !ops.is_empty() {
+        cut_layer(graph, ops, 0, limit, &mut pieces);
+    }
+    let users = graph.users();
+    let mut window_of = vec![usize::MAX; graph.nodes().len()];
+    for (k, piece) in pieces.iter_mut().enumerate() {
+        piece.sort_unstable();
+        piece.iter().for_each(|id| window_of[id.index()] = k);
+    }
+    pieces.into_iter().map(|piece| close(graph, piece, &users, &window_of)).collect()
+}
+
+fn cut_layer(graph: &Graph, nodes: Vec<NodeId>, depth: usize, limit: usize, pieces: &mut Vec<Vec<NodeId>>) {
+    if nodes.len() <= limit {
+        pieces.push(nodes);
+        return;
+    }
+    let mut open: Vec<NodeId> = Vec::new();
+    for (is_layer, group) in by_component(graph, nodes, depth) {
+        if open.len() + group.len() <= limit {
+            open.extend(group);
+        } else if group.len() <= limit {
+            pieces.push(std::mem::replace(&mut open, group));
+        } else if is_layer {
+            cut_layer(graph, group, depth + 1, limit, pieces);
+        } else {
+            group.chunks(limit).for_each(|chunk| pieces.push(chunk.to_vec()));
+        }
+    }
+    if !open.is_empty() {
+        pieces.push(open);
+    }
+}
+
+/// Nodes by the component of their layer path at `depth`, in order of first appearance; false for those without.
+fn by_component(graph: &Graph, nodes: Vec<NodeId>, depth: usize) -> Vec<(bool, Vec<NodeId>)> {
+    let mut groups: Vec<(bool, Vec<NodeId>)> = Vec::new();
+    let mut group_of: HashMap<Option<&str>, usize> = HashMap::new();
+    for id in nodes {
+        let component = graph.loc(id).layer.split('.').filter(|c| !c.is_empty()).nth(depth);
+        let at = *group_of.entry(component).or_insert_with(|| {
+            groups.push((component.is_some(), vec![]));
+            groups.len() - 1
+        });
+        groups[at].1.push(id);
+    }
+    groups
+}
+
+/// Makes a closed program of a piece.
+fn close(graph: &Graph, nodes: Vec<NodeId>, users: &[Vec<NodeId>], window_of: &[usize]) -> Result<Window, TypeError> {
+    let own = window_of[nodes[0].index()];
+    let mut builder = Builder::new("window");
+    let mut values: HashMap<Value, Value> = HashMap::new();
+    let mut leaves = Vec::new();
+    for value in nodes.iter().flat_map(|&id| &graph.node(id).operands) {
+        if window_of[value.node.index()] != own && !values.contains_key(value) {
+            values.insert(*value, builder.input(&leaves.len().to_string(), graph.ty(*value).clone())?);
+            leaves.push(*value);
+        }
+    }
+    let used_outside: Vec<bool> = outside_uses(graph, users, window_of);
+    let mut outputs = Vec::new();
+    for &id in &nodes {
+        let Def::Op(op) = &graph.node(id).def else { continue };
+        let operands: Vec<Value> = graph.node(id).operands.iter().map(|v| values[v]).collect();
+        for (old, new) in graph.results(id).zip(builder.apply(op.clone(), &operands)?) {
+            values.insert(old, new);
+            if used_outside[id.index()] {
+                builder.output(&outputs.len().to_string(), new, OutputKind::Result);
+                outputs.push(old);
+            }
+        }
+    }
+    Ok(Window { nodes, leaves, outputs, program: builder.finish() })
+}
+
+/// Nodes with a use outside their own window.
+fn outside_uses(graph: &Graph, users: &[Vec<NodeId>], window_of: &[usize]) -> Vec<bool> {
+    let leaves_window = |k: usize| users[k].iter().any(|user| window_of[user.index()] != window_of[k]);
+    let mut used: Vec<bool> = (0..users.len()).map(leaves_window).collect();
+    graph.outputs().iter().for_each(|o| used[o.value.node.index()] = true);
+    used
+}
