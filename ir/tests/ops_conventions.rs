@@ -188,6 +188,15 @@ fn a_stride_past_the_end_takes_the_first_element() {
 }
 
 #[test]
+fn many_operands_are_joined_in_order() {
+    let pieces =
+        |b: &mut Builder, x| (0..70).map(|k| b.slice_axis(x, 0, 69 - k, 70 - k)).collect::<Result<Vec<_>, _>>();
+    let x = floats(&(0..70).map(f64::from).collect::<Vec<_>>());
+    let joined = built(&x, |b, x| pieces(b, x).and_then(|pieces| b.concat(&pieces, 0)));
+    assert_eq!(joined, eval(Reverse { axes: vec![0] }, &[&x]));
+}
+
+#[test]
 fn absurd_attributes_are_refused() {
     let huge = i64::MAX as usize;
     let refused: Vec<(Op, &[usize])> = vec![

@@ -5,6 +5,9 @@ use crate::graph::Value;
 use crate::ops::{Broadcast, Concat, Iota, Pad, RandomUniform, Reshape, Reverse, Slice, Transpose};
 use crate::types::{DType, TypeError};
 
+/// Most operands of one `concat` that [`Builder::concat`] makes.
+const CONCAT_GROUP: usize = 8;
+
 impl Builder {
     /// The operand under another shape; returns it unchanged when it has that shape.
     pub fn reshape(&mut self, x: Value, shape: &[usize]) -> Result<Value, TypeError> {
@@ -121,10 +124,17 @@ impl Builder {
     }
 
     /// The operands one after the other along `axis`; returns the operand when there is only one.
+    ///
+    /// Natively every element is chosen among all operands of a `concat`, so many operands are joined group by group.
     pub fn concat(&mut self, values: &[Value], axis: usize) -> Result<Value, TypeError> {
         match values {
             [one] if axis < self.shape(*one).len() => Ok(*one),
-            _ => self.op(Concat { axis }, values),
+            few if few.len() <= CONCAT_GROUP => self.op(Concat { axis }, few),
+            many => {
+                let groups = many.chunks(CONCAT_GROUP).map(|group| self.concat(group, axis));
+                let groups = groups.collect::<Result<Vec<_>, _>>()?;
+                self.concat(&groups, axis)
+            }
         }
     }
 }
