@@ -282,6 +282,11 @@ impl Graph {
         out
     }
 
+    /// The graph with other outputs.
+    pub fn with_outputs(self, outputs: Vec<Output>) -> Graph {
+        Graph { outputs, ..self }
+    }
+
     /// The graph with the result called `name` turned into a checked one.
     pub fn with_checked(mut self, name: &str) -> Graph {
         let result = self.outputs.iter_mut().find(|o| o.name == name && o.kind == OutputKind::Result);

@@ -22,6 +22,13 @@ use gradc_ir::plan::{Group, Schedule};
 
 /// Cuts a graph into kernels and orders them; regions must have been expanded.
 pub fn schedule(graph: &Graph, ordering: Ordering) -> Result<(Schedule, Peaks), Diagnostic> {
+    let groups = groups(graph)?;
+    let (actions, peaks) = order::order(&Forms::new(graph), groups, ordering);
+    Ok((Schedule { graph: graph.clone(), actions }, peaks))
+}
+
+/// Cuts a graph into groups, in a topological order.
+pub(crate) fn groups(graph: &Graph) -> Result<Vec<Group>, Diagnostic> {
     let forms = Forms::new(graph);
     if let Some(region) = graph.node_ids().find(|&id| matches!(forms.get(id), Form::Region)) {
         return Err(graph.diagnostic_at(
@@ -30,9 +37,7 @@ pub fn schedule(graph: &Graph, ordering: Ordering) -> Result<(Schedule, Peaks), 
             "a region reached the scheduler without being expanded",
         ));
     }
-    let groups = fuse::fuse(&forms);
-    let (actions, peaks) = order::order(&forms, groups, ordering);
-    Ok((Schedule { graph: graph.clone(), actions }, peaks))
+    Ok(fuse::fuse(&forms))
 }
 
 /// The kernels of every group of a schedule, in order; recomputed from the graph, so that a schedule is plain data.

@@ -4,6 +4,10 @@
 //! values share one arena by liveness, a result taking over the buffer of an operand that dies with it
 //! where the kernel reads that operand only at the point it writes.
 
+mod check;
+
+pub use check::check_plan;
+
 use crate::schedule::{Forms, in_place_candidates, overwritable};
 use gradc_ir::graph::{Graph, OutputKind, Role, Value};
 use gradc_ir::plan::{ALIGNMENT_BYTES, Action, MemoryPlan, Place, Schedule, Segment};
