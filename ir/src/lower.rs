@@ -185,7 +185,7 @@ attr_words! {
 }
 
 attr_words! {
-    /// Scalar functions of two arguments of one dtype.
+    /// Scalar functions of two arguments of one dtype; [`crate::scalar`] defines them, integers wrapping to their dtype.
     pub enum BinaryFn {
         /// a + b
         Add = "add",
@@ -193,9 +193,9 @@ attr_words! {
         Sub = "sub",
         /// a · b
         Mul = "mul",
-        /// a / b; integers truncate
+        /// a / b; integers truncate and wrap, and give −1 for b = 0
         Div = "div",
-        /// remainder of truncated division
+        /// remainder of truncated division; integers give a for b = 0
         Rem = "rem",
         /// larger, NaN if either is
         Max = "max",
@@ -209,9 +209,9 @@ attr_words! {
         Or = "or",
         /// bitwise exclusive or
         Xor = "xor",
-        /// shift left
+        /// shift left by b modulo the width
         Shl = "shl",
-        /// logical shift right
+        /// logical shift right by b modulo the width
         Shr = "shr",
     }
 }

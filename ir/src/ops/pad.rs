@@ -39,7 +39,7 @@ impl OpDef for Pad {
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
         let [x] = arity(inputs)?;
         let lengths = [self.low.len(), self.high.len(), self.interior.len()];
-        require(lengths == [x.rank(); 3], "`low`, `high` and `interior` need one entry per axis", x.rank(), format!("{lengths:?}"))?;
+        require(lengths == [x.rank(); 3], "attributes need one entry per axis", x.rank(), format!("{lengths:?}"))?;
         let value = self.value.get();
         require(x.dtype.is_float() || value.fract() == 0.0, "padding of integers must be integral", x.dtype, value)?;
         let gap = self.interior.iter().max().copied().unwrap_or_default();

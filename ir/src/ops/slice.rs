@@ -27,7 +27,7 @@ impl OpDef for Slice {
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
         let [x] = arity(inputs)?;
         let lengths = [self.start.len(), self.limit.len(), self.stride.len()];
-        require(lengths == [x.rank(); 3], "`start`, `limit` and `stride` need one entry per axis", x.rank(), format!("{lengths:?}"))?;
+        require(lengths == [x.rank(); 3], "attributes need one entry per axis", x.rank(), format!("{lengths:?}"))?;
         let inside = (0..x.rank()).all(|d| self.start[d] <= self.limit[d] && self.limit[d] <= x.shape[d]);
         let found = || format!("{:?}..{:?}", self.start, self.limit);
         require(inside, "the slice must lie inside the operand", format!("start ≤ limit ≤ {:?}", x.shape), found())?;
