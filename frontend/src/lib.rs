@@ -6,3 +6,5 @@ pub mod import;
 pub mod layers;
 pub mod losses;
 pub mod model;
+pub mod recipe;
+pub(crate) mod schema;

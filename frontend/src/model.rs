@@ -2,6 +2,8 @@
 
 use gradc_ir::graph::Graph;
 use gradc_ir::tensor::HostTensor;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -28,7 +30,8 @@ pub struct Model {
 }
 
 /// What batch normalisation computes when training.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum BatchNorm {
     /// As the file says.
     #[default]

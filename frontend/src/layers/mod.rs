@@ -12,6 +12,7 @@ pub mod attention;
 pub mod linear;
 pub mod normalise;
 pub mod pool;
+pub mod recurrent;
 pub mod reduce;
 pub mod shape;
 
