@@ -5,7 +5,7 @@
 
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::Diagnostic;
-use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Role, Value};
+use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Value};
 use gradc_ir::op::{Cotangent, DifferentiateBody, VjpContext};
 use gradc_ir::types::TypeError;
 use std::collections::BTreeMap;
@@ -164,15 +164,16 @@ impl DifferentiateBody for Bodies {
     fn vjp_body(&self, body: &Graph, wanted: &[usize]) -> Result<Graph, TypeError> {
         let mut builder = Builder::new(format!("{} backward", body.name));
         let mut arguments = Vec::new();
-        for input in body.inputs() {
-            arguments.push(builder.declare(&input.name, Role::Input, body.ty(input.value).clone(), None)?);
+        // Named by position: the body may itself be a derivative, whose own names would meet those given here.
+        for (k, input) in body.inputs().iter().enumerate() {
+            arguments.push(builder.input(&format!("x{k}"), body.ty(input.value).clone())?);
         }
         let results = builder.inline(body, &arguments)?;
         let mut seeds = Vec::new();
         for (k, &result) in results.iter().enumerate() {
             let ty = builder.ty(result).clone();
             if ty.dtype.is_float() {
-                seeds.push((result, builder.input(&format!("cotangent.{k}"), ty)?));
+                seeds.push((result, builder.input(&format!("dy{k}"), ty)?));
             }
         }
         let wrt: Vec<Value> = wanted.iter().map(|&k| arguments[k]).collect();
@@ -182,7 +183,7 @@ impl DifferentiateBody for Bodies {
                 Some(gradient) => gradient,
                 None => builder.splat(&builder.ty(arguments[k]).clone(), 0.0)?,
             };
-            builder.output(&format!("gradient.{k}"), gradient, OutputKind::Result);
+            builder.output(&format!("dx{k}"), gradient, OutputKind::Result);
         }
         Ok(builder.finish())
     }

@@ -8,6 +8,7 @@
 pub mod cost;
 pub mod differentiate;
 pub mod egraph;
+pub mod expand_regions;
 pub mod memory;
 pub mod optimizers;
 pub mod schedule;

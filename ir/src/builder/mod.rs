@@ -149,12 +149,19 @@ impl Builder {
     }
 
     /// Copies the nodes of `body` with its inputs bound to `arguments`; returns the values of its outputs.
+    ///
+    /// A node keeps its place if it has one, else it gets the current one.
     pub fn inline(&mut self, body: &Graph, arguments: &[Value]) -> Result<Vec<Value>, TypeError> {
         if body.inputs.len() != arguments.len() {
             return Err(TypeError::new("wrong number of arguments").expected(body.inputs.len()).found(arguments.len()));
         }
+        let around = self.loc;
         let mut values: Vec<Vec<Value>> = Vec::with_capacity(body.nodes.len());
-        for node in &body.nodes {
+        for (node, id) in body.nodes.iter().zip(body.node_ids()) {
+            self.loc = around;
+            if !body.loc(id).is_unknown() {
+                self.set_loc(body.loc(id).clone());
+            }
             let results = match &node.def {
                 Def::Input(id) => vec![arguments[id.index()]],
                 Def::Op(op) => {
@@ -165,6 +172,7 @@ impl Builder {
             };
             values.push(results);
         }
+        self.loc = around;
         Ok(body.outputs.iter().map(|o| values[o.value.node.index()][o.value.result as usize]).collect())
     }
 
