@@ -163,6 +163,7 @@ fn place_of_tap(body: &mut Body, windows: &Windows, indices: &[Affine], mut wins
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interpret_lowered;
 
     fn pool(window: usize, [stride, low, high, dilation]: [usize; 4]) -> MaxPool {
         let [window, stride, pad_low, pad_high, dilation] = [window, stride, low, high, dilation].map(|v| vec![v]);
@@ -178,6 +179,20 @@ mod tests {
         let shifted = pool(2, [2, 1, 1, 1]).eval(&[&x]).unwrap();
         assert_eq!(shifted[1].ints(), [0, 2, 3, 5]);
         assert_eq!(shifted[0].floats()[3], f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn lowered_indices_never_point_at_padding() {
+        let nan = f64::NAN;
+        for values in [[nan, 1.0, nan, 2.0], [f64::NEG_INFINITY; 4], [f64::INFINITY; 4], [0.0, -0.0, 0.0, nan]] {
+            let x = Tensor::float(TensorType::f32([1, 1, 4]), values.to_vec());
+            let op = pool(2, [1, 1, 1, 1]);
+            let (expected, lowered) =
+                (op.eval(&[&x]).unwrap(), interpret_lowered::evaluate(&op.into(), &[&x]).unwrap());
+            assert_eq!(lowered[1], expected[1], "{values:?}");
+            let same = |(e, l): (&f64, &f64)| e == l || (e.is_nan() && l.is_nan());
+            assert!(expected[0].floats().iter().zip(lowered[0].floats()).all(same), "{values:?}");
+        }
     }
 
     #[test]
