@@ -1,5 +1,7 @@
 //! Model files in: the format is told by the content, never by the name.
 
+pub mod onnx;
+
 use crate::model::{ImportOptions, Model};
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use serde::Deserialize;
@@ -65,7 +67,8 @@ impl Format {
 
     fn importer(self) -> Result<Importer, Diagnostic> {
         match self {
-            Format::Gradc | Format::TorchExport | Format::Onnx => {
+            Format::Onnx => Ok(onnx::import),
+            Format::Gradc | Format::TorchExport => {
                 Err(Diagnostic::new("unsupported-format", format!("{self:?} files cannot be imported")))
             }
         }

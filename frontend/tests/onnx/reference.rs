@@ -1,0 +1,48 @@
+//! Access to the reference models.
+
+use gradc_ir::tensor::HostTensor;
+use gradc_ir::types::{DType, TensorType};
+use safetensors::{Dtype, SafeTensors};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Names of the reference models.
+pub const MODELS: [&str; 9] = [
+    "gpt_tiny",
+    "ista_denoiser",
+    "lenet",
+    "lora_mlp",
+    "mlp_digits",
+    "mlp_mnist",
+    "mobilenetv2_sparse",
+    "mobilenetv2_tiny",
+    "resnet8",
+];
+
+/// Folder of a reference model; `None`, said aloud, where the reference models are not there.
+pub fn folder(model: &str) -> Option<PathBuf> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
+    let shared = std::env::var_os("GRADC_SHARED").map_or_else(|| PathBuf::from(beside), PathBuf::from);
+    let folder = shared.join("reference/models").join(model);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    eprintln!("SKIPPED: no reference model in {}", folder.display());
+    None
+}
+
+/// PyTorch's numbers for a model.
+pub fn tensors(model: &str) -> Option<BTreeMap<String, HostTensor>> {
+    let bytes = std::fs::read(folder(model)?.join("reference.safetensors")).expect("the reference is readable");
+    let file = SafeTensors::deserialize(&bytes).expect("the reference is well formed");
+    let tensor = |(name, view): (String, safetensors::tensor::TensorView)| {
+        let dtype = match view.dtype() {
+            Dtype::F32 => DType::F32,
+            Dtype::I64 => DType::I64,
+            other => panic!("unexpected dtype {other:?} of `{name}`"),
+        };
+        let ty = TensorType::new(dtype, view.shape().to_vec());
+        (name, HostTensor::new(ty, view.data().to_vec()).expect("safetensors checks sizes"))
+    };
+    Some(file.tensors().into_iter().map(tensor).collect())
+}
