@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod data;
 pub mod import;
 pub mod layers;
 pub mod losses;
 pub mod model;
 pub mod recipe;
-pub(crate) mod schema;
+mod schema;
+pub mod weights;
