@@ -18,6 +18,14 @@ impl Float {
     pub fn get(self) -> f64 {
         f64::from_bits(self.0)
     }
+
+    /// Reads what [`Debug`](fmt::Debug) writes: a decimal number, `inf`, `-inf`, `nan`, or `nan0x` and the bits.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("nan0x") {
+            Some(bits) => u64::from_str_radix(bits, 16).ok().map(Float).filter(|f| f.get().is_nan()),
+            None => text.parse().ok().map(Float::new),
+        }
+    }
 }
 
 impl From<f64> for Float {
@@ -28,7 +36,11 @@ impl From<f64> for Float {
 
 impl fmt::Debug for Float {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.get())
+        match self.get() {
+            v if !v.is_nan() => write!(f, "{v:?}"),
+            v if v.to_bits() == f64::NAN.to_bits() => f.write_str("nan"),
+            _ => write!(f, "nan0x{:016x}", self.0),
+        }
     }
 }
 
@@ -39,7 +51,7 @@ pub enum Attr {
     Int(i64),
     /// `[1,2]`
     Ints(Vec<i64>),
-    /// `0.5`, `inf`, `-inf`, `nan`
+    /// `0.5`, `inf`, `-inf`, `nan`, `nan0xfff8000000000000` for other NaNs
     Float(Float),
     /// `true`
     Bool(bool),
@@ -81,7 +93,7 @@ macro_rules! attr_value {
 attr_value!(usize, "a non-negative integer", self => Attr::Int(*self as i64), Attr::Int(v) => usize::try_from(*v).ok());
 attr_value!(i64, "an integer", self => Attr::Int(*self), Attr::Int(v) => Some(*v));
 attr_value!(bool, "true or false", self => Attr::Bool(*self), Attr::Bool(v) => Some(*v));
-attr_value!(Float, "a number", self => Attr::Float(*self), Attr::Float(v) => Some(*v));
+attr_value!(Float, "a float such as `1.0`", self => Attr::Float(*self), Attr::Float(v) => Some(*v));
 attr_value!(DType, "a dtype", self => Attr::DType(*self), Attr::DType(v) => Some(*v));
 attr_value!(Function, "a function", self => Attr::Function(self.clone()), Attr::Function(v) => Some(v.clone()));
 attr_value!(Vec<i64>, "a list of integers", self => Attr::Ints(self.clone()), Attr::Ints(v) => Some(v.clone()));
@@ -115,7 +127,7 @@ impl AttrReader {
         T::from_attr(&attr).ok_or_else(|| {
             TypeError::new(format!("attribute `{name}` of `{}` is of the wrong kind", self.op))
                 .expected(T::EXPECTED)
-                .found(format!("{attr:?}"))
+                .found(&attr)
         })
     }
 

@@ -33,8 +33,11 @@ impl Loc {
 impl fmt::Display for Loc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        if !self.file.is_empty() {
-            parts.push(if self.line > 0 { format!("{}:{}", self.file, self.line) } else { self.file.clone() });
+        match (self.file.as_str(), self.line) {
+            ("", 0) => {}
+            ("", line) => parts.push(format!("line {line}")),
+            (file, 0) => parts.push(file.into()),
+            (file, line) => parts.push(format!("{file}:{line}")),
         }
         if !self.layer.is_empty() {
             parts.push(format!("`{}`", self.layer));
@@ -145,3 +148,12 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+/// The known word that a misspelt one was probably meant to be.
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    if word.len() > 64 {
+        return None;
+    }
+    let distances = known.iter().map(|k| (strsim::damerau_levenshtein(word, k), *k));
+    distances.min().filter(|&(distance, k)| distance <= k.len().div_ceil(3)).map(|(_, k)| k)
+}

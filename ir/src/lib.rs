@@ -22,3 +22,4 @@ pub mod target;
 pub mod tensor;
 pub mod text;
 pub mod types;
+pub mod verify;

@@ -98,14 +98,21 @@ pub fn write_op(out: &mut impl Write, op: &Op, name_of: &dyn Fn(&Function) -> St
 }
 
 fn attr_text(attr: &Attr, name_of: &dyn Fn(&Function) -> String) -> String {
-    match attr {
-        Attr::Int(v) => v.to_string(),
-        Attr::Ints(v) => format!("[{}]", v.iter().map(i64::to_string).collect::<Vec<_>>().join(",")),
-        Attr::Float(v) => format!("{v:?}"),
-        Attr::Bool(v) => v.to_string(),
-        Attr::Word(v) => v.clone(),
-        Attr::DType(v) => v.to_string(),
-        Attr::Function(f) => name_of(f),
+    if let Attr::Function(f) = attr { name_of(f) } else { attr.to_string() }
+}
+
+/// The attribute as the text has it; of a function, its name.
+impl fmt::Display for Attr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Attr::Int(v) => write!(f, "{v}"),
+            Attr::Ints(v) => write!(f, "[{}]", v.iter().map(i64::to_string).collect::<Vec<_>>().join(",")),
+            Attr::Float(v) => write!(f, "{v:?}"),
+            Attr::Bool(v) => write!(f, "{v}"),
+            Attr::Word(v) => f.write_str(v),
+            Attr::DType(v) => write!(f, "{v}"),
+            Attr::Function(v) => write!(f, "{:?}", v.name),
+        }
     }
 }
 
