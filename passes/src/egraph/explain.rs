@@ -172,12 +172,12 @@ fn step(egraph: &EGraph, application: &Application, target: &Target) -> Step {
     }
     let class = egraph.find(application.to);
     let mut replaced = node_cost(egraph, class, &application.from, target);
-    // operands the replacement does not start from were matched as well
-    for &arg in application.from.children() {
-        let is_leaf = application.leaves.iter().any(|&leaf| egraph.find(leaf) == egraph.find(arg));
-        if !is_leaf {
-            replaced += node_cost(egraph, egraph.find(arg), egraph.id_to_node(arg), target);
-        }
+    let is_leaf = |id: Id| application.leaves.iter().any(|&leaf| egraph.find(leaf) == egraph.find(id));
+    // operands the replacement does not start from were matched as well, by a node over what it starts from
+    for arg in application.from.children().iter().map(|&arg| egraph.find(arg)).filter(|&arg| !is_leaf(arg)) {
+        let matched = egraph[arg].nodes.iter().filter(|node| node.children().iter().any(|&c| is_leaf(c)));
+        let costs = matched.map(|node| node_cost(egraph, arg, node, target));
+        replaced += costs.min_by(|a, b| a.time_ns.total_cmp(&b.time_ns)).unwrap_or_default();
     }
     Step {
         rule: application.rule,

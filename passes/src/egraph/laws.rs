@@ -92,7 +92,7 @@ fn rule_laws() {
     for rule in all_rules() {
         let name = rule.name;
         let fired = check_rule(rule).unwrap_or_else(|broken| panic!("{broken}"));
-        assert!(fired > 20, "`{name}` fired on {fired} of {SEEDS} of its own examples");
+        assert!(fired > SEEDS as usize / 10, "`{name}` fired on {fired} of {SEEDS} of its own examples");
     }
 }
 

@@ -9,11 +9,11 @@ use gradc_ir::graph::{Def, Graph, NodeId, Value};
 /// How far a window is explored. No limit is a time, so that the result depends on the input alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Rounds of matching.
+    /// Sweeps over a window.
     pub iterations: usize,
     /// E-nodes.
     pub nodes: usize,
-    /// Matches of one rule in one round.
+    /// Matches of one rule in one sweep.
     pub matches: usize,
 }
 
@@ -29,7 +29,7 @@ impl Default for Limits {
 pub enum StopReason {
     /// No rule has anything to add.
     Saturated,
-    /// As many rounds as allowed were run.
+    /// As many sweeps as allowed were run.
     IterationLimit,
     /// The e-graph is as large as allowed.
     NodeLimit,
@@ -64,7 +64,7 @@ pub struct Saturated {
     pub originals: Vec<Id>,
     /// Every rewrite that added or merged something, in order.
     pub applications: Vec<Application>,
-    /// Rounds run.
+    /// Sweeps that added something.
     pub iterations: usize,
     /// Why it stopped.
     pub stop: StopReason,
@@ -74,7 +74,7 @@ pub struct Saturated {
 pub fn saturate(window: &Graph, rules: &RuleIndex, limits: &Limits) -> Saturated {
     let mut state = load(window);
     state.egraph.rebuild();
-    while let Some(more) = step(&mut state, rules, limits) {
+    while let Some(more) = sweep(&mut state, rules, limits) {
         state.iterations += 1;
         if let Some(reason) = more {
             state.stop = reason;
@@ -114,24 +114,27 @@ fn value(egraph: &mut EGraph, window: &Graph, originals: &[Id], value: Value) ->
     if window.node(value.node).types.len() == 1 { of } else { egraph.add_uncanonical(Node::Project(value.result, of)) }
 }
 
-/// One round. `None`: nothing to add. `Some(Some(reason))`: stop after this round.
-fn step(state: &mut Saturated, rules: &RuleIndex, limits: &Limits) -> Option<Option<StopReason>> {
-    let matches = search(&state.egraph, rules, limits);
-    if matches.is_empty() || state.egraph.analysis.poison.is_some() {
-        return None;
-    }
-    let mut full = false;
-    for m in matches {
-        full = state.egraph.total_size() >= limits.nodes;
-        if full {
-            break;
+/// One sweep over all nodes, those it adds included, so that motion through a chain of ops is one sweep's work.
+///
+/// `None`: nothing was added. `Some(Some(reason))`: stop after this sweep.
+fn sweep(state: &mut Saturated, rules: &RuleIndex, limits: &Limits) -> Option<Option<StopReason>> {
+    let before = state.applications.len();
+    let mut left = vec![limits.matches; rules.len()];
+    let mut next = 0;
+    while next < state.egraph.nodes().len() && state.egraph.analysis.poison.is_none() {
+        if state.egraph.nodes().len() >= limits.nodes {
+            return Some(Some(StopReason::NodeLimit));
         }
-        apply(state, m);
+        for found in search(&state.egraph, Id::from(next), rules, &mut left) {
+            apply(state, found);
+        }
+        next += 1;
     }
     state.egraph.analysis.place = NOWHERE;
     state.egraph.rebuild();
-    let out_of_rounds = state.iterations + 1 >= limits.iterations;
-    Some(if full { Some(StopReason::NodeLimit) } else { out_of_rounds.then_some(StopReason::IterationLimit) })
+    let out_of_sweeps = state.iterations + 1 >= limits.iterations;
+    let added = state.applications.len() > before;
+    added.then(|| out_of_sweeps.then_some(StopReason::IterationLimit))
 }
 
 /// A rule found to apply.
@@ -142,22 +145,15 @@ struct Match {
     term: Term,
 }
 
-/// All matches that would add or merge something, in the order of classes, nodes and rules.
-fn search(egraph: &EGraph, rules: &RuleIndex, limits: &Limits) -> Vec<Match> {
-    let mut ids: Vec<Id> = egraph.classes().map(|c| c.id).collect();
-    ids.sort_unstable();
-    let mut left = vec![limits.matches; rules.len()];
+/// What the rules add or merge at one node.
+fn search(egraph: &EGraph, id: Id, rules: &RuleIndex, left: &mut [usize]) -> Vec<Match> {
+    let (class, from) = (egraph.find(id), canonical(egraph, egraph.id_to_node(id)));
+    let Some(site) = Site::at(egraph, class, &from) else { return vec![] };
     let mut found = Vec::new();
-    for class in ids {
-        for from in &egraph[class].nodes {
-            let Some(site) = Site::at(egraph, class, from) else { continue };
-            for (rule, terms) in rules.rewrites(&site) {
-                let news = terms.into_iter().filter(|term| lookup(egraph, term) != Some(class));
-                for term in news.take(left[rule]) {
-                    left[rule] -= 1;
-                    found.push(Match { rule, class, from: from.clone(), term });
-                }
-            }
+    for (rule, terms) in rules.rewrites(&site) {
+        for term in terms.into_iter().filter(|term| lookup(egraph, term) != Some(class)).take(left[rule]) {
+            left[rule] -= 1;
+            found.push(Match { rule, class, from: from.clone(), term });
         }
     }
     found

@@ -4,7 +4,7 @@
 
 use super::axes::{Group, groups, others, pick, ranks};
 use super::terms::{reshape, transpose};
-use super::{Site, Term};
+use super::{Sampler, Site, Term};
 use egg::Id;
 use gradc_ir::graph::Value;
 use gradc_ir::ops::DotGeneral;
@@ -58,7 +58,7 @@ struct Dot {
 }
 
 impl Dot {
-    fn random(s: &mut super::Sampler) -> Dot {
+    fn random(s: &mut Sampler) -> Dot {
         let (batch, contract, free) = (s.below(3), s.below(3), [s.below(3), s.below(3)]);
         let shared = s.extents(batch + contract);
         let mut side = |free: usize| {
@@ -73,13 +73,24 @@ impl Dot {
     }
 
     /// The result on new inputs, with the numbers of batch and free axes.
-    fn build(self, s: &mut super::Sampler) -> Result<(Value, usize, [usize; 2]), TypeError> {
+    fn build(self, s: &mut Sampler) -> Result<(Value, usize, [usize; 2]), TypeError> {
         let Dot { op, shapes: [a, b] } = self;
         let (batch, contract) = (op.lhs_batch.len(), op.lhs_contract.len());
         let free = [a.len() - batch - contract, b.len() - batch - contract];
         let operands = [s.float(&a)?, s.float(&b)?];
         Ok((s.op(op, &operands)?, batch, free))
     }
+}
+
+/// The result of a random contraction of new inputs.
+pub fn random_dot(s: &mut Sampler) -> Result<Value, TypeError> {
+    Ok(Dot::random(s).build(s)?.0)
+}
+
+/// Free axes of both operands, ascending, given their ranks.
+pub fn free_axes(op: &DotGeneral, ranks: [usize; 2]) -> [Vec<usize>; 2] {
+    let [left, right] = sides(op);
+    [left.free(ranks[0]), right.free(ranks[1])]
 }
 
 /// One operand of a contraction: its batch and contracted axes.
@@ -217,6 +228,6 @@ fn unshape_operand(site: &Site, op: &DotGeneral, side: usize, shape: &[usize], x
 
 /// Result shape of a contraction of operands with these shapes.
 fn result_shape(op: &DotGeneral, a: &[usize], b: &[usize]) -> Vec<usize> {
-    let [left, right] = sides(op);
-    [pick(a, &op.lhs_batch), pick(a, &left.free(a.len())), pick(b, &right.free(b.len()))].concat()
+    let [left, right] = free_axes(op, [a.len(), b.len()]);
+    [pick(a, &op.lhs_batch), pick(a, &left), pick(b, &right)].concat()
 }

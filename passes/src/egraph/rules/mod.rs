@@ -11,6 +11,7 @@ mod contraction;
 mod example;
 mod layout;
 mod reduction;
+mod slice;
 mod terms;
 mod zero;
 
@@ -218,5 +219,8 @@ impl RuleIndex {
 
 /// Every rule, in the order of the tables.
 pub fn all_rules() -> Vec<Rule> {
-    [zero::rules(), layout::rules(), reduction::rules(), contraction::rules()].into_iter().flatten().collect()
+    [zero::rules(), layout::rules(), reduction::rules(), contraction::rules(), slice::rules()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

@@ -5,13 +5,13 @@ use super::terms::{broadcast, reshape, transpose};
 use super::{Sampler, Site, Term};
 use egg::Id;
 use gradc_ir::graph::Value;
-use gradc_ir::ops::{Op, ReduceSum};
+use gradc_ir::ops::{Op, ReduceMax, ReduceMin, ReduceProd, ReduceSum};
 use gradc_ir::types::TypeError;
 
 rules! { Layout, Bitwise;
     "reduce-of-transpose": "reduce{a}(transpose(x))" => "transpose(reduce{b}(x))"
         if "the reduced axes keep their order";
-    on [ReduceSum] by reduce_of_transpose, as in |s| {
+    on [ReduceMax, ReduceMin, ReduceProd, ReduceSum] by reduce_of_transpose, as in |s| {
         let x = s.any()?;
         let y = s.transposed(x)?;
         reduced(s, y)
@@ -19,35 +19,59 @@ rules! { Layout, Bitwise;
 
     "reduce-of-reshape": "reduce{a}(reshape(x))" => "reshape(reduce{b}(x))"
         if "no reduced axis was merged with or split from a kept one";
-    on [ReduceSum] by reduce_of_reshape, as in |s| {
+    on [ReduceMax, ReduceMin, ReduceProd, ReduceSum] by reduce_of_reshape, as in |s| {
         let x = s.any()?;
         let y = s.reshaped(x)?;
         reduced(s, y)
     };
 
     "reduce-of-broadcast": "reduce{a}(broadcast(x))" => "broadcast(reduce{b}(x))" if "no reduced axis repeats";
-    on [ReduceSum] by reduce_of_broadcast, as in |s| {
+    on [ReduceMax, ReduceMin, ReduceProd, ReduceSum] by reduce_of_broadcast, as in |s| {
         let x = s.any()?;
         let (shape, dims) = s.repetition(x);
         let y = s.broadcast(x, &shape, &dims)?;
         s.reduce_sum(y, &dims[..1])
     };
+
+    "reduce-over-one": "reduce{a}(x)" => "reshape(x)" if "axes a have extent 1; not for sums, which lose the sign of zero";
+    on [ReduceMax, ReduceMin, ReduceProd] by reduce_over_one, as in |s| {
+        let (n, m) = (s.below(4) + 1, s.below(4) + 1);
+        let x = s.float(&[n, 1, m])?;
+        match s.below(3) { 0 => s.reduce_max(x, &[1]), 1 => s.reduce_min(x, &[1]), _ => s.reduce_prod(x, &[1]) }
+    };
+
+    "extremum-of-broadcast": "reduce{a}(broadcast(x))" => "broadcast(x)" if "maximum or minimum over repeated axes";
+    on [ReduceMax, ReduceMin] by extremum_of_broadcast, as in |s| {
+        let x = s.any()?;
+        let (shape, dims) = s.repetition(x);
+        let y = s.broadcast(x, &shape, &dims)?;
+        let repeated = others(shape.len(), &dims);
+        if s.below(2) == 0 { s.reduce_max(y, &repeated) } else { s.reduce_min(y, &repeated[..1]) }
+    };
 }
 
-/// A random sum over at least one axis.
+/// A random reduction over at least one axis.
 fn reduced(s: &mut Sampler, x: Value) -> Result<Value, TypeError> {
     let rank = s.shape(x).len();
     let mut axes = s.axes(rank);
     if axes.is_empty() {
         axes.push(s.below(rank));
     }
-    s.reduce_sum(x, &axes)
+    match s.below(4) {
+        0 => s.reduce_max(x, &axes),
+        1 => s.reduce_min(x, &axes),
+        2 => s.reduce_prod(x, &axes),
+        _ => s.reduce_sum(x, &axes),
+    }
 }
 
 /// Axes of a reduction.
-fn axes_of(op: &Op) -> Option<&[usize]> {
+pub fn axes_of(op: &Op) -> Option<&[usize]> {
     match op {
-        Op::ReduceSum(op) => Some(&op.axes),
+        Op::ReduceMax(ReduceMax { axes })
+        | Op::ReduceMin(ReduceMin { axes })
+        | Op::ReduceProd(ReduceProd { axes })
+        | Op::ReduceSum(ReduceSum { axes }) => Some(axes),
         _ => None,
     }
 }
@@ -55,9 +79,30 @@ fn axes_of(op: &Op) -> Option<&[usize]> {
 /// The same reduction over other axes.
 fn over(op: &Op, axes: Vec<usize>) -> Op {
     match op {
-        Op::ReduceSum(_) => ReduceSum { axes }.into(),
-        other => other.clone(),
+        Op::ReduceMax(_) => ReduceMax { axes }.into(),
+        Op::ReduceMin(_) => ReduceMin { axes }.into(),
+        Op::ReduceProd(_) => ReduceProd { axes }.into(),
+        _ => ReduceSum { axes }.into(),
     }
+}
+
+fn reduce_over_one(site: &Site) -> Vec<Term> {
+    let x = site.args[0];
+    match axes_of(site.op) {
+        Some(axes) if axes.iter().all(|&d| site.shape(x)[d] == 1) => vec![reshape(x, site.shape(x), &site.ty.shape)],
+        _ => vec![],
+    }
+}
+
+fn extremum_of_broadcast(site: &Site) -> Vec<Term> {
+    let Some(axes) = axes_of(site.op) else { return vec![] };
+    let moved = |dims: &[usize], shape: &[usize], x: Id| {
+        let repeats = axes.iter().all(|d| !dims.contains(d) && shape[*d] > 0);
+        let kept = others(shape.len(), axes);
+        let kept_dims = (0..kept.len()).filter(|&k| dims.contains(&kept[k])).collect();
+        repeats.then(|| broadcast(x, &site.ty.shape, kept_dims))
+    };
+    each!(site, site.args[0], Broadcast).filter_map(|(op, x)| moved(&op.dims, &op.shape, x[0])).collect()
 }
 
 fn reduce_of_transpose(site: &Site) -> Vec<Term> {

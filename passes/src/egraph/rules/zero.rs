@@ -5,10 +5,11 @@
 
 use super::terms::{constant, reshape};
 use super::{Site, Term};
+use egg::Id;
 use gradc_ir::lower::{Access, Lowering, Nest, Scalar};
-use gradc_ir::ops::Mul;
+use gradc_ir::ops::{Add, Mul, Sub};
 use gradc_ir::tensor::{Data, Tensor};
-use gradc_ir::types::{TensorType, row_major_strides};
+use gradc_ir::types::{DType, TensorType, row_major_strides};
 
 rules! { Zero, Bitwise;
     "renaming-is-reshape": "f(x)" => "reshape(x)" if "f moves no element; x itself where the shape is the same";
@@ -45,6 +46,67 @@ rules! { Zero, Bitwise;
         let x = s.any()?;
         let zero = s.constant_like(x, -0.0)?;
         if s.below(2) == 0 { s.add(x, zero) } else { s.add(zero, x) }
+    };
+
+    "sub-zero": "sub(x, 0)" => "x" if "the zero is positive, or the dtype an integer's";
+    on [Sub] by |site| before_splat(site, 0.0), as in |s| {
+        let x = s.any()?;
+        let zero = s.constant_like(x, 0.0)?;
+        s.sub(x, zero)
+    };
+
+    "div-one": "div(x, 1)" => "x";
+    on [Div] by |site| before_splat(site, 1.0), as in |s| {
+        let x = s.any()?;
+        let one = s.constant_like(x, 1.0)?;
+        s.div(x, one)
+    };
+
+    "pow-one": "pow(x, 1)" => "x" if "the dtype is a float";
+    on [Pow] by pow_one, as in |s| {
+        let x = s.any()?;
+        let one = s.constant_like(x, 1.0)?;
+        s.pow(x, one)
+    };
+
+    "select-constant": "select(constant{c}, x, y)" => "x where c, else y";
+    on [Select] by select_constant, as in |s| {
+        let x = s.any()?;
+        let y = s.like(x)?;
+        let (truth, ty) = (s.below(2) as f64, s.ty(x).with_dtype(DType::Bool));
+        let c = s.splat(&ty, truth)?;
+        s.select(c, x, y)
+    };
+
+    "select-same": "select(c, x, x)" => "x";
+    on [Select] by select_same, as in |s| {
+        let x = s.any()?;
+        let shape = s.shape(x).to_vec();
+        let c = s.value(DType::Bool, &shape)?;
+        s.select(c, x, x)
+    };
+
+    "sub-of-neg": "sub(x, neg(y))" => "add(x, y)";
+    on [Sub] by sub_of_neg, as in |s| {
+        let x = s.any()?;
+        let y = s.like(x)?;
+        let y = s.neg(y)?;
+        s.sub(x, y)
+    };
+
+    "add-of-neg": "add(x, neg(y))" => "sub(x, y)" if "either operand";
+    on [Add] by add_of_neg, as in |s| {
+        let x = s.any()?;
+        let y = s.like(x)?;
+        let negated = s.neg(y)?;
+        if s.below(2) == 0 { s.add(x, negated) } else { s.add(negated, x) }
+    };
+
+    "not-of-not": "not(not(x))" => "x";
+    on [Not] by |site| each!(site, site.args[0], Not).map(|(_, x)| x[0].into()).collect(), as in |s| {
+        let x = s.value(DType::Bool, &[2, 3])?;
+        let y = s.not(x)?;
+        s.not(y)
     };
 
     "neg-of-neg": "neg(neg(x))" => "x";
@@ -132,21 +194,49 @@ fn only_element(tensor: &Tensor) -> f64 {
     }
 }
 
-/// The other operand of an op of two operands, where one is `unit` everywhere.
+/// The other operand, where one of two is `unit` everywhere.
 fn beside_splat(site: &Site, unit: f64) -> Vec<Term> {
-    let is_unit = |id| match site.splat(id) {
-        Some(v) if site.ty.dtype.is_float() => v.to_bits() == unit.to_bits(),
-        Some(v) => v == unit,
-        None => false,
-    };
     let &[a, b] = site.args else { return vec![] };
-    if is_unit(b) {
-        vec![a.into()]
-    } else if is_unit(a) {
-        vec![b.into()]
-    } else {
-        vec![]
+    if is_splat(site, a, unit) { vec![b.into()] } else { before_splat(site, unit) }
+}
+
+/// The left operand, where the right one is `unit` everywhere.
+fn before_splat(site: &Site, unit: f64) -> Vec<Term> {
+    let &[a, b] = site.args else { return vec![] };
+    if is_splat(site, b, unit) { vec![a.into()] } else { vec![] }
+}
+
+fn is_splat(site: &Site, id: Id, value: f64) -> bool {
+    let exactly = |v: f64| v.to_bits() == value.to_bits() || (!site.ty.dtype.is_float() && v == value);
+    site.splat(id).is_some_and(exactly)
+}
+
+fn pow_one(site: &Site) -> Vec<Term> {
+    if site.ty.dtype.is_float() { before_splat(site, 1.0) } else { vec![] }
+}
+
+fn select_constant(site: &Site) -> Vec<Term> {
+    match site.splat(site.args[0]) {
+        Some(truth) => vec![site.args[if truth != 0.0 { 1 } else { 2 }].into()],
+        None => vec![],
     }
+}
+
+fn select_same(site: &Site) -> Vec<Term> {
+    if site.same(site.args[1], site.args[2]) { vec![site.args[1].into()] } else { vec![] }
+}
+
+fn sub_of_neg(site: &Site) -> Vec<Term> {
+    let added = |y: Id| Term::op(Add {}, [site.args[0].into(), y.into()]);
+    each!(site, site.args[1], Neg).map(|(_, y)| added(y[0])).collect()
+}
+
+fn add_of_neg(site: &Site) -> Vec<Term> {
+    let difference = |k: usize| {
+        let minuend = site.args[1 - k];
+        each!(site, site.args[k], Neg).map(move |(_, y)| Term::op(Sub {}, [minuend.into(), y[0].into()]))
+    };
+    difference(0).chain(difference(1)).collect()
 }
 
 fn mul_of_negs(site: &Site) -> Vec<Term> {
