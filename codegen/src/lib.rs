@@ -1,1 +1,23 @@
-//! .
+//! Native code: from kernels and their places to one function per entry of a model.
+//!
+//! [`compile`] makes an [`Executable`]; [`Executable::run`] is one native call. All `unsafe` of gradc is here: compiled
+//! code is given only addresses whose extents were checked against the [`Memory`] it runs in, and every access of a
+//! kernel is proven in bounds when it is compiled (`verify.rs`).
+
+mod chunks;
+mod compile;
+mod emit;
+mod executable;
+mod host;
+mod isa;
+mod loops;
+mod memory;
+mod pool;
+mod program;
+mod runtime;
+mod verify;
+
+pub use compile::{CodegenOptions, EntryCode, Operand, PlacedAction, compile};
+pub use executable::{Executable, StepFailure};
+pub use memory::{AlignedBuffer, Memory};
+pub use pool::Pool;

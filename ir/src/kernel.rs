@@ -5,7 +5,7 @@ use crate::lower::{Body, Combine, Contraction, ScalarId, Scatter};
 use crate::ops::Op;
 
 /// One native function: what it computes, what it reads and what it makes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
     /// What it computes.
     pub kind: KernelKind,
@@ -16,7 +16,7 @@ pub struct Kernel {
 }
 
 /// The forms of kernel that code generation knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KernelKind {
     /// A fused loop nest, with or without an accumulation.
     Loops(LoopKernel),
@@ -36,7 +36,7 @@ pub enum KernelKind {
 /// ```
 ///
 /// Points are independent: a result may share its buffer with an operand that is only read at the point itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LoopKernel {
     /// Extents of every result (a result's own shape may be coarser, never of another row-major order).
     pub space: Vec<usize>,
@@ -49,7 +49,7 @@ pub struct LoopKernel {
 }
 
 /// An accumulation per point of a space.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Accumulate {
     /// Combines `body` over `extents`; loop indices are those of the space followed by those of `extents`.
     Reduce {

@@ -1,0 +1,33 @@
+//! How a loop is cut into pieces that threads share: by shape and cost, never by the number of threads.
+
+/// Scalar operations a chunk should have at least, about 20 µs of work.
+const GRAIN: usize = 1 << 18;
+
+/// Most chunks of one kernel.
+const MOST: usize = 32;
+
+/// A loop of `extent` trips cut into `count` chunks of `size`, the last one shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chunks {
+    /// Trips of the loop.
+    pub extent: usize,
+    /// Trips of a chunk.
+    pub size: usize,
+    /// Number of chunks.
+    pub count: usize,
+}
+
+impl Chunks {
+    /// One chunk.
+    pub fn whole(extent: usize) -> Chunks {
+        Chunks { extent, size: extent, count: 1 }
+    }
+
+    /// Chunks of a multiple of `step` trips for work of the given cost in scalar operations.
+    pub fn new(extent: usize, cost: usize, step: usize) -> Chunks {
+        let wanted = (cost / GRAIN).clamp(1, MOST);
+        let size = extent.div_ceil(wanted).next_multiple_of(step).max(1);
+        let count = extent.div_ceil(size).max(1);
+        if count == 1 { Chunks::whole(extent) } else { Chunks { extent, size, count } }
+    }
+}

@@ -1,0 +1,150 @@
+//! From the actions of every entry to machine code.
+
+use crate::emit::{Compiled, KernelCode, compile_entry, compile_kernel, plan_kernel};
+use crate::executable::{Executable, Needs};
+use crate::host::HostKernel;
+use crate::isa::{has_fused_multiply_add, target_isa};
+use crate::program::Program;
+use crate::verify::{Signature, verify};
+use cranelift_codegen::Context;
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_frontend::FunctionBuilderContext;
+use gradc_ir::diagnostic::Diagnostic;
+use gradc_ir::kernel::{Kernel, KernelKind};
+use gradc_ir::plan::{Place, Segment};
+use gradc_ir::target::Target;
+use gradc_ir::types::TensorType;
+use rayon::prelude::*;
+use std::collections::HashMap;
+
+/// A value and where it lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operand {
+    /// Where.
+    pub place: Place,
+    /// Its type.
+    pub ty: TensorType,
+}
+
+/// One thing an entry does.
+#[derive(Clone, Debug)]
+pub enum PlacedAction {
+    /// Run a kernel on places; a result may share its place with an operand the kernel reads only at the point itself.
+    Run {
+        /// What is computed.
+        kernel: Box<Kernel>,
+        /// One per operand of the kernel.
+        operands: Vec<Operand>,
+        /// One per result of the kernel.
+        results: Vec<Operand>,
+    },
+    /// Leave with a failure unless every element is finite.
+    CheckFinite {
+        /// What is checked.
+        operand: Operand,
+    },
+}
+
+/// One entry of a compiled model.
+#[derive(Clone, Debug)]
+pub struct EntryCode {
+    /// Name, for people.
+    pub name: String,
+    /// What it does, in order.
+    pub actions: Vec<PlacedAction>,
+    /// Bytes moved when all actions are done: (from, to, size in bytes).
+    pub commits: Vec<(Place, Place, usize)>,
+}
+
+/// What code is made for.
+#[derive(Clone, Debug)]
+pub struct CodegenOptions {
+    /// The machine.
+    pub target: Target,
+    /// Have Cranelift verify what it is given (tests).
+    pub verify: bool,
+    /// Keep the text of every function, for [`Executable::text`].
+    pub keep_text: bool,
+}
+
+impl CodegenOptions {
+    /// Options for a target, without checks or texts.
+    pub fn new(target: Target) -> Self {
+        CodegenOptions { target, verify: false, keep_text: false }
+    }
+}
+
+/// Kernels compiled once, however often they are run.
+#[derive(Default)]
+struct Kernels<'a> {
+    list: Vec<(&'a KernelKind, Signature)>,
+    known: HashMap<(&'a KernelKind, Signature), usize>,
+}
+
+impl<'a> Kernels<'a> {
+    fn add(&mut self, kind: &'a KernelKind, signature: Signature) -> usize {
+        let next = self.list.len();
+        let at = *self.known.entry((kind, signature.clone())).or_insert(next);
+        if at == next {
+            self.list.push((kind, signature));
+        }
+        at
+    }
+}
+
+/// Compiles all entries; identical kernels of any entry are compiled once, different ones in parallel.
+pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Executable, Diagnostic> {
+    let isa = target_isa(&options.target, options.verify)?;
+    let mut kernels = Kernels::default();
+    let mut runs = Vec::with_capacity(entries.len());
+    for entry in entries {
+        runs.push(entry.actions.iter().map(|action| add_kernel(&mut kernels, action)).collect::<Result<Vec<_>, _>>()?);
+    }
+    let mut program = Program::default();
+    let fma = has_fused_multiply_add(&options.target);
+    let codes: Vec<KernelCode> =
+        kernels.list.iter().map(|(kind, signature)| plan(&mut program, kind, signature)).collect();
+    let functions = compile_all(&codes, &*isa, fma, options)?;
+    let mut needs = Vec::with_capacity(entries.len());
+    let mut entry_functions = Vec::with_capacity(entries.len());
+    let mut scratch = (Context::new(), FunctionBuilderContext::new());
+    for (entry, runs) in entries.iter().zip(&runs) {
+        needs.push(Needs::of(entry)?);
+        entry_functions.push(compile_entry(entry, runs, &codes, &*isa, &mut scratch, options.keep_text)?);
+    }
+    Executable::link(entries.iter().map(|e| e.name.clone()).collect(), functions, entry_functions, needs, program)
+}
+
+fn add_kernel<'a>(kernels: &mut Kernels<'a>, action: &'a PlacedAction) -> Result<Option<usize>, Diagnostic> {
+    let PlacedAction::Run { kernel, operands, results } = action else { return Ok(None) };
+    let types = |list: &[Operand]| list.iter().map(|o| o.ty.clone()).collect();
+    let signature = Signature { operands: types(operands), results: types(results) };
+    verify(&kernel.kind, &signature)?;
+    if let Some(result) = results.iter().find(|r| !matches!(r.place.segment, Segment::Arena | Segment::Persistent)) {
+        return Err(Diagnostic::new("invalid-place", "a kernel writes only to the arena and to persistent memory")
+            .found(format!("{:?}", result.place)));
+    }
+    Ok(Some(kernels.add(&kernel.kind, signature)))
+}
+
+fn plan(program: &mut Program, kind: &KernelKind, signature: &Signature) -> KernelCode {
+    if let KernelKind::Host(op) = kind {
+        let Signature { operands, results } = signature.clone();
+        program.hosts.push(HostKernel { op: op.clone(), operands, results });
+        return KernelCode::Host(program.hosts.len() - 1);
+    }
+    plan_kernel(kind, signature)
+}
+
+fn compile_all(
+    codes: &[KernelCode],
+    isa: &dyn TargetIsa,
+    fma: bool,
+    options: &CodegenOptions,
+) -> Result<Vec<Compiled>, Diagnostic> {
+    let fresh = || (Context::new(), FunctionBuilderContext::new());
+    codes
+        .par_iter()
+        .map_init(fresh, |scratch, code| compile_kernel(code, isa, fma, scratch, options.keep_text))
+        .collect()
+}

@@ -1,0 +1,248 @@
+//! Native functions: one per kernel, and one per entry that calls them.
+
+use crate::chunks::Chunks;
+use crate::compile::{EntryCode, Operand, PlacedAction};
+use crate::loops::{Buffer, KernelArguments, LoopPlan, MEMORY, ScatterPlan, emit_loops, emit_scatter};
+use crate::runtime::{Function, StepContext, host_convention, load_field};
+use crate::verify::Signature;
+use cranelift_codegen::Context;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{
+    AbiParam, InstBuilder, Signature as FunctionSignature, StackSlot, StackSlotData, StackSlotKind, Value,
+};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use gradc_ir::diagnostic::Diagnostic;
+use gradc_ir::kernel::KernelKind;
+use gradc_ir::plan::{Place, Segment};
+use gradc_ir::types::DType;
+use std::mem::offset_of;
+
+/// Memory of the compiler that is used again for every function.
+pub(crate) type Scratch = (Context, FunctionBuilderContext);
+
+/// What a kernel is compiled from.
+#[derive(Debug)]
+pub(crate) enum KernelCode {
+    /// A loop nest.
+    Loops(Box<LoopPlan>, Vec<DType>),
+    /// A scatter.
+    Scatter(Box<ScatterPlan>, Vec<DType>),
+    /// An op called by its position in the program; it has no native function.
+    Host(usize),
+}
+
+impl KernelCode {
+    fn chunks(&self) -> usize {
+        match self {
+            KernelCode::Loops(plan, _) => plan.chunks().count,
+            _ => Chunks::whole(1).count,
+        }
+    }
+}
+
+/// Machine code of one function.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    /// The bytes, free of relocations.
+    pub bytes: Vec<u8>,
+    /// Its intermediate text, when kept.
+    pub text: Option<String>,
+}
+
+/// Chooses the form of a kernel that has one.
+pub(crate) fn plan_kernel(kind: &KernelKind, signature: &Signature) -> KernelCode {
+    let operands: Vec<DType> = signature.operands.iter().map(|t| t.dtype).collect();
+    let results = signature.results.iter().map(|t| t.dtype);
+    let all: Vec<DType> = operands.iter().copied().chain(results).collect();
+    match kind {
+        KernelKind::Loops(kernel) => KernelCode::Loops(Box::new(LoopPlan::new(kernel, &operands)), all),
+        KernelKind::Scatter(scatter) => {
+            let plan = ScatterPlan::new(scatter, &operands, all[operands.len()]);
+            KernelCode::Scatter(Box::new(plan), all)
+        }
+        KernelKind::Host(_) => unreachable!("ops without a loop form are tabled by the caller"),
+    }
+}
+
+/// Compiles one kernel.
+pub(crate) fn compile_kernel(
+    code: &KernelCode,
+    isa: &dyn TargetIsa,
+    fma: bool,
+    scratch: &mut Scratch,
+    keep_text: bool,
+) -> Result<Compiled, Diagnostic> {
+    compile_function(isa, scratch, 3, false, keep_text, |b, parameters| {
+        let arguments = KernelArguments { context: parameters[0], chunk: parameters[2] };
+        match code {
+            KernelCode::Loops(plan, dtypes) => {
+                let buffers = load_buffers(b, parameters[1], dtypes);
+                emit_loops(b, plan, &buffers, arguments, fma);
+            }
+            KernelCode::Scatter(plan, dtypes) => {
+                let buffers = load_buffers(b, parameters[1], dtypes);
+                emit_scatter(b, plan, &buffers, arguments, fma);
+            }
+            KernelCode::Host(_) => {}
+        }
+        b.ins().return_(&[]);
+    })
+}
+
+fn load_buffers(b: &mut FunctionBuilder, arguments: Value, dtypes: &[DType]) -> Vec<Buffer> {
+    let load =
+        |(k, &dtype): (usize, &DType)| Buffer { base: b.ins().load(I64, MEMORY, arguments, 8 * k as i32), dtype };
+    dtypes.iter().enumerate().map(load).collect()
+}
+
+fn compile_function(
+    isa: &dyn TargetIsa,
+    (context, builder_context): &mut Scratch,
+    parameters: usize,
+    returns: bool,
+    keep_text: bool,
+    emit: impl FnOnce(&mut FunctionBuilder, &[Value]),
+) -> Result<Compiled, Diagnostic> {
+    context.clear();
+    context.func.signature = FunctionSignature::new(host_convention());
+    context.func.signature.params = vec![AbiParam::new(I64); parameters];
+    context.func.signature.returns = vec![AbiParam::new(I64); returns.into()];
+    let mut b = FunctionBuilder::new(&mut context.func, builder_context);
+    let block = b.create_block();
+    b.append_block_params_for_function_params(block);
+    b.switch_to_block(block);
+    let values = b.block_params(block).to_vec();
+    emit(&mut b, &values);
+    b.seal_all_blocks();
+    b.finalize(isa.frontend_config());
+    let text = keep_text.then(|| context.func.display().to_string());
+    let compiled = context.compile(isa, &mut ControlPlane::default());
+    let compiled =
+        compiled.map_err(|e| Diagnostic::new("codegen-bug", format!("Cranelift refused a kernel: {e:?}")))?;
+    if let Some(relocation) = compiled.buffer.relocs().first() {
+        let message = "machine code refers to addresses outside itself";
+        return Err(Diagnostic::new("codegen-bug", message).found(format!("{:?}", relocation.target)));
+    }
+    Ok(Compiled { bytes: compiled.code_buffer().to_vec(), text })
+}
+
+/// Compiles one entry; `runs` names the kernel of each action that has one.
+pub(crate) fn compile_entry(
+    entry: &EntryCode,
+    runs: &[Option<usize>],
+    codes: &[KernelCode],
+    isa: &dyn TargetIsa,
+    scratch: &mut Scratch,
+    keep_text: bool,
+) -> Result<Compiled, Diagnostic> {
+    compile_function(isa, scratch, 1, true, keep_text, |b, parameters| {
+        let mut emitter = EntryEmitter::new(b, parameters[0], entry);
+        for (at, (action, run)) in entry.actions.iter().zip(runs).enumerate() {
+            match (action, run) {
+                (PlacedAction::Run { operands, results, .. }, Some(kernel)) => {
+                    emitter.run(at, *kernel, &codes[*kernel], &[&operands[..], results].concat());
+                }
+                (PlacedAction::CheckFinite { operand }, _) => emitter.check_finite(at, operand),
+                (PlacedAction::Run { .. }, None) => unreachable!("every run has a kernel"),
+            }
+        }
+        emitter.commit(&entry.commits);
+    })
+}
+
+/// Emits the calls of one entry.
+struct EntryEmitter<'e, 'f> {
+    b: &'e mut FunctionBuilder<'f>,
+    context: Value,
+    kernels: Value,
+    /// Where the addresses given to a kernel stand.
+    arguments: StackSlot,
+}
+
+impl<'e, 'f> EntryEmitter<'e, 'f> {
+    fn new(b: &'e mut FunctionBuilder<'f>, context: Value, entry: &EntryCode) -> Self {
+        let most = entry.actions.iter().map(|action| match action {
+            PlacedAction::Run { operands, results, .. } => operands.len() + results.len(),
+            PlacedAction::CheckFinite { .. } => 0,
+        });
+        let bytes = 8 * most.max().unwrap_or(0) as u32;
+        let arguments = b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3));
+        let kernels = load_field(b, context, offset_of!(StepContext, kernels));
+        EntryEmitter { b, context, kernels, arguments }
+    }
+
+    fn address(&mut self, place: Place) -> Value {
+        let segments = offset_of!(StepContext, segments);
+        let base = match place.segment {
+            Segment::Arena => load_field(self.b, self.context, segments),
+            Segment::Persistent => load_field(self.b, self.context, segments + 8),
+            Segment::Constants => load_field(self.b, self.context, segments + 16),
+            Segment::Host(k) => {
+                let host = load_field(self.b, self.context, offset_of!(StepContext, host));
+                self.b.ins().load(I64, MEMORY, host, 8 * k as i32)
+            }
+        };
+        self.b.ins().iadd_imm_s(base, place.offset_bytes as i64)
+    }
+
+    fn constant(&mut self, value: usize) -> Value {
+        self.b.ins().iconst(I64, value as i64)
+    }
+
+    fn run(&mut self, action: usize, kernel: usize, code: &KernelCode, operands: &[Operand]) {
+        for (k, operand) in operands.iter().enumerate() {
+            let address = self.address(operand.place);
+            self.b.ins().stack_store(I64, address, self.arguments, 8 * k as i32);
+        }
+        let arguments = self.b.ins().stack_addr(I64, self.arguments, 0);
+        if let KernelCode::Host(host) = code {
+            let host = self.constant(*host);
+            let ok = Function::Host.emit_call(self.b, self.context, &[self.context, host, arguments]);
+            self.leave_unless(ok.expect("a host kernel reports success"), action);
+            return;
+        }
+        let function = self.b.ins().load(I64, MEMORY, self.kernels, 8 * kernel as i32);
+        let chunks = self.constant(code.chunks());
+        if code.chunks() > 1 {
+            Function::ParallelFor.emit_call(self.b, self.context, &[self.context, function, arguments, chunks]);
+            return;
+        }
+        let mut signature = FunctionSignature::new(host_convention());
+        signature.params = vec![AbiParam::new(I64); 3];
+        let signature = self.b.import_signature(signature);
+        let first = self.constant(0);
+        self.b.ins().call_indirect(signature, function, &[self.context, arguments, first]);
+    }
+
+    fn check_finite(&mut self, action: usize, operand: &Operand) {
+        let address = self.address(operand.place);
+        let elements = self.constant(operand.ty.elements());
+        let dtype = DType::ALL.iter().position(|d| *d == operand.ty.dtype).expect("ALL has every dtype");
+        let dtype = self.constant(dtype);
+        let finite = Function::AllFinite.emit_call(self.b, self.context, &[address, elements, dtype]);
+        self.leave_unless(finite.expect("the check has a result"), action);
+    }
+
+    /// Returns `action + 1` when `ok` is 0.
+    fn leave_unless(&mut self, ok: Value, action: usize) {
+        let (failed, passed) = (self.b.create_block(), self.b.create_block());
+        let ok = self.b.ins().icmp_imm_s(IntCC::NotEqual, ok, 0);
+        self.b.ins().brif(ok, passed, &[], failed, &[]);
+        self.b.switch_to_block(failed);
+        let status = self.constant(action + 1);
+        self.b.ins().return_(&[status]);
+        self.b.switch_to_block(passed);
+    }
+
+    fn commit(&mut self, commits: &[(Place, Place, usize)]) {
+        for &(from, to, bytes) in commits {
+            let (from, to, bytes) = (self.address(from), self.address(to), self.constant(bytes));
+            Function::Copy.emit_call(self.b, self.context, &[to, from, bytes]);
+        }
+        let done = self.constant(0);
+        self.b.ins().return_(&[done]);
+    }
+}

@@ -1,0 +1,229 @@
+//! Machine code that can be run.
+
+use crate::compile::{EntryCode, Operand, PlacedAction};
+use crate::emit::Compiled;
+use crate::memory::Memory;
+use crate::pool::Pool;
+use crate::program::Program;
+use crate::runtime::{Function, StepContext};
+use gradc_ir::diagnostic::Diagnostic;
+use gradc_ir::plan::{ALIGNMENT_BYTES, Place, Segment};
+use memmap2::{Mmap, MmapMut};
+
+/// Why a call of an entry did not come to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepFailure {
+    /// The action with this position failed: its check found a value that is not finite, or a host kernel refused.
+    Action(usize),
+    /// What the entry was given does not fit it; nothing was run.
+    Arguments(Diagnostic),
+}
+
+/// Bytes an entry needs of each block of memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    arena: usize,
+    persistent: usize,
+    constants: usize,
+    /// Exact sizes of the host's slices; `None` for those the entry does not read.
+    host: Vec<Option<usize>>,
+}
+
+impl Needs {
+    /// What the places of an entry add up to.
+    pub fn of(entry: &EntryCode) -> Result<Needs, Diagnostic> {
+        let mut needs = Needs::default();
+        let mut operand = |o: &Operand| needs.cover(o.place, o.ty.size_bytes());
+        for action in &entry.actions {
+            match action {
+                PlacedAction::Run { operands, results, .. } => {
+                    operands.iter().chain(results).try_for_each(&mut operand)?
+                }
+                PlacedAction::CheckFinite { operand: checked } => operand(checked)?,
+            }
+        }
+        for &(from, to, bytes) in &entry.commits {
+            needs.cover(from, bytes)?;
+            needs.cover(to, bytes)?;
+        }
+        Ok(needs)
+    }
+
+    fn cover(&mut self, place: Place, bytes: usize) -> Result<(), Diagnostic> {
+        let invalid =
+            || Diagnostic::new("invalid-place", "a place is not one the plan may give").found(format!("{place:?}"));
+        let end =
+            place.offset_bytes.checked_add(bytes).filter(|&end| i64::try_from(end).is_ok()).ok_or_else(invalid)?;
+        if !place.offset_bytes.is_multiple_of(ALIGNMENT_BYTES) {
+            return Err(invalid());
+        }
+        let covered = match place.segment {
+            Segment::Arena => &mut self.arena,
+            Segment::Persistent => &mut self.persistent,
+            Segment::Constants => &mut self.constants,
+            Segment::Host(k) => {
+                let k = k as usize;
+                self.host.resize(self.host.len().max(k + 1), None);
+                self.host[k].get_or_insert(0)
+            }
+        };
+        *covered = end.max(*covered);
+        Ok(())
+    }
+
+    fn check(&self, memory: &Memory, host: &[&[u8]]) -> Result<(), Diagnostic> {
+        let blocks = [
+            ("arena", self.arena, memory.arena.len()),
+            ("persistent memory", self.persistent, memory.persistent.len()),
+            ("constants", self.constants, memory.constants.len()),
+        ];
+        if let Some((name, needed, given)) = blocks.into_iter().find(|(_, needed, given)| given < needed) {
+            return Err(too_small(name.into(), needed, given));
+        }
+        if host.len() < self.host.len() {
+            return Err(Diagnostic::new("input-count", "too few inputs").expected(self.host.len()).found(host.len()));
+        }
+        let wrong = self.host.iter().zip(host).position(|(needed, given)| needed.is_some_and(|n| n != given.len()));
+        match wrong {
+            None => Ok(()),
+            Some(k) => Err(too_small(format!("input {k}"), self.host[k].unwrap_or_default(), host[k].len())),
+        }
+    }
+}
+
+fn too_small(name: String, needed: usize, given: usize) -> Diagnostic {
+    Diagnostic::new("wrong-size", format!("{name} has the wrong size"))
+        .expected(format!("{needed} bytes"))
+        .found(format!("{given} bytes"))
+}
+
+/// One native function per entry of a model, and all they call.
+///
+/// Owns its code memory and gives it back when dropped. Calls need nothing but their [`Memory`], so one executable
+/// serves any number of sessions and threads.
+#[derive(Debug)]
+pub struct Executable {
+    code: Mmap,
+    code_bytes: usize,
+    /// Offset of each entry's function.
+    entries: Vec<usize>,
+    /// Addresses of the kernels.
+    kernels: Vec<usize>,
+    functions: Vec<usize>,
+    names: Vec<String>,
+    texts: Vec<(String, String)>,
+    needs: Vec<Needs>,
+    program: Program,
+}
+
+impl Executable {
+    /// Puts functions into executable memory.
+    pub(crate) fn link(
+        names: Vec<String>,
+        kernels: Vec<Compiled>,
+        entries: Vec<Compiled>,
+        needs: Vec<Needs>,
+        program: Program,
+    ) -> Result<Executable, Diagnostic> {
+        let mut bytes = Vec::new();
+        let mut append =
+            |list: &[Compiled]| -> Vec<usize> { list.iter().map(|c| append_aligned(&mut bytes, &c.bytes)).collect() };
+        let (kernel_offsets, entry_offsets) = (append(&kernels), append(&entries));
+        let code = make_executable(&bytes)
+            .map_err(|e| Diagnostic::new("code-memory", format!("cannot get executable memory: {e}")))?;
+        let base = code.as_ptr() as usize;
+        let kernel_names = (0..kernels.len()).map(|k| format!("kernel {k}"));
+        let all = kernel_names.chain(names.iter().cloned()).zip(kernels.into_iter().chain(entries));
+        Ok(Executable {
+            code,
+            code_bytes: bytes.len(),
+            entries: entry_offsets,
+            kernels: kernel_offsets.into_iter().map(|offset| base + offset).collect(),
+            functions: Function::table(),
+            texts: all.filter_map(|(name, c)| Some((name, c.text?))).collect(),
+            names,
+            needs,
+            program,
+        })
+    }
+
+    /// Names of the entries, in the order [`run`](Self::run) counts them.
+    pub fn entries(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Size of the machine code in bytes.
+    pub fn code_bytes(&self) -> usize {
+        self.code_bytes
+    }
+
+    /// The machine code: the same bytes for the same entries and target, in every process.
+    pub fn code(&self) -> &[u8] {
+        &self.code[..self.code_bytes]
+    }
+
+    /// Number of different kernels.
+    pub fn kernels(&self) -> usize {
+        self.kernels.len()
+    }
+
+    /// Name and Cranelift text of every function, when they were kept.
+    pub fn texts(&self) -> &[(String, String)] {
+        &self.texts
+    }
+
+    /// Bytes of work space a call needs with this many threads.
+    pub fn scratch_bytes(&self, _threads: usize) -> usize {
+        0
+    }
+
+    /// Runs an entry: one native call. `host` has a slice per data input and hyperparameter, of any alignment.
+    pub fn run(&self, entry: usize, memory: &mut Memory, host: &[&[u8]], pool: &Pool) -> Result<(), StepFailure> {
+        self.check(entry, memory, host, pool).map_err(StepFailure::Arguments)?;
+        let slices: Vec<*const u8> = host.iter().map(|s| s.as_ptr()).collect();
+        let context = StepContext {
+            segments: [
+                memory.arena.bytes_mut().as_mut_ptr(),
+                memory.persistent.bytes_mut().as_mut_ptr(),
+                memory.constants.bytes().as_ptr().cast_mut(),
+                memory.scratch.bytes_mut().as_mut_ptr(),
+            ],
+            host: slices.as_ptr(),
+            kernels: self.kernels.as_ptr(),
+            functions: self.functions.as_ptr(),
+            program: &self.program,
+            parallel: pool.threads() > 1,
+        };
+        // SAFETY: the offset is that of an entry's function, compiled with this signature and alive with `self.code`.
+        let function: unsafe extern "C" fn(*const StepContext) -> usize =
+            unsafe { std::mem::transmute(self.code.as_ptr().add(self.entries[entry])) };
+        let context = &context;
+        // SAFETY: `check` compared every place with the memory given, kernels stay inside their operands (`verify`) and
+        // write only to the arena and to persistent memory, both exclusively borrowed.
+        let status = pool.run(move || unsafe { function(context) });
+        if status == 0 { Ok(()) } else { Err(StepFailure::Action(status - 1)) }
+    }
+
+    fn check(&self, entry: usize, memory: &Memory, host: &[&[u8]], pool: &Pool) -> Result<(), Diagnostic> {
+        let needs = self.needs.get(entry).ok_or_else(|| {
+            Diagnostic::new("unknown-entry", "no such entry")
+                .expected(format!("below {}", self.needs.len()))
+                .found(entry)
+        })?;
+        needs.check(memory, host)?;
+        let (needed, given) = (self.scratch_bytes(pool.threads()), memory.scratch.len());
+        if given < needed { Err(too_small("work space".into(), needed, given)) } else { Ok(()) }
+    }
+}
+
+fn append_aligned(to: &mut Vec<u8>, bytes: &[u8]) -> usize {
+    to.resize(to.len().next_multiple_of(ALIGNMENT_BYTES), 0);
+    to.extend_from_slice(bytes);
+    to.len() - bytes.len()
+}
+
+fn make_executable(bytes: &[u8]) -> std::io::Result<Mmap> {
+    let mut memory = MmapMut::map_anon(bytes.len().max(1))?;
+    memory[..bytes.len()].copy_from_slice(bytes);
+    memory.make_exec()
+}

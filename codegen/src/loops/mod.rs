@@ -1,0 +1,303 @@
+//! Loop kernels and scatters as native functions.
+
+mod access;
+mod emitter;
+mod math;
+mod plan;
+mod scalar;
+mod scatter;
+mod values;
+
+pub(crate) use emitter::Buffer;
+pub(crate) use plan::LoopPlan;
+pub(crate) use scatter::{ScatterPlan, emit_scatter};
+pub(crate) use values::MEMORY;
+
+use crate::chunks::Chunks;
+use cranelift_codegen::ir::types::{F32X4, I64};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_frontend::FunctionBuilder;
+use emitter::{Bound, Emitter, Which, Width};
+use gradc_ir::lower::{Affine, Scalar, ScalarId};
+use gradc_ir::types::DType;
+use values::{LANES, Rep};
+
+/// Vectors interleaved in a block, so that the latencies of one overlap with the others.
+const GROUPS: usize = 4;
+
+/// Computations in a body from which on only two vectors are interleaved, for want of registers.
+const LARGE_BODY: usize = 40;
+
+/// What every kernel function is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KernelArguments {
+    /// The context of the call.
+    pub context: Value,
+    /// Which part of the work to do.
+    pub chunk: Value,
+}
+
+impl LoopPlan {
+    /// How the outermost loop is cut, by shape and cost alone.
+    pub fn chunks(&self) -> Chunks {
+        let outermost = if self.space == 0 { 1 } else { self.extents[0] };
+        let in_vector_loop = self.vector == Some(0);
+        if in_vector_loop && self.interior.is_some() {
+            return Chunks::whole(outermost);
+        }
+        Chunks::new(outermost, self.cost(), if in_vector_loop { LANES * GROUPS } else { 1 })
+    }
+
+    fn groups(&self) -> usize {
+        let size = self.body.scalars.len() + self.reduction.as_ref().map_or(0, |r| r.body.scalars.len());
+        if size > LARGE_BODY { GROUPS / 2 } else { GROUPS }
+    }
+}
+
+/// Emits the chunk of a loop kernel; `buffers` are its operands, then its results.
+pub(crate) fn emit_loops(
+    b: &mut FunctionBuilder,
+    plan: &LoopPlan,
+    buffers: &[Buffer],
+    arguments: KernelArguments,
+    fma: bool,
+) {
+    if plan.points() == 0 {
+        return;
+    }
+    let bounds = chunk_bounds(b, plan.chunks(), arguments.chunk);
+    let mut emitter = Emitter::new(b, plan, buffers, arguments.context, fma);
+    emitter.hoist_both();
+    emitter.space(0, bounds);
+}
+
+/// First and last index of a chunk of the outermost loop.
+fn chunk_bounds(b: &mut FunctionBuilder, chunks: Chunks, chunk: Value) -> (Bound, Bound) {
+    if chunks.count == 1 {
+        return (Bound::Static(0), Bound::Static(chunks.extent as i64));
+    }
+    let low = b.ins().imul_imm_s(chunk, chunks.size as i64);
+    let end = b.ins().iadd_imm_s(low, chunks.size as i64);
+    let extent = b.ins().iconst(I64, chunks.extent as i64);
+    let high = b.ins().smin(end, extent);
+    (Bound::Dynamic(low), Bound::Dynamic(high))
+}
+
+type VectorBody<'a, 'e, 'f> = dyn FnMut(&mut Emitter<'e, 'f>, Vec<Value>) -> Vec<Value> + 'a;
+
+impl<'e, 'f> Emitter<'e, 'f> {
+    fn hoist_both(&mut self) {
+        if self.plan.reduction.as_ref().is_some_and(|r| !r.empty) {
+            self.hoist(Which::Reduced);
+        }
+        self.hoist(Which::Point);
+    }
+
+    /// Opens the space's loops from `dim` on.
+    fn space(&mut self, dim: usize, bounds: (Bound, Bound)) {
+        if dim == self.plan.space {
+            self.point();
+            return;
+        }
+        if self.plan.vector == Some(dim) {
+            self.vector_loop(dim, bounds, vec![], &mut |e, _| {
+                e.point();
+                vec![]
+            });
+            return;
+        }
+        self.range(bounds, 1, vec![], &mut |e, index, _| {
+            e.at(dim, index, |e| {
+                e.hoist_both();
+                let next = e.plan.extents.get(dim + 1).map_or(0, |&n| n as i64);
+                e.space(dim + 1, (Bound::Static(0), Bound::Static(next)));
+            });
+            vec![]
+        });
+    }
+
+    /// Everything that happens at the points of a block: accumulate, compute, store.
+    fn point(&mut self) {
+        self.accumulate();
+        let plan = self.plan;
+        // All loads come before the first store: a result may live where an operand does.
+        for &id in &plan.stores {
+            self.rep(Which::Point, id);
+        }
+        let flat = Affine { base: 0, coeffs: plan.result_strides() };
+        let first = self.buffers.len() - plan.stores.len();
+        for (k, &id) in plan.stores.iter().enumerate() {
+            self.store(first + k, &flat, Which::Point, id);
+        }
+    }
+
+    /// The vector loop as blocks of several vectors, of one, and single points; guards are tested only at the ends.
+    fn vector_loop(
+        &mut self,
+        dim: usize,
+        (low, high): (Bound, Bound),
+        mut carried: Vec<Value>,
+        body: &mut VectorBody<'_, 'e, 'f>,
+    ) -> Vec<Value> {
+        let (Bound::Static(low), Bound::Static(high)) = (low, high) else {
+            return self.dynamic_segments(dim, (low, high), carried, body);
+        };
+        let Some((interior, (from, to))) = self.plan.interior.as_deref() else {
+            return self.static_segments(dim, (low, high), carried, body);
+        };
+        let (from, to) = (*from, *to);
+        carried = self.segment(dim, (Bound::Static(low), Bound::Static(from)), Width::POINT, carried, body);
+        carried = self.with_plan(interior, |e| e.static_segments(dim, (from, to), carried, body));
+        self.segment(dim, (Bound::Static(to), Bound::Static(high)), Width::POINT, carried, body)
+    }
+
+    /// Emits with another plan of the same loops.
+    fn with_plan<R>(&mut self, plan: &'e LoopPlan, body: impl FnOnce(&mut Self) -> R) -> R {
+        let outer = self.plan;
+        self.plan = plan;
+        let result = self.scoped(body);
+        self.plan = outer;
+        result
+    }
+
+    fn static_segments(
+        &mut self,
+        dim: usize,
+        (low, high): (i64, i64),
+        carried: Vec<Value>,
+        body: &mut VectorBody<'_, 'e, 'f>,
+    ) -> Vec<Value> {
+        let trips = (high - low) as usize;
+        let groups = self.plan.groups().min(trips / LANES).max(1);
+        let wide = low + (trips - trips % (LANES * groups)) as i64;
+        let single = low + (trips - trips % LANES) as i64;
+        let segments = [
+            (low, wide, Width { lanes: LANES, groups }),
+            (wide, single, Width { lanes: LANES, groups: 1 }),
+            (single, high, Width::POINT),
+        ];
+        segments.into_iter().fold(carried, |carried, (low, high, width)| {
+            self.segment(dim, (Bound::Static(low), Bound::Static(high)), width, carried, body)
+        })
+    }
+
+    fn dynamic_segments(
+        &mut self,
+        dim: usize,
+        (low, high): (Bound, Bound),
+        carried: Vec<Value>,
+        body: &mut VectorBody<'_, 'e, 'f>,
+    ) -> Vec<Value> {
+        let (Bound::Dynamic(low), Bound::Dynamic(high)) = (low, high) else {
+            unreachable!("a chunk has two ends known at run time");
+        };
+        let groups = self.plan.groups();
+        let trips = self.b.ins().isub(high, low);
+        let mut end_of = |points: usize| {
+            let whole = self.b.ins().band_imm_s(trips, -(points as i64));
+            self.b.ins().iadd(low, whole)
+        };
+        let (wide, single) = (end_of(LANES * groups), end_of(LANES));
+        let segments = [
+            (low, wide, Width { lanes: LANES, groups }),
+            (wide, single, Width { lanes: LANES, groups: 1 }),
+            (single, high, Width::POINT),
+        ];
+        segments.into_iter().fold(carried, |carried, (low, high, width)| {
+            self.segment(dim, (Bound::Dynamic(low), Bound::Dynamic(high)), width, carried, body)
+        })
+    }
+
+    fn segment(
+        &mut self,
+        dim: usize,
+        bounds: (Bound, Bound),
+        width: Width,
+        carried: Vec<Value>,
+        body: &mut VectorBody<'_, 'e, 'f>,
+    ) -> Vec<Value> {
+        let outer = std::mem::replace(&mut self.width, width);
+        let carried = self
+            .range(bounds, width.points(), carried, &mut |e, index, carried| e.at(dim, index, |e| body(e, carried)));
+        self.width = outer;
+        carried
+    }
+
+    /// Emits the accumulation and makes its result known to the body.
+    fn accumulate(&mut self) {
+        let plan = self.plan;
+        let Some(reduction) = &plan.reduction else { return };
+        let dtype = reduction.body.dtype(reduction.value);
+        let start = self.start(reduction.combine, dtype);
+        let across = plan.vector.is_some_and(|v| v >= plan.space);
+        let slots = if across { plan.groups() + 1 } else { self.width.groups };
+        let mut sums = vec![start; slots];
+        if !reduction.empty {
+            sums = self.reduce(plan.space, sums);
+        }
+        if across {
+            sums = vec![self.meet(&sums)];
+        }
+        let rep = if dtype == DType::F32 { Rep::Vector(sums) } else { Rep::Lanes(sums) };
+        for (at, (scalar, _)) in plan.body.scalars.iter().enumerate() {
+            if *scalar == Scalar::Accumulated {
+                self.set_rep(Which::Point, ScalarId(at as u32), rep.clone());
+            }
+        }
+    }
+
+    /// Opens the reduced loops from `dim` on.
+    fn reduce(&mut self, dim: usize, sums: Vec<Value>) -> Vec<Value> {
+        let Some(&extent) = self.plan.extents.get(dim) else { return self.combine_block(sums) };
+        let bounds = (Bound::Static(0), Bound::Static(extent as i64));
+        if self.plan.vector == Some(dim) {
+            return self.vector_loop(dim, bounds, sums, &mut |e, sums| e.combine_block(sums));
+        }
+        self.range(bounds, 1, sums, &mut |e, index, sums| {
+            e.at(dim, index, |e| {
+                e.hoist(Which::Reduced);
+                e.reduce(dim + 1, sums)
+            })
+        })
+    }
+
+    /// Combines the block's values into the partial results: across a row into one per vector and one for single
+    /// points, else one per vector.
+    fn combine_block(&mut self, mut sums: Vec<Value>) -> Vec<Value> {
+        let plan = self.plan;
+        let reduction = plan.reduction.as_ref().expect("only accumulations combine");
+        let dtype = reduction.body.dtype(reduction.value);
+        let values = self.accumulator(Which::Reduced, reduction.value, dtype);
+        let across = plan.vector.is_some_and(|v| v >= plan.space);
+        let single = across && self.width.lanes == 1;
+        let (first, count) = if single { (sums.len() - 1, 1) } else { (0, self.width.groups) };
+        for k in 0..count {
+            sums[first + k] = self.combine(reduction.combine, dtype, values[k % values.len()], sums[first + k]);
+        }
+        sums
+    }
+
+    /// One value from the partial results of a row, as a fixed tree.
+    fn meet(&mut self, sums: &[Value]) -> Value {
+        let (single, vectors) = sums.split_last().expect("there is a partial result for single points");
+        let vector = self.tree(vectors);
+        let lanes: Vec<Value> = (0..LANES)
+            .map(|k| {
+                let lane = self.b.ins().extractlane(vector, k as u8);
+                self.b.ins().splat(F32X4, lane)
+            })
+            .collect();
+        let row = self.tree(&lanes);
+        self.tree(&[row, *single])
+    }
+
+    fn tree(&mut self, values: &[Value]) -> Value {
+        if let [one] = values {
+            return *one;
+        }
+        let (left, right) = values.split_at(values.len().div_ceil(2));
+        let (left, right) = (self.tree(left), self.tree(right));
+        let combine = self.plan.reduction.as_ref().expect("only accumulations combine").combine;
+        self.combine(combine, DType::F32, left, right)
+    }
+}

@@ -1,0 +1,170 @@
+//! What native code reaches outside itself: the context of a call and the functions in its table.
+//!
+//! Native code holds no address. It is given a pointer to a [`StepContext`] and finds buffers, other kernels and
+//! these functions through it, so that its bytes are the same in every process.
+
+use crate::loops::MEMORY;
+use crate::pool;
+use crate::program::Program;
+use cranelift_codegen::ir::types::{F64, I64};
+use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, Type, Value};
+use cranelift_codegen::isa::CallConv;
+use cranelift_frontend::FunctionBuilder;
+use gradc_ir::types::DType;
+use std::mem::offset_of;
+
+/// What native code of one call knows.
+#[repr(C)]
+pub(crate) struct StepContext {
+    /// Arena, persistent memory, constants, scratch.
+    pub segments: [*mut u8; 4],
+    /// The host's slices.
+    pub host: *const *const u8,
+    /// Addresses of the kernels.
+    pub kernels: *const usize,
+    /// Addresses of the functions of [`Function`].
+    pub functions: *const usize,
+    /// Tables of the executable.
+    pub program: *const Program,
+    /// Whether chunks may be given to other threads.
+    pub parallel: bool,
+}
+
+// SAFETY: chunks of a kernel share the context; they write disjoint parts of the buffers behind it and scratch of
+// their own thread, and everything else is only read.
+unsafe impl Sync for StepContext {}
+
+/// A kernel: context, addresses of operands and results, chunk.
+pub(crate) type KernelFn = unsafe extern "C" fn(*const StepContext, *const *mut u8, usize);
+
+/// Functions native code may call; the variants index the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Function {
+    Exp,
+    Log,
+    Tanh,
+    Erf,
+    Sin,
+    Cos,
+    Pow,
+    Rem,
+    /// (destination, source, bytes); they are equal or do not overlap.
+    Copy,
+    /// (address, elements, dtype) → whether all are finite.
+    AllFinite,
+    /// (context, kernel, arguments, chunks)
+    ParallelFor,
+    /// (context, host kernel, arguments) → whether it succeeded.
+    Host,
+}
+
+impl Function {
+    /// Addresses in the order of the variants.
+    pub fn table() -> Vec<usize> {
+        let scalar: [extern "C" fn(f64) -> f64; 6] = [exp, log, tanh, erf, sin, cos];
+        let pair: [extern "C" fn(f64, f64) -> f64; 2] = [pow, rem];
+        let mut table: Vec<usize> = scalar.iter().map(|&f| f as *const () as usize).collect();
+        table.extend(pair.iter().map(|&f| f as *const () as usize));
+        table.push(copy as *const () as usize);
+        table.push(all_finite as *const () as usize);
+        table.push(parallel_for as *const () as usize);
+        table.push(host as *const () as usize);
+        table
+    }
+
+    /// Parameter types and result type.
+    fn types(self) -> (Vec<Type>, Option<Type>) {
+        match self {
+            Function::Pow | Function::Rem => (vec![F64; 2], Some(F64)),
+            Function::Copy => (vec![I64; 3], None),
+            Function::AllFinite | Function::Host => (vec![I64; 3], Some(I64)),
+            Function::ParallelFor => (vec![I64; 4], None),
+            _ => (vec![F64], Some(F64)),
+        }
+    }
+
+    /// Emits a call through the context's table.
+    pub fn emit_call(self, b: &mut FunctionBuilder, context: Value, arguments: &[Value]) -> Option<Value> {
+        let (parameters, result) = self.types();
+        let mut signature = Signature::new(host_convention());
+        signature.params.extend(parameters.into_iter().map(AbiParam::new));
+        signature.returns.extend(result.map(AbiParam::new));
+        let signature = b.import_signature(signature);
+        let table = load_field(b, context, offset_of!(StepContext, functions));
+        let function = b.ins().load(I64, MEMORY, table, self as i32 * 8);
+        let call = b.ins().call_indirect(signature, function, arguments);
+        b.inst_results(call).first().copied()
+    }
+}
+
+/// The calling convention of `extern "C"` on this machine.
+pub(crate) fn host_convention() -> CallConv {
+    CallConv::triple_default(&target_lexicon::Triple::host())
+}
+
+/// Emits the load of a pointer in the context.
+pub(crate) fn load_field(b: &mut FunctionBuilder, context: Value, offset: usize) -> Value {
+    b.ins().load(I64, MEMORY, context, offset as i32)
+}
+
+macro_rules! scalar_functions {
+    ($($name:ident($($x:ident),+) = $value:expr;)+) => {
+        $(extern "C" fn $name($($x: f64),+) -> f64 { $value })+
+    };
+}
+
+scalar_functions! {
+    exp(x) = x.exp();
+    log(x) = x.ln();
+    tanh(x) = x.tanh();
+    erf(x) = libm::erf(x);
+    sin(x) = x.sin();
+    cos(x) = x.cos();
+    pow(x, y) = x.powf(y);
+    rem(x, y) = x % y;
+}
+
+unsafe extern "C" fn copy(to: *mut u8, from: *const u8, bytes: usize) {
+    if !std::ptr::addr_eq(to, from) {
+        // SAFETY: places are checked against the sizes of their segments; distinct ones do not overlap by plan.
+        unsafe { std::ptr::copy(from, to, bytes) }
+    }
+}
+
+unsafe extern "C" fn all_finite(at: *const u8, elements: usize, dtype: usize) -> usize {
+    // SAFETY: the place of the operand was checked against its segment; unaligned reads are allowed for.
+    let finite = unsafe {
+        match DType::ALL[dtype] {
+            DType::F32 => (0..elements).all(|k| at.cast::<f32>().add(k).read_unaligned().is_finite()),
+            DType::F64 => (0..elements).all(|k| at.cast::<f64>().add(k).read_unaligned().is_finite()),
+            _ => true,
+        }
+    };
+    finite.into()
+}
+
+unsafe extern "C" fn parallel_for(context: *const StepContext, kernel: usize, arguments: usize, chunks: usize) {
+    // SAFETY: the caller passes its own context, which outlives the call.
+    let shared = unsafe { &*context };
+    // SAFETY: native code passes the address of one of its kernels.
+    let kernel: KernelFn = unsafe { std::mem::transmute(kernel) };
+    // SAFETY: the arguments live in the caller's frame until all chunks are done.
+    let run = |chunk: usize| unsafe { kernel(shared, arguments as *const *mut u8, chunk) };
+    if shared.parallel {
+        pool::fork(0, chunks, &run);
+    } else {
+        (0..chunks).for_each(run);
+    }
+}
+
+unsafe extern "C" fn host(context: *const StepContext, kernel: usize, arguments: *const *mut u8) -> usize {
+    // SAFETY: the context and the program behind it outlive the call.
+    let program = unsafe { &*(*context).program };
+    let host = &program.hosts[kernel];
+    let run = || {
+        // SAFETY: the entry passes one address per operand and result, each checked against its segment.
+        unsafe { host.run(arguments) }
+    };
+    // Unwinding must not enter native frames.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(false).into()
+}

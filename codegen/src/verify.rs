@@ -1,0 +1,199 @@
+//! What must hold of a kernel before it is compiled, so that running it is safe.
+
+use gradc_ir::diagnostic::Diagnostic;
+use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel};
+use gradc_ir::lower::{Access, Affine, Body, Contraction, Scalar, ScalarId, Scatter, UnaryFn};
+use gradc_ir::types::{DType, TensorType};
+
+/// Types of a kernel's operands and results.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Signature {
+    /// Types read.
+    pub operands: Vec<TensorType>,
+    /// Types made.
+    pub results: Vec<TensorType>,
+}
+
+/// Fails unless every access of the kernel stays inside its operand and every dtype can be computed with.
+pub(crate) fn verify(kind: &KernelKind, signature: &Signature) -> Result<(), Diagnostic> {
+    let check = Check { signature };
+    if matches!(kind, KernelKind::Host(_)) {
+        return Ok(());
+    }
+    check.dtypes()?;
+    match kind {
+        KernelKind::Loops(kernel) => check.loops(kernel),
+        KernelKind::Scatter(scatter) => check.scatter(scatter),
+        KernelKind::Host(_) => Ok(()),
+    }
+}
+
+struct Check<'a> {
+    signature: &'a Signature,
+}
+
+fn invalid(message: impl Into<String>) -> Diagnostic {
+    Diagnostic::new("invalid-kernel", message)
+}
+
+impl Check<'_> {
+    fn dtypes(&self) -> Result<(), Diagnostic> {
+        let all = self.signature.operands.iter().chain(&self.signature.results);
+        match all.into_iter().find(|t| matches!(t.dtype, DType::F16 | DType::BF16)) {
+            None => Ok(()),
+            Some(ty) => Err(Diagnostic::new("unsupported-dtype", "native code does not compute in half precision yet")
+                .expected("f32, f64, i64, i32, u8 or bool")
+                .found(ty)
+                .help("cast to f32")),
+        }
+    }
+
+    fn loops(&self, kernel: &LoopKernel) -> Result<(), Diagnostic> {
+        match &kernel.accumulate {
+            None => {}
+            Some(Accumulate::Reduce { extents, body, value, .. }) => {
+                self.body(body, &[&kernel.space[..], extents].concat(), None)?;
+                exists(body, *value)?;
+            }
+            Some(Accumulate::Contract(contraction)) => self.contraction(contraction, &kernel.space)?,
+        }
+        let accumulated = match &kernel.accumulate {
+            None => None,
+            Some(Accumulate::Reduce { body, value, .. }) => Some(body.dtype(*value)),
+            Some(Accumulate::Contract(c)) => Some(self.operand(c.lhs.operand)?.dtype),
+        };
+        self.body(&kernel.body, &kernel.space, accumulated)?;
+        if kernel.stores.len() != self.signature.results.len() {
+            return Err(invalid("a kernel stores as many scalars as it has results"));
+        }
+        let points: usize = kernel.space.iter().product();
+        for (&id, ty) in kernel.stores.iter().zip(&self.signature.results) {
+            exists(&kernel.body, id)?;
+            if ty.elements() != points || ty.dtype != kernel.body.dtype(id) {
+                return Err(invalid("a result does not have the type of what is stored")
+                    .expected(format!("{points} elements of {}", kernel.body.dtype(id)))
+                    .found(ty));
+            }
+        }
+        Ok(())
+    }
+
+    fn contraction(&self, contraction: &Contraction, space: &[usize]) -> Result<(), Diagnostic> {
+        let extents = [&contraction.space[..], &contraction.reduce].concat();
+        if contraction.space != space {
+            return Err(invalid("the space of a contraction is that of its kernel"));
+        }
+        let dtypes = [self.operand(contraction.lhs.operand)?.dtype, self.operand(contraction.rhs.operand)?.dtype];
+        if dtypes[0] != dtypes[1] || dtypes[0] == DType::Bool {
+            return Err(invalid("a contraction multiplies numbers of one dtype"));
+        }
+        for access in [&contraction.lhs, &contraction.rhs] {
+            if access.indices.iter().any(|i| i.loaded.is_some()) || access.fill.is_some_and(|f| f.get() != 0.0) {
+                return Err(invalid("an access of a contraction has no loaded index and no fill but 0"));
+            }
+            self.access(access, &extents, &Body::default())?;
+        }
+        Ok(())
+    }
+
+    fn scatter(&self, scatter: &Scatter) -> Result<(), Diagnostic> {
+        self.body(&scatter.body, &scatter.space, None)?;
+        exists(&scatter.body, scatter.update)?;
+        let target: usize = scatter.target.iter().product();
+        let update = scatter.body.dtype(scatter.update);
+        let types =
+            [self.operand(0)?, self.signature.results.first().ok_or_else(|| invalid("a scatter has a result"))?];
+        if types.iter().any(|t| t.elements() != target || t.dtype != update) || update == DType::Bool {
+            return Err(invalid("a scatter's base, result and updates are numbers of one type"));
+        }
+        if scatter.indices.len() != scatter.target.len() {
+            return Err(invalid("a scatter has one index per axis of its target"));
+        }
+        scatter.indices.iter().filter_map(|i| i.loaded).try_for_each(|id| integer(&scatter.body, id))
+    }
+
+    fn operand(&self, operand: usize) -> Result<&TensorType, Diagnostic> {
+        self.signature.operands.get(operand).ok_or_else(|| invalid(format!("there is no operand {operand}")))
+    }
+
+    fn body(&self, body: &Body, extents: &[usize], accumulated: Option<DType>) -> Result<(), Diagnostic> {
+        for (at, (scalar, dtype)) in body.scalars.iter().enumerate() {
+            let known = |id: &ScalarId| (id.0 as usize) < at;
+            let earlier = match scalar {
+                Scalar::Unary(f, a) => known(a) && (dtype.is_float() || *f == UnaryFn::Not),
+                Scalar::Cast(a) => known(a),
+                Scalar::Binary(_, a, b) | Scalar::Compare(_, a, b) => known(a) && known(b),
+                Scalar::Select(c, a, b) => known(c) && known(a) && known(b),
+                Scalar::LoopIndex(dim) => *dim < extents.len() && *dtype == DType::I64,
+                Scalar::Accumulated => accumulated == Some(*dtype),
+                Scalar::Load(access) => access.indices.iter().filter_map(|i| i.loaded).all(|id| known(&id)),
+                Scalar::Const(_) => true,
+            };
+            if !earlier {
+                return Err(invalid(format!("scalar {at} of a body refers to what does not exist")));
+            }
+            if let Scalar::Load(access) = scalar {
+                self.load(access, *dtype, extents, body)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&self, access: &Access, dtype: DType, extents: &[usize], body: &Body) -> Result<(), Diagnostic> {
+        let ty = self.operand(access.operand)?;
+        if ty.dtype != dtype {
+            return Err(invalid("a load has the dtype of its operand").expected(ty.dtype).found(dtype));
+        }
+        self.access(access, extents, body)
+    }
+
+    fn access(&self, access: &Access, extents: &[usize], body: &Body) -> Result<(), Diagnostic> {
+        let ty = self.operand(access.operand)?;
+        if access.view.iter().product::<usize>() != ty.elements() || access.view.len() != access.indices.len() {
+            return Err(invalid("an access reads its operand under a view of as many elements")
+                .expected(ty)
+                .found(format!("{:?}", access.view)));
+        }
+        let never_runs = extents.contains(&0);
+        for (index, &extent) in access.indices.iter().zip(&access.view) {
+            if let Some(id) = index.loaded {
+                integer(body, id)?;
+            }
+            let clamped = index.loaded.is_some() && extent > 0;
+            if access.fill.is_some() || clamped || never_runs {
+                continue;
+            }
+            let (low, high) = bounds(&index.affine, extents);
+            let exact = index.divisor == 1;
+            if !exact || low < 0 || high >= extent as i128 {
+                return Err(invalid("an access leaves its operand")
+                    .expected(format!("indices below {extent}"))
+                    .found(format!("{low}..={high}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn exists(body: &Body, id: ScalarId) -> Result<(), Diagnostic> {
+    if (id.0 as usize) < body.scalars.len() { Ok(()) } else { Err(invalid("a body lacks the scalar it is read for")) }
+}
+
+fn integer(body: &Body, id: ScalarId) -> Result<(), Diagnostic> {
+    exists(body, id)?;
+    let dtype = body.dtype(id);
+    if dtype.is_float() || dtype == DType::Bool {
+        Err(invalid("a loaded index is an integer").found(dtype))
+    } else {
+        Ok(())
+    }
+}
+
+/// Smallest and largest value over non-empty loops.
+fn bounds(affine: &Affine, extents: &[usize]) -> (i128, i128) {
+    let start = i128::from(affine.base);
+    affine.coeffs.iter().zip(extents).fold((start, start), |(low, high), (&c, &n)| {
+        let last = i128::from(c) * (n as i128 - 1);
+        (low + last.min(0), high + last.max(0))
+    })
+}
