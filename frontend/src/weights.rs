@@ -50,6 +50,9 @@ fn tensor(name: &str, view: &TensorView) -> Result<HostTensor, Diagnostic> {
             .found(format!("{:?}", view.dtype()))
     };
     let dtype = from_file(view.dtype()).ok_or_else(unsupported)?;
+    if dtype == DType::Bool && view.data().iter().any(|&byte| byte > 1) {
+        return Err(Diagnostic::new("corrupt-safetensors", format!("tensor `{name}` has booleans besides 0 and 1")));
+    }
     let wrong = |e: TypeError| Diagnostic::from_type_error("tensor-size", e, Default::default());
     let ty = TensorType::checked(dtype, view.shape()).map_err(wrong)?;
     HostTensor::new(ty, view.data().to_vec()).map_err(wrong)
@@ -128,11 +131,23 @@ mod tests {
         for end in [0, 4, 9, 40, bytes.len() - 1] {
             assert_eq!(parse(&bytes[..end]).expect_err("it is cut off").code, "corrupt-safetensors");
         }
-        let huge = br#"{"t":{"dtype":"F32","shape":[1152921504606846976,1152921504606846976],"data_offsets":[0,4]}}"#;
-        let mut file = (huge.len() as u64).to_le_bytes().to_vec();
-        file.extend_from_slice(huge);
-        file.extend_from_slice(&[0; 4]);
-        assert_eq!(parse(&file).expect_err("the shape is absurd").code, "corrupt-safetensors");
+    }
+
+    #[test]
+    fn lying_headers_are_told() {
+        let cases = [
+            (r#""F32","shape":[1152921504606846976,1152921504606846976],"data_offsets":[0,4]"#, "corrupt-safetensors"),
+            (r#""F32","shape":[2],"data_offsets":[0,4]"#, "corrupt-safetensors"),
+            (r#""F32","shape":[0],"data_offsets":[0,0]"#, "corrupt-safetensors"),
+            (r#""BOOL","shape":[4],"data_offsets":[0,4]"#, "corrupt-safetensors"),
+            (r#""U16","shape":[2],"data_offsets":[0,4]"#, "unsupported-dtype"),
+        ];
+        for (fields, code) in cases {
+            let header = format!(r#"{{"t":{{"dtype":{fields}}}}}"#);
+            let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[7; 4]].concat();
+            assert_eq!(parse(&file).expect_err("the header lies").code, code, "{fields}");
+        }
+        assert_eq!(parse(&u64::MAX.to_le_bytes()).expect_err("no header").code, "corrupt-safetensors");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Model files in: the format is told by the content, never by the name.
 
+pub mod json;
 pub mod onnx;
 
 use crate::model::{ImportOptions, Model};
@@ -67,8 +68,9 @@ impl Format {
 
     fn importer(self) -> Result<Importer, Diagnostic> {
         match self {
+            Format::Gradc => Ok(json::import),
             Format::Onnx => Ok(onnx::import),
-            Format::Gradc | Format::TorchExport => {
+            Format::TorchExport => {
                 Err(Diagnostic::new("unsupported-format", format!("{self:?} files cannot be imported")))
             }
         }

@@ -91,7 +91,8 @@ mod tests {
     /// The schemas in `schema/` are the ones that are checked; `GRADC_WRITE_SCHEMAS=1` writes them anew.
     #[test]
     fn published_schemas_are_current() {
-        let published = [("recipe", schema_for!(crate::recipe::Recipe))];
+        let published =
+            [("model", schema_for!(crate::import::json::ModelFile)), ("recipe", schema_for!(crate::recipe::Recipe))];
         for (name, schema) in published {
             check::keywords::assert_understood(schema.as_value());
             let path = format!("{}/../schema/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
