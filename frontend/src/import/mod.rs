@@ -2,6 +2,7 @@
 
 pub mod json;
 pub mod onnx;
+pub mod torch_export;
 
 use crate::model::{ImportOptions, Model};
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
@@ -15,8 +16,8 @@ use std::path::Path;
 /// Every problem found, each with its place in the file.
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Model, Diagnostics> {
     let bytes = read(path)?;
-    let importer = Format::of(&bytes).and_then(Format::importer).map_err(|d| d.in_file(path.display()))?;
-    importer(path, bytes, options)
+    let format = Format::of(&bytes).map_err(|d| d.in_file(path.display()))?;
+    format.importer()(path, bytes, options)
 }
 
 /// Reads a model from the bytes of a file; the path names it and finds what lies beside it.
@@ -66,13 +67,11 @@ impl Format {
         }
     }
 
-    fn importer(self) -> Result<Importer, Diagnostic> {
+    fn importer(self) -> Importer {
         match self {
-            Format::Gradc => Ok(json::import),
-            Format::Onnx => Ok(onnx::import),
-            Format::TorchExport => {
-                Err(Diagnostic::new("unsupported-format", format!("{self:?} files cannot be imported")))
-            }
+            Format::Gradc => json::import,
+            Format::Onnx => onnx::import,
+            Format::TorchExport => torch_export::import,
         }
     }
 

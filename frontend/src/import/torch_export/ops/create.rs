@@ -1,0 +1,72 @@
+//! Tensors from nothing: the recorded dtype, at the batch of this import.
+
+use super::super::call::{Call, invalid};
+use super::super::fault::Fault;
+use super::product::splat;
+use gradc_ir::graph::Value;
+use gradc_ir::types::{DType, TensorType};
+
+fn filled(call: &mut Call, value: f64) -> Result<Value, Fault> {
+    let shape = call.new_shape("size")?;
+    splat(call, &shape, value)
+}
+
+fn filled_like(call: &mut Call, value: f64) -> Result<Value, Fault> {
+    let shape = call.b.shape(call.tensor("self")?).to_vec();
+    splat(call, &shape, value)
+}
+
+pub fn zeros(call: &mut Call) -> Result<Value, Fault> {
+    filled(call, 0.0)
+}
+
+pub fn ones(call: &mut Call) -> Result<Value, Fault> {
+    filled(call, 1.0)
+}
+
+pub fn full(call: &mut Call) -> Result<Value, Fault> {
+    let value = call.float("fill_value")?;
+    filled(call, value)
+}
+
+pub fn zeros_like(call: &mut Call) -> Result<Value, Fault> {
+    filled_like(call, 0.0)
+}
+
+pub fn ones_like(call: &mut Call) -> Result<Value, Fault> {
+    filled_like(call, 1.0)
+}
+
+pub fn full_like(call: &mut Call) -> Result<Value, Fault> {
+    let value = call.float("fill_value")?;
+    filled_like(call, value)
+}
+
+pub fn scalar_tensor(call: &mut Call) -> Result<Value, Fault> {
+    let value = call.float("s")?;
+    splat(call, &[], value)
+}
+
+/// start, start + step, … below end; of integers.
+pub fn arange(call: &mut Call) -> Result<Value, Fault> {
+    let int = |name: &str, absent: i64| if call.is_none(name) { Ok(absent) } else { call.int(name) };
+    let (start, end, step) = (int("start", 0)?, int("end", 0)?, int("step", 1)?);
+    if step <= 0 {
+        return Err(invalid("step", "a positive integer", step));
+    }
+    call.resize.not_the_batch(end)?;
+    let distance = i128::from(end) - i128::from(start);
+    let count = usize::try_from((distance + i128::from(step) - 1).max(0) / i128::from(step))
+        .map_err(|_| invalid("end", "a range that can be held", end))?;
+    let ty = TensorType::checked(DType::I64, [count])?;
+    let mut values = call.b.iota(DType::I64, &ty.shape, 0)?;
+    if step != 1 {
+        values = call.b.scale(values, step as f64)?;
+    }
+    if start != 0 {
+        let start = call.b.splat(&ty, start as f64)?;
+        values = call.b.add(values, start)?;
+    }
+    let dtype = call.dtype()?;
+    Ok(call.b.cast(values, dtype)?)
+}
