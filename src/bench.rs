@@ -1,0 +1,93 @@
+//! Measuring a training step.
+
+use crate::entries::EntryKind;
+use crate::error::SessionError;
+use crate::step::{CompiledStep, EntryInfo, HostInput};
+use crate::view::TensorView;
+use gradc_ir::tensor::{HostTensor, Tensor};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// What was measured; times are of whole steps.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measurement {
+    /// Name of the model.
+    pub model: String,
+    /// Threads used.
+    pub threads: usize,
+    /// Median time of a step, µs.
+    pub median_us: f64,
+    /// Shortest time of a step, µs.
+    pub min_us: f64,
+    /// Steps measured.
+    pub steps: usize,
+    /// Time from graph to native code, s.
+    pub compile_s: f64,
+    /// Arena and persistent tensors, bytes.
+    pub planned_peak_bytes: usize,
+    /// Largest resident set of this process so far, MiB; 0 where the system does not say.
+    pub peak_rss_mib: f64,
+    /// Floating-point operations of one step.
+    pub flops_per_step: u64,
+    /// Native kernels of the step.
+    pub kernels: usize,
+}
+
+/// Inputs for an entry: floats uniform in [0, 1), indices within the range their use allows.
+pub fn random_inputs(entry: &EntryInfo, seed: u64) -> BTreeMap<String, HostTensor> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let needed = entry.inputs.iter().filter(|i| i.default.is_none());
+    needed.map(|input| (input.name.clone(), random_input(input, &mut rng))).collect()
+}
+
+fn random_input(input: &HostInput, rng: &mut ChaCha8Rng) -> HostTensor {
+    let count = input.ty.elements();
+    let tensor = if input.ty.dtype.is_float() {
+        Tensor::float(input.ty.clone(), (0..count).map(|_| rng.random_range(0.0..1.0)).collect())
+    } else {
+        let (min, max) = input.range.as_ref().map_or((0, 1), |r| (r.min, r.max));
+        Tensor::int(input.ty.clone(), (0..count).map(|_| rng.random_range(min..=max)).collect())
+    };
+    tensor.to_host()
+}
+
+/// One warm step, then timed ones until `time` has passed, at least three.
+pub fn measure(
+    step: &CompiledStep,
+    inputs: &[(&str, TensorView)],
+    time: Duration,
+    threads: usize,
+) -> Result<Measurement, SessionError> {
+    let mut session = step.session().map_err(SessionError::from)?;
+    session.step(inputs)?;
+    let (start, mut times_us) = (Instant::now(), Vec::new());
+    while start.elapsed() < time || times_us.len() < 3 {
+        let before = Instant::now();
+        session.step(inputs)?;
+        times_us.push(before.elapsed().as_nanos() as f64 / 1e3);
+    }
+    times_us.sort_unstable_by(f64::total_cmp);
+    let entry = step.entry(EntryKind::Step).expect("a step has just run");
+    Ok(Measurement {
+        model: step.name().to_string(),
+        threads,
+        median_us: times_us[times_us.len() / 2],
+        min_us: times_us[0],
+        steps: times_us.len(),
+        compile_s: step.report().total().as_secs_f64(),
+        planned_peak_bytes: entry.arena_bytes() + step.persistent_bytes(),
+        peak_rss_mib: peak_rss_mib(),
+        flops_per_step: entry.flops(),
+        kernels: entry.kernels(),
+    })
+}
+
+/// High-water mark of the resident set, as Linux reports it.
+fn peak_rss_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<f64>().ok()).map_or(0.0, |kib| kib / 1024.0)
+}

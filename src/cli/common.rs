@@ -1,0 +1,175 @@
+//! Arguments that commands share, and what they load.
+
+use super::Failure;
+use clap::{Args, ValueEnum};
+use gradc::{CompiledStep, Diagnostic, ImportOptions, Model, Options, Recipe};
+use gradc_ir::target::{Target, VectorIsa};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The model and how it trains.
+#[derive(Args)]
+pub(crate) struct ModelArguments {
+    /// Model: gradc's or torch.export's JSON, .pt2, .onnx, or a package made by `gradc compile -o`
+    pub model: PathBuf,
+    /// Recipe (JSON): loss, optimizer, what trains
+    #[arg(long)]
+    pub recipe: Option<PathBuf>,
+    /// Weights (safetensors) for a model file that has none inside
+    #[arg(long)]
+    pub weights: Option<PathBuf>,
+    /// Batch size instead of the one the model was exported at
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Size of a symbolic dimension
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = parse_dim)]
+    pub dims: Vec<(String, usize)>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+fn parse_dim(text: &str) -> Result<(String, usize), String> {
+    let (name, size) = text.split_once('=').ok_or("expected NAME=N")?;
+    let size = size.parse().map_err(|_| format!("`{size}` is not a size"))?;
+    Ok((name.to_string(), size))
+}
+
+/// How code is made.
+#[derive(Args)]
+pub(crate) struct CodeArguments {
+    /// Threads; results do not depend on it [default: all cores]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Machine to make code for
+    #[arg(long, value_enum, default_value_t)]
+    pub target: TargetName,
+    /// Kernels to use
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: Backend,
+    /// Floating-point rewrites allowed
+    #[arg(long, value_enum, default_value_t)]
+    pub fp: FloatingPoint,
+    /// Refuse a plan with a larger peak: bytes, or with suffix K, M, G
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub peak_mem: Option<usize>,
+}
+
+fn parse_bytes(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.char_indices().find(|(_, c)| !c.is_ascii_digit()) {
+        Some((at, _)) => text.split_at(at),
+        None => (text, ""),
+    };
+    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err(format!("unknown unit `{unit}`; expected K, M or G")),
+    };
+    let count: usize = digits.parse().map_err(|_| format!("`{text}` is not a size"))?;
+    count.checked_shl(shift).filter(|n| n >> shift == count).ok_or_else(|| format!("`{text}` is too large"))
+}
+
+/// Machines code can be made for.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub(crate) enum TargetName {
+    /// This machine.
+    #[default]
+    Host,
+    /// No vector extensions in micro-kernels.
+    Portable,
+    /// 256-bit vectors.
+    Avx2,
+    /// 512-bit vectors.
+    Avx512,
+}
+
+/// Kernel families.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub(crate) enum Backend {
+    /// gradc's own kernels.
+    #[default]
+    Own,
+}
+
+/// Rewrites by numeric class.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub(crate) enum FloatingPoint {
+    /// Only rewrites that keep every bit.
+    #[default]
+    Strict,
+}
+
+impl CodeArguments {
+    /// Compilation options from the arguments.
+    pub fn options(&self) -> Result<Options, Failure> {
+        let Backend::Own = self.backend;
+        let FloatingPoint::Strict = self.fp;
+        let defaults = Options::default();
+        let threads = self.threads.map_or(defaults.threads, usize::from);
+        Ok(Options { threads, target: self.target()?, peak_mem_bytes: self.peak_mem, ..defaults })
+    }
+
+    fn target(&self) -> Result<Target, Failure> {
+        let host = Target::host();
+        let wanted = match self.target {
+            TargetName::Host => return Ok(host),
+            TargetName::Portable => VectorIsa::Portable,
+            TargetName::Avx2 => VectorIsa::Avx2,
+            TargetName::Avx512 => VectorIsa::Avx512,
+        };
+        if wanted > host.vector_isa {
+            let message = "this machine cannot run code for that target";
+            return Err(Diagnostic::new("target", message)
+                .expected(format!("at most {:?}", host.vector_isa))
+                .found(format!("{wanted:?}"))
+                .into());
+        }
+        Ok(Target::of(wanted))
+    }
+}
+
+impl ModelArguments {
+    /// The recipe, if one is named.
+    pub fn recipe(&self) -> Result<Option<Recipe>, Failure> {
+        self.recipe.as_ref().map(|path| Recipe::from_file(path).map_err(Failure::from)).transpose()
+    }
+
+    /// The recipe, which this command needs.
+    pub fn needed_recipe(&self) -> Result<Recipe, Failure> {
+        let missing = || {
+            Diagnostic::new("no-recipe", "this command needs a recipe")
+                .help("pass --recipe FILE: loss, optimizer, what trains")
+        };
+        self.recipe()?.ok_or_else(|| missing().into())
+    }
+
+    /// The model, imported; notes go to standard error.
+    pub fn import(&self, recipe: Option<&Recipe>) -> Result<Model, Failure> {
+        let options = ImportOptions {
+            batch_norm: recipe.map(|r| r.batch_norm).unwrap_or_default(),
+            batch: self.batch,
+            dims: self.dims.iter().cloned().collect::<BTreeMap<_, _>>(),
+            weights: self.weights.clone(),
+            seed: self.seed,
+        };
+        let model = gradc::import(&self.model, &options)?;
+        model.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(model)
+    }
+
+    /// The compiled model: loaded from a package, or compiled with the recipe if there is one.
+    pub fn compile(&self, options: &Options) -> Result<CompiledStep, Failure> {
+        let recipe = self.recipe()?;
+        let model = self.import(recipe.as_ref())?;
+        let step = gradc::compile(&model, recipe.as_ref(), options)?;
+        step.report().notes.iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(step)
+    }
+}
+
+/// Bytes for people.
+pub(crate) fn human_bytes(bytes: usize) -> String {
+    indicatif::BinaryBytes(bytes as u64).to_string()
+}

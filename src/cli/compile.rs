@@ -1,0 +1,78 @@
+//! `gradc compile`.
+
+use super::Failure;
+use super::common::{CodeArguments, ModelArguments, human_bytes};
+use clap::Args;
+use gradc::{CompiledStep, Diagnostic, Options, Stage};
+use std::path::{Path, PathBuf};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    #[command(flatten)]
+    code: CodeArguments,
+    /// Write a package that loads without deriving or optimizing again
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write the text of these stages as <entry>.<stage>.gir into the current folder, or into GRADC_DUMP
+    #[arg(long, value_enum, num_args = 1.., value_name = "STAGE")]
+    emit: Vec<Stage>,
+    /// Say what every stage did
+    #[arg(long)]
+    report: bool,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let dump = std::env::var_os("GRADC_DUMP").map(PathBuf::from);
+    let mut options = arguments.code.options()?;
+    options.emit = stages(&arguments.emit, dump.is_some());
+    let step = arguments.model.compile(&options)?;
+    write_texts(&step, dump.as_deref().unwrap_or(Path::new(".")))?;
+    print_summary(&step);
+    if arguments.report {
+        print_report(&step, &options);
+    }
+    Ok(())
+}
+
+fn stages(asked: &[Stage], all: bool) -> Vec<Stage> {
+    if all { <Stage as clap::ValueEnum>::value_variants().to_vec() } else { asked.to_vec() }
+}
+
+fn write_texts(step: &CompiledStep, folder: &Path) -> Result<(), Failure> {
+    let unwritable = |e: std::io::Error| Diagnostic::new("unwritable-file", e.to_string()).in_file(folder.display());
+    for (k, (stage, entry, text)) in step.report().texts.iter().enumerate() {
+        std::fs::create_dir_all(folder).map_err(unwritable)?;
+        let name = format!("{k:02}.{entry}.{}.gir", stage.name());
+        std::fs::write(folder.join(name), text).map_err(unwritable)?;
+    }
+    Ok(())
+}
+
+fn print_summary(step: &CompiledStep) {
+    let report = step.report();
+    println!("{}: {} kernels in {:.0} ms", step.name(), report.kernels, report.total().as_secs_f64() * 1e3);
+    for entry in &report.entries {
+        let (program, chosen) = (entry.peaks.program_bytes, entry.peaks.chosen_bytes);
+        println!(
+            "  {:8} {:5} nodes, arena {} (live peak {}; {} without reordering)",
+            entry.name,
+            entry.nodes,
+            human_bytes(entry.arena_bytes),
+            human_bytes(chosen),
+            human_bytes(program)
+        );
+    }
+    println!("  kept between steps: {}, code {}", human_bytes(step.persistent_bytes()), human_bytes(step.code_bytes()));
+}
+
+fn print_report(step: &CompiledStep, options: &Options) {
+    println!("target {:?}, {} threads", options.target.vector_isa, options.threads);
+    for (stage, time) in &step.report().stages {
+        println!("  {stage:10} {:8.2} ms", time.as_secs_f64() * 1e3);
+    }
+    for (entry, rewrites) in &step.report().rewrites {
+        println!("rewrites of {entry}:\n{rewrites}");
+    }
+}

@@ -1,0 +1,65 @@
+//! `gradc inspect`.
+
+use super::Failure;
+use super::common::{CodeArguments, ModelArguments};
+use clap::{Args, ValueEnum};
+use gradc::{Diagnostic, Stage};
+use gradc_ir::text;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    #[command(flatten)]
+    code: CodeArguments,
+    /// Stage to show
+    #[arg(long, value_enum, default_value = "forward")]
+    stage: Stage,
+    /// How to show it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Format {
+    /// The text format, which parses back.
+    Text,
+    /// Graphviz.
+    Dot,
+    /// A picture.
+    Svg,
+    /// For programs.
+    Json,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let mut options = arguments.code.options()?;
+    options.emit = vec![arguments.stage];
+    let step = arguments.model.compile(&options)?;
+    let texts = &step.report().texts;
+    if texts.is_empty() {
+        return Err(Diagnostic::new("no-stage", "this model has no such stage")
+            .help("training stages need --recipe")
+            .into());
+    }
+    for (stage, entry, text) in texts {
+        if arguments.format == Format::Text {
+            println!("; {entry} after {}\n{text}", stage.name());
+        } else {
+            println!("{}", formatted(arguments.format, *stage, text)?);
+        }
+    }
+    Ok(())
+}
+
+fn formatted(format: Format, stage: Stage, text: &str) -> Result<String, Failure> {
+    if !matches!(stage, Stage::Forward | Stage::Train | Stage::Optimized) {
+        let message = format!("stage `{}` has only a text form", stage.name());
+        return Err(Diagnostic::new("no-format", message).expected("forward, train or optimized").into());
+    }
+    let graph = text::parse(text)?;
+    Ok(match format {
+        Format::Text => text.to_string(),
+        _ => text::print(&graph),
+    })
+}

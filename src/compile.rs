@@ -1,0 +1,165 @@
+//! The pipeline on one page: import → derive → optimize → schedule → plan → compile.
+//!
+//! Every stage is a function between named types; each is timed, verified and, when asked for, kept as text.
+
+use crate::entries::{self, Entry};
+use crate::options::{Options, Stage};
+use crate::step::{CompiledStep, EntryInfo};
+use gradc_codegen::{CodegenOptions, EntryCode, Executable};
+use gradc_frontend::model::Model;
+use gradc_frontend::recipe::Recipe;
+use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
+use gradc_ir::graph::Graph;
+use gradc_ir::plan::{MemoryPlan, Schedule};
+use gradc_ir::text;
+use gradc_ir::verify::verify;
+use gradc_passes::egraph::explain::OptimizeReport;
+use gradc_passes::egraph::{self, OptimizeOptions};
+use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
+use gradc_passes::schedule::{Peaks, schedule};
+use std::time::{Duration, Instant};
+
+/// Compiles a model: with a recipe its training step, evaluation and prediction; without one, prediction alone.
+pub fn compile(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Result<CompiledStep, Diagnostics> {
+    let mut report = CompileReport::default();
+    let derived = report.time("derive", || entries::derive(model, recipe, options))?;
+    report.keep(options, Stage::Forward, "train", || text::print(&model.train));
+    report.notes = derived.notes;
+    let layout = SharedLayout::of(derived.entries.iter().map(|entry| &entry.graph));
+    let mut planned = Vec::new();
+    for entry in derived.entries {
+        planned.push(plan_entry(entry, &layout, options, &mut report)?);
+    }
+    check_peak(options, &report)?;
+    let codes: Vec<EntryCode> =
+        planned.iter().map(|(entry, plan)| crate::place::entry_code(entry.kind.name(), plan)).collect();
+    let keep_text = options.emit.contains(&Stage::Clif);
+    let codegen =
+        CodegenOptions { verify: cfg!(debug_assertions), keep_text, ..CodegenOptions::new(options.target.clone()) };
+    let executable = report.time("codegen", || gradc_codegen::compile(&codes, &codegen))?;
+    report.keep(options, Stage::Clif, "all", || clif(&executable));
+    report.kernels = executable.kernels();
+    let infos = planned.into_iter().map(|(entry, plan)| EntryInfo::new(entry, plan, derived.loss.as_ref())).collect();
+    CompiledStep::new(
+        model.name.clone(),
+        &model.tensors,
+        executable,
+        infos,
+        derived.loss,
+        layout,
+        options.threads,
+        report,
+    )
+}
+
+fn plan_entry(
+    entry: Entry,
+    layout: &SharedLayout,
+    options: &Options,
+    report: &mut CompileReport,
+) -> Result<(Entry, MemoryPlan), Diagnostics> {
+    let name = entry.kind.name();
+    checked(&entry.graph, "derive")?;
+    report.keep(options, Stage::Train, name, || text::print(&entry.graph));
+    let optimized = if options.optimize { optimize(&entry, options, report)? } else { entry.graph.clone() };
+    report.keep(options, Stage::Optimized, name, || text::print(&optimized));
+    let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(&optimized, options.ordering))?;
+    let plan = report.time("plan", || Ok::<_, Diagnostic>(plan_memory(scheduled, layout)))?;
+    check_plan(&plan, layout).map_err(|d| d.help("this is a bug in gradc: the planner made a wrong plan"))?;
+    report.entries.push(EntryReport { name, nodes: optimized.nodes().len(), peaks, arena_bytes: plan.arena_bytes });
+    Ok((entry, plan))
+}
+
+fn optimize(entry: &Entry, options: &Options, report: &mut CompileReport) -> Result<Graph, Diagnostics> {
+    let settings = OptimizeOptions::new(options.target.clone());
+    let (graph, rewrites) = report.time("optimize", || egraph::optimize(&entry.graph, &settings))?;
+    checked(&graph, "optimize")?;
+    report.rewrites.push((entry.kind.name(), rewrites));
+    Ok(graph)
+}
+
+/// A graph that a stage made must be well formed: anything else is a bug in gradc, not in the input.
+fn checked(graph: &Graph, stage: &str) -> Result<(), Diagnostics> {
+    verify(graph).map_err(|d| {
+        Diagnostics::from(d.help(format!("this is a bug in gradc: stage `{stage}` made an ill-formed graph")))
+    })
+}
+
+fn clif(executable: &Executable) -> String {
+    executable.texts().iter().map(|(name, text)| format!("; {name}\n{text}\n")).collect()
+}
+
+fn check_peak(options: &Options, report: &CompileReport) -> Result<(), Diagnostics> {
+    let (Some(limit), needed) = (options.peak_mem_bytes, report.arena_bytes()) else { return Ok(()) };
+    if needed <= limit {
+        return Ok(());
+    }
+    let message = format!("the planned peak is {} bytes above the limit", needed - limit);
+    Err(Diagnostic::new("peak-mem", message)
+        .expected(format!("at most {limit} bytes"))
+        .found(format!("{needed} bytes"))
+        .help("lower the batch size, or freeze parameters with the recipe's `trainable`")
+        .into())
+}
+
+/// What a compilation did.
+#[derive(Debug, Default)]
+pub struct CompileReport {
+    /// Time per stage, summed over the entries.
+    pub stages: Vec<(&'static str, Duration)>,
+    /// One report per entry.
+    pub entries: Vec<EntryReport>,
+    /// Rewrites of each entry, by entry name.
+    pub rewrites: Vec<(&'static str, OptimizeReport)>,
+    /// Text of the stages asked for: (stage, entry, text).
+    pub texts: Vec<(Stage, &'static str, String)>,
+    /// What the user should know although it is not an error.
+    pub notes: Vec<String>,
+    /// Native kernels altogether.
+    pub kernels: usize,
+}
+
+/// What became of one entry.
+#[derive(Debug)]
+pub struct EntryReport {
+    /// `step`, `eval` or `predict`.
+    pub name: &'static str,
+    /// Nodes after optimizing.
+    pub nodes: usize,
+    /// Live bytes with and without reordering.
+    pub peaks: Peaks,
+    /// Arena the entry needs, bytes.
+    pub arena_bytes: usize,
+}
+
+impl CompileReport {
+    fn time<T, E>(&mut self, stage: &'static str, run: impl FnOnce() -> Result<T, E>) -> Result<T, Diagnostics>
+    where
+        Diagnostics: From<E>,
+    {
+        let start = Instant::now();
+        let result = run();
+        let elapsed = start.elapsed();
+        match self.stages.iter_mut().find(|(name, _)| *name == stage) {
+            Some((_, total)) => *total += elapsed,
+            None => self.stages.push((stage, elapsed)),
+        }
+        Ok(result?)
+    }
+
+    fn keep(&mut self, options: &Options, stage: Stage, entry: &'static str, print: impl FnOnce() -> String) {
+        if options.emit.contains(&stage) {
+            self.texts.push((stage, entry, print()));
+        }
+    }
+
+    /// Size of the arena, which serves one entry at a time, bytes.
+    pub fn arena_bytes(&self) -> usize {
+        self.entries.iter().map(|e| e.arena_bytes).max().unwrap_or(0)
+    }
+
+    /// Time of all stages together.
+    pub fn total(&self) -> Duration {
+        self.stages.iter().map(|(_, time)| *time).sum()
+    }
+}

@@ -1,0 +1,68 @@
+//! What a host or the command line decides about a compilation.
+
+use gradc_ir::target::Target;
+use gradc_passes::schedule::Ordering;
+
+/// Options of a compilation that are not part of the training recipe.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads a step may use, at least 1; results do not depend on it.
+    pub threads: usize,
+    /// Machine the code is made for.
+    pub target: Target,
+    /// Order of the step's kernels.
+    pub ordering: Ordering,
+    /// Largest arena that is accepted, bytes.
+    pub peak_mem_bytes: Option<usize>,
+    /// Whether graphs are rewritten by the e-graph optimizer.
+    pub optimize: bool,
+    /// Adds the gradients of the step as results called `grad.<parameter>` and leaves out the updates.
+    pub gradients: bool,
+    /// Stages whose text is kept in the compiled step's report.
+    pub emit: Vec<Stage>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            target: Target::host(),
+            ordering: Ordering::default(),
+            peak_mem_bytes: None,
+            optimize: true,
+            gradients: false,
+            emit: vec![],
+        }
+    }
+}
+
+/// A stage of the pipeline whose data prints as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub enum Stage {
+    /// The imported forward graph.
+    Forward,
+    /// Forward, backward and updates, as derived.
+    Train,
+    /// After the e-graph.
+    Optimized,
+    /// Kernels and their order.
+    Schedule,
+    /// A place for every value.
+    Memory,
+    /// Cranelift's intermediate code of every kernel.
+    Clif,
+}
+
+impl Stage {
+    /// Name in file names and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Forward => "forward",
+            Stage::Train => "train",
+            Stage::Optimized => "optimized",
+            Stage::Schedule => "schedule",
+            Stage::Memory => "memory",
+            Stage::Clif => "clif",
+        }
+    }
+}

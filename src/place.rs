@@ -1,0 +1,32 @@
+//! From a memory plan to what code generation takes: kernels with a place for every operand and result.
+
+use gradc_codegen::{EntryCode, Operand, PlacedAction};
+use gradc_ir::graph::Value;
+use gradc_ir::plan::{Action, MemoryPlan};
+use gradc_passes::schedule::kernels;
+
+/// The actions of a plan, in order, each kernel with its places.
+pub(crate) fn entry_code(name: &str, plan: &MemoryPlan) -> EntryCode {
+    let graph = &plan.schedule.graph;
+    let operand = |v: &Value| Operand { place: plan.places[v], ty: graph.ty(*v).clone() };
+    let groups = plan.schedule.actions.iter().filter_map(|a| match a {
+        Action::Run(group) => Some(group),
+        Action::CheckFinite(_) => None,
+    });
+    let mut kernels = kernels(graph, groups).into_iter();
+    let mut actions = Vec::new();
+    for action in &plan.schedule.actions {
+        match action {
+            Action::CheckFinite(value) => actions.push(PlacedAction::CheckFinite { operand: operand(value) }),
+            Action::Run(_) => {
+                let made = kernels.next().expect("one list of kernels per group");
+                actions.extend(made.into_iter().map(|kernel| PlacedAction::Run {
+                    operands: kernel.operands.iter().map(operand).collect(),
+                    results: kernel.results.iter().map(operand).collect(),
+                    kernel: Box::new(kernel),
+                }));
+            }
+        }
+    }
+    EntryCode { name: name.to_string(), actions, commits: plan.commits.clone() }
+}

@@ -1,0 +1,206 @@
+//! Comparing training steps with numbers computed elsewhere.
+
+use crate::compile::compile;
+use crate::entries::EntryKind;
+use crate::options::Options;
+use crate::session::Session;
+use crate::step::EntryInfo;
+use crate::view::TensorView;
+use gradc_frontend::model::Model;
+use gradc_frontend::recipe::Recipe;
+use gradc_frontend::weights;
+use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
+use gradc_ir::tensor::{Data, HostTensor};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Numbers of a training run: inputs of every step, the losses, first gradients and final tensors.
+///
+/// The file's names: `input.<name>`, `target`, `loss` (one per step on the same batch), `grad.<parameter>`
+/// (first step), `after.<parameter or buffer>` (after all steps).
+pub struct Reference {
+    tensors: BTreeMap<String, HostTensor>,
+}
+
+impl Reference {
+    /// Reads a safetensors file.
+    pub fn read(path: &Path) -> Result<Self, Diagnostic> {
+        let tensors = weights::read(path)?;
+        if !tensors.contains_key("loss") {
+            return Err(Diagnostic::new("reference", "the reference has no tensor `loss`").in_file(path.display()));
+        }
+        Ok(Reference { tensors })
+    }
+
+    fn loss(&self) -> Vec<f64> {
+        floats(&self.tensors["loss"])
+    }
+
+    fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a HostTensor)> {
+        self.tensors.iter().filter_map(move |(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
+    }
+
+    /// The reference's inputs under the names the entry has.
+    fn inputs<'a>(&'a self, entry: &'a EntryInfo) -> Result<Vec<(&'a str, TensorView<'a>)>, Diagnostic> {
+        let needed: Vec<&str> = entry.inputs.iter().filter(|i| i.default.is_none()).map(|i| i.name.as_str()).collect();
+        let mut given: Vec<(&str, &HostTensor)> = self.with_prefix("input.").collect();
+        given.extend(self.tensors.get("target").map(|t| ("target", t)));
+        let unnamed: Vec<&str> = needed.iter().copied().filter(|n| !given.iter().any(|(g, _)| g == n)).collect();
+        let unused: Vec<&str> = given.iter().map(|(g, _)| *g).filter(|g| !needed.contains(g)).collect();
+        match (unnamed.as_slice(), unused.as_slice()) {
+            ([], []) => {}
+            ([model], [file]) => given.iter_mut().filter(|(g, _)| g == file).for_each(|(g, _)| *g = model),
+            _ => {
+                let message = "the reference's inputs are not the model's";
+                return Err(Diagnostic::new("reference", message).expected(needed.join(", ")).found(unused.join(", ")));
+            }
+        }
+        Ok(given.into_iter().map(|(name, tensor)| (name, TensorView::from(tensor))).collect())
+    }
+}
+
+/// How far a tensor may be from the reference.
+pub enum Tolerance {
+    /// `max_abs ≤ 1e-3 · scale + 1e-6`.
+    Relative,
+    /// `max_abs ≤ 10 · (f32 error of another implementation) + 3e-6 · max(scale, 1)`, per tensor name.
+    F32Error(BTreeMap<String, f64>),
+}
+
+impl Tolerance {
+    /// Reads a JSON object from tensor name to largest absolute difference.
+    pub fn read_f32_error(path: &Path) -> Result<Self, Diagnostic> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Diagnostic::new("unreadable-file", e.to_string()).in_file(path.display()))?;
+        let errors = serde_json::from_str(&text)
+            .map_err(|e| Diagnostic::new("malformed-json", e.to_string()).in_file(path.display()))?;
+        Ok(Tolerance::F32Error(errors))
+    }
+
+    fn limit(&self, name: &str, scale: f64) -> f64 {
+        match self {
+            Tolerance::Relative => 1e-3 * scale + 1e-6,
+            Tolerance::F32Error(errors) => 10.0 * errors.get(name).copied().unwrap_or(0.0) + 3e-6 * scale.max(1.0),
+        }
+    }
+}
+
+/// How one tensor compares.
+#[derive(Clone, Debug, Serialize)]
+pub struct TensorComparison {
+    /// Name in the reference.
+    pub name: String,
+    /// Largest absolute difference.
+    pub max_abs: f64,
+    /// Largest magnitude in the reference.
+    pub scale: f64,
+    /// `max_abs / scale`.
+    pub rel: f64,
+    /// Whether it is within tolerance.
+    #[serde(skip)]
+    pub ok: bool,
+}
+
+/// How a run compares.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// Losses of the steps.
+    pub loss: Vec<f64>,
+    /// Every tensor of the reference: `loss`, `grad.*`, `after.*`.
+    pub tensors: Vec<TensorComparison>,
+    /// Whether all are within tolerance.
+    pub ok: bool,
+}
+
+/// Runs as many steps as the reference has losses, and a second compilation that outputs gradients.
+pub fn compare(
+    model: &Model,
+    recipe: &Recipe,
+    options: &Options,
+    reference: &Reference,
+    tolerance: &Tolerance,
+) -> Result<Comparison, Diagnostics> {
+    let step = compile(model, Some(recipe), options)?;
+    let mut session = step.session()?;
+    let inputs = reference.inputs(trained_entry(&step)?)?;
+    let mut loss = Vec::new();
+    for _ in reference.loss() {
+        loss.push(session.step(&inputs).map_err(|e| e.into_diagnostic())? as f64);
+    }
+    let mut tensors = vec![judge("loss", &loss, &reference.loss(), tolerance)];
+    tensors.extend(gradients(model, recipe, options, reference, tolerance)?);
+    tensors.extend(finals(&session, model, reference, tolerance)?);
+    let ok = tensors.iter().all(|t| t.ok);
+    Ok(Comparison { loss, tensors, ok })
+}
+
+fn trained_entry(step: &crate::step::CompiledStep) -> Result<&EntryInfo, Diagnostic> {
+    step.entry(EntryKind::Step)
+        .ok_or_else(|| Diagnostic::new("no-entry", "the model was compiled without a training step"))
+}
+
+fn gradients(
+    model: &Model,
+    recipe: &Recipe,
+    options: &Options,
+    reference: &Reference,
+    tolerance: &Tolerance,
+) -> Result<Vec<TensorComparison>, Diagnostics> {
+    let step = compile(model, Some(recipe), &Options { gradients: true, ..options.clone() })?;
+    let mut session = step.session()?;
+    let inputs = reference.inputs(trained_entry(&step)?)?;
+    let outputs = session.call(EntryKind::Step, &inputs).map_err(|e| e.into_diagnostic())?;
+    let mut compared = Vec::new();
+    for (parameter, expected) in reference.with_prefix("grad.") {
+        let name = format!("grad.{parameter}");
+        let ours = format!("grad.{}", own_name(model, parameter));
+        let found = outputs.get(&ours).ok_or_else(|| absent(&name, "the step has no such gradient"))?;
+        compared.push(judge(&name, &floats(&found.to_host()), &floats(expected), tolerance));
+    }
+    Ok(compared)
+}
+
+fn finals(
+    session: &Session,
+    model: &Model,
+    reference: &Reference,
+    tolerance: &Tolerance,
+) -> Result<Vec<TensorComparison>, Diagnostics> {
+    let mut compared = Vec::new();
+    for (tensor, expected) in reference.with_prefix("after.") {
+        let name = format!("after.{tensor}");
+        let found =
+            session.parameter(own_name(model, tensor)).ok_or_else(|| absent(&name, "the model has no such tensor"))?;
+        compared.push(judge(&name, &floats(&found.to_host()), &floats(expected), tolerance));
+    }
+    Ok(compared)
+}
+
+/// The model's name of a tensor that may go by the name of one it is tied to.
+fn own_name<'a>(model: &'a Model, name: &'a str) -> &'a str {
+    model.aliases.get(name).map_or(name, String::as_str)
+}
+
+fn absent(name: &str, message: &str) -> Diagnostic {
+    Diagnostic::new("reference", format!("{message}: `{name}`")).help("does the recipe train the same parameters?")
+}
+
+fn floats(tensor: &HostTensor) -> Vec<f64> {
+    match tensor.to_tensor().data {
+        Data::Float(values) => values,
+        Data::Int(values) => values.into_iter().map(|v| v as f64).collect(),
+    }
+}
+
+fn judge(name: &str, found: &[f64], expected: &[f64], tolerance: &Tolerance) -> TensorComparison {
+    let magnitude = |values: &mut dyn Iterator<Item = f64>| {
+        values.fold(0.0, |m: f64, v| if v.is_nan() { f64::INFINITY } else { m.max(v.abs()) })
+    };
+    let scale = magnitude(&mut expected.iter().copied());
+    let same_length = found.len() == expected.len();
+    let max_abs =
+        if same_length { magnitude(&mut found.iter().zip(expected).map(|(a, b)| a - b)) } else { f64::INFINITY };
+    let rel = if scale > 0.0 { max_abs / scale } else { max_abs };
+    TensorComparison { name: name.to_string(), max_abs, scale, rel, ok: max_abs <= tolerance.limit(name, scale) }
+}

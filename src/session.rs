@@ -1,0 +1,325 @@
+//! A session: the tensors of one training run and the calls that use them.
+
+use crate::entries::EntryKind;
+use crate::error::SessionError;
+use crate::step::{CompiledStep, EntryInfo, HostInput, PersistentTensor};
+use crate::view::TensorView;
+use gradc_codegen::{AlignedBuffer, Memory, StepFailure};
+use gradc_frontend::weights;
+use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
+use gradc_ir::graph::Role;
+use gradc_ir::interpret::{Precision, evaluate};
+use gradc_ir::plan::Segment;
+use gradc_ir::tensor::{HostTensor, Tensor};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Prefix of optimizer state in checkpoints, so that it cannot clash with the model's own names.
+const STATE_PREFIX: &str = "state/";
+
+/// Parameters, buffers and optimizer state of one run, with the memory its steps work in.
+///
+/// Independent of every other session of the same compiled model.
+pub struct Session {
+    step: CompiledStep,
+    arena: AlignedBuffer,
+    persistent: AlignedBuffer,
+    constants: AlignedBuffer,
+    scratch: AlignedBuffer,
+    hyper: BTreeMap<String, HostTensor>,
+}
+
+/// Results of a call, borrowed from the session until its next call.
+pub struct Outputs<'a> {
+    named: Vec<(&'a str, TensorView<'a>)>,
+}
+
+impl<'a> Outputs<'a> {
+    /// The result called `name`.
+    pub fn get(&self, name: &str) -> Option<&TensorView<'a>> {
+        self.named.iter().find(|(n, _)| *n == name).map(|(_, view)| view)
+    }
+
+    /// All results in the model's order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &TensorView<'a>)> {
+        self.named.iter().map(|(name, view)| (*name, view))
+    }
+
+    /// The loss, when the entry has one.
+    pub fn loss(&self) -> Option<f32> {
+        self.get("loss").and_then(|view| view.to_f32().first().copied())
+    }
+}
+
+impl Session {
+    pub(crate) fn new(step: CompiledStep) -> Result<Self, Diagnostics> {
+        let layout = &step.inner.layout;
+        let scratch_bytes = step.inner.executable.scratch_bytes(step.inner.pool.threads());
+        let mut session = Session {
+            arena: AlignedBuffer::zeroed(step.report().arena_bytes()),
+            persistent: AlignedBuffer::zeroed(layout.persistent_bytes),
+            constants: AlignedBuffer::zeroed(layout.constant_bytes),
+            scratch: AlignedBuffer::zeroed(scratch_bytes),
+            hyper: BTreeMap::new(),
+            step: step.clone(),
+        };
+        for tensor in step.persistent() {
+            let initial = match step.inner.tensors.get(&tensor.name) {
+                Some(data) => data.clone(),
+                None => HostTensor::splat(tensor.ty.clone(), tensor.default),
+            };
+            write(&mut session.persistent, tensor.offset_bytes, initial.bytes());
+        }
+        for (name, &offset) in &layout.constants {
+            write(&mut session.constants, offset, step.inner.tensors[name].bytes());
+        }
+        Ok(session)
+    }
+
+    fn segment(&self, segment: Segment) -> &[u8] {
+        match segment {
+            Segment::Arena => self.arena.bytes(),
+            Segment::Persistent => self.persistent.bytes(),
+            Segment::Constants => self.constants.bytes(),
+            Segment::Host(_) => &[],
+        }
+    }
+
+    /// Bytes the session holds: arena, kept tensors, constants and work space.
+    pub fn allocated_bytes(&self) -> usize {
+        self.arena.len() + self.persistent.len() + self.constants.len() + self.scratch.len()
+    }
+
+    /// The compiled model.
+    pub fn compiled(&self) -> &CompiledStep {
+        &self.step
+    }
+
+    /// One training step; returns the loss before the update.
+    ///
+    /// Fails without updating anything when an input is wrong or the loss is not finite.
+    pub fn step(&mut self, inputs: &[(&str, TensorView)]) -> Result<f32, SessionError> {
+        let outputs = self.call(EntryKind::Step, inputs)?;
+        outputs.loss().ok_or_else(|| SessionError::Input(Diagnostic::new("no-loss", "the step has no loss")))
+    }
+
+    /// Loss and outputs in inference mode; updates nothing.
+    pub fn eval(&mut self, inputs: &[(&str, TensorView)]) -> Result<Outputs<'_>, SessionError> {
+        self.call(EntryKind::Eval, inputs)
+    }
+
+    /// Outputs in inference mode; updates nothing.
+    pub fn predict(&mut self, inputs: &[(&str, TensorView)]) -> Result<Outputs<'_>, SessionError> {
+        self.call(EntryKind::Predict, inputs)
+    }
+
+    /// Runs an entry and returns its results.
+    pub fn call(&mut self, kind: EntryKind, inputs: &[(&str, TensorView)]) -> Result<Outputs<'_>, SessionError> {
+        let step = self.step.clone();
+        let at = step.inner.entries.iter().position(|e| e.kind == kind);
+        let at = at.ok_or_else(|| SessionError::Input(no_entry(kind)))?;
+        let entry = &step.inner.entries[at];
+        let bound = bind(&step, &self.hyper, entry, inputs).map_err(SessionError::Input)?;
+        let hosts: Vec<&[u8]> = bound.iter().map(TensorView::bytes).collect();
+        let mut memory = Memory {
+            arena: &mut self.arena,
+            persistent: &mut self.persistent,
+            constants: &self.constants,
+            scratch: &mut self.scratch,
+        };
+        match step.inner.executable.run(at, &mut memory, &hosts, &step.inner.pool) {
+            Ok(()) => Ok(self.outputs(kind)),
+            Err(StepFailure::Arguments(diagnostic)) => Err(SessionError::Input(diagnostic)),
+            Err(StepFailure::Action(_)) => Err(self.explain_failure(entry, &bound)),
+        }
+    }
+
+    fn outputs(&self, kind: EntryKind) -> Outputs<'_> {
+        let entry = self.step.entry(kind).expect("the entry has just run");
+        let view = |place: gradc_ir::plan::Place, ty: &gradc_ir::types::TensorType| {
+            let bytes = &self.segment(place.segment)[place.offset_bytes..place.offset_bytes + ty.size_bytes()];
+            TensorView::new(ty.clone(), bytes).expect("a place is as large as its value")
+        };
+        Outputs { named: entry.outputs.iter().map(|o| (o.name.as_str(), view(o.place, &o.ty))).collect() }
+    }
+
+    /// Sets a hyperparameter (`lr`) for all further steps, without recompiling.
+    pub fn set_hyper(&mut self, name: &str, value: f32) -> Result<(), SessionError> {
+        let known = self.step.inner.hyper_defaults.get(name);
+        let ty = known
+            .ok_or_else(|| {
+                SessionError::Input(Diagnostic::new(
+                    "unknown-hyper",
+                    format!("the step has no hyperparameter `{name}`"),
+                ))
+            })?
+            .ty();
+        self.hyper.insert(name.to_string(), HostTensor::splat(ty.clone(), value as f64));
+        Ok(())
+    }
+
+    /// A parameter, buffer or state tensor.
+    pub fn parameter(&self, name: &str) -> Option<TensorView<'_>> {
+        self.step.persistent().iter().find(|t| t.name == name).map(|t| self.persistent_view(t))
+    }
+
+    fn persistent_view(&self, tensor: &PersistentTensor) -> TensorView<'_> {
+        let bytes =
+            &self.segment(Segment::Persistent)[tensor.offset_bytes..tensor.offset_bytes + tensor.ty.size_bytes()];
+        TensorView::new(tensor.ty.clone(), bytes).expect("a place is as large as its tensor")
+    }
+
+    /// Overwrites a parameter, buffer or state tensor.
+    pub fn set_parameter(&mut self, name: &str, value: TensorView) -> Result<(), SessionError> {
+        let step = self.step.clone();
+        let tensor = step.persistent().iter().find(|t| t.name == name);
+        let tensor = tensor.ok_or_else(|| {
+            SessionError::Input(Diagnostic::new("unknown-parameter", format!("no tensor called `{name}`")))
+        })?;
+        if *value.ty() != tensor.ty {
+            let wrong = Diagnostic::new("weight-type", format!("data of `{name}` has the wrong type"));
+            return Err(SessionError::Input(wrong.expected(&tensor.ty).found(value.ty())));
+        }
+        write(&mut self.persistent, tensor.offset_bytes, value.bytes());
+        Ok(())
+    }
+
+    /// Copies of the model's own tensors (parameters and buffers), by their own names.
+    pub fn weights(&self) -> BTreeMap<String, HostTensor> {
+        let own = self.step.persistent().iter().filter(|t| t.role != Role::State);
+        own.map(|t| (t.name.clone(), self.persistent_view(t).to_host())).collect()
+    }
+
+    /// Writes everything kept between calls; the file is the old one or the new one, whatever happens.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SessionError> {
+        self.save_with(path, &BTreeMap::new())
+    }
+
+    /// As [`Session::save`], with further text fields in the file's metadata.
+    pub fn save_with(&self, path: impl AsRef<Path>, metadata: &BTreeMap<String, String>) -> Result<(), SessionError> {
+        let all = self.step.persistent().iter().map(|t| (file_name(t), self.persistent_view(t).to_host()));
+        weights::write(path.as_ref(), &all.collect(), metadata).map_err(SessionError::Checkpoint)
+    }
+
+    /// Restores what [`Session::save`] wrote; returns the metadata. Changes nothing unless everything fits.
+    pub fn load(&mut self, path: impl AsRef<Path>) -> Result<BTreeMap<String, String>, SessionError> {
+        let (tensors, metadata) = weights::read_with_metadata(path.as_ref()).map_err(SessionError::Checkpoint)?;
+        let step = self.step.clone();
+        for tensor in step.persistent() {
+            check_stored(tensor, &tensors, path.as_ref()).map_err(SessionError::Checkpoint)?;
+        }
+        for tensor in step.persistent() {
+            write(&mut self.persistent, tensor.offset_bytes, tensors[&file_name(tensor)].bytes());
+        }
+        Ok(metadata)
+    }
+
+    /// Names the first op that makes a non-finite value, by the reference semantics in the dtypes' own precision.
+    fn explain_failure(&self, entry: &EntryInfo, hosts: &[TensorView]) -> SessionError {
+        let graph = &entry.entry.graph;
+        let output = entry.outputs.iter().find(|o| o.checked).map_or("loss", |o| o.name.as_str()).to_string();
+        let unknown = |output| SessionError::NonFinite { output, op: None, loc: Loc::default() };
+        let Some(tensors) = self.interpreter_inputs(entry, hosts) else { return unknown(output) };
+        let Ok(run) = evaluate(graph, &tensors, Precision::Storage) else { return unknown(output) };
+        match run.first_non_finite(graph) {
+            Some(node) => {
+                let op = graph.op(node).map(|op| op.name().to_string());
+                SessionError::NonFinite { output, op, loc: graph.loc(node).clone() }
+            }
+            None => unknown(output),
+        }
+    }
+
+    fn interpreter_inputs(&self, entry: &EntryInfo, hosts: &[TensorView]) -> Option<Vec<Tensor>> {
+        let named = |name: &str| entry.inputs.iter().position(|i| i.name == name).map(|k| hosts[k].to_host());
+        let of = |name: &str| {
+            self.parameter(name)
+                .map(|v| v.to_host())
+                .or_else(|| self.step.inner.tensors.get(name).cloned())
+                .or_else(|| named(name))
+        };
+        entry.entry.graph.inputs().iter().map(|i| of(&i.name).map(|t| t.to_tensor())).collect()
+    }
+}
+
+fn write(buffer: &mut AlignedBuffer, offset: usize, bytes: &[u8]) {
+    buffer.bytes_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
+type Hyper = BTreeMap<String, HostTensor>;
+
+/// One view per input of the entry, in its order.
+fn bind<'a>(
+    step: &'a CompiledStep,
+    hyper: &'a Hyper,
+    entry: &EntryInfo,
+    inputs: &[(&str, TensorView<'a>)],
+) -> Result<Vec<TensorView<'a>>, Diagnostic> {
+    if let Some((unknown, _)) = inputs.iter().find(|(name, _)| !entry.inputs.iter().any(|i| i.name == *name)) {
+        let names: Vec<&str> = entry.inputs.iter().map(|i| i.name.as_str()).collect();
+        return Err(
+            Diagnostic::new("unknown-input", format!("the model has no input `{unknown}`")).expected(names.join(", "))
+        );
+    }
+    entry.inputs.iter().map(|declared| bind_one(step, hyper, declared, inputs)).collect()
+}
+
+fn bind_one<'a>(
+    step: &'a CompiledStep,
+    hyper: &'a Hyper,
+    declared: &HostInput,
+    inputs: &[(&str, TensorView<'a>)],
+) -> Result<TensorView<'a>, Diagnostic> {
+    let given = inputs.iter().find(|(name, _)| *name == declared.name).map(|(_, view)| view.clone());
+    let kept =
+        || hyper.get(&declared.name).or_else(|| step.inner.hyper_defaults.get(&declared.name)).map(TensorView::from);
+    let missing =
+        || Diagnostic::new("missing-input", format!("no tensor for input `{}`", declared.name)).expected(&declared.ty);
+    let view = given.or_else(kept).ok_or_else(missing)?;
+    if *view.ty() != declared.ty {
+        let message = format!("input `{}` has the wrong type", declared.name);
+        return Err(Diagnostic::new("input-type", message).expected(&declared.ty).found(view.ty()));
+    }
+    check_range(declared, &view)?;
+    Ok(view)
+}
+
+fn no_entry(kind: EntryKind) -> Diagnostic {
+    Diagnostic::new("no-entry", format!("the model was compiled without `{}`", kind.name()))
+        .help("compile with a recipe")
+}
+
+/// Name of a tensor in a checkpoint.
+fn file_name(tensor: &PersistentTensor) -> String {
+    if tensor.role == Role::State { format!("{STATE_PREFIX}{}", tensor.name) } else { tensor.name.clone() }
+}
+
+fn check_stored(
+    tensor: &PersistentTensor,
+    stored: &BTreeMap<String, HostTensor>,
+    path: &Path,
+) -> Result<(), Diagnostic> {
+    let name = file_name(tensor);
+    let Some(data) = stored.get(&name) else {
+        let missing = Diagnostic::new("checkpoint-mismatch", format!("the checkpoint has no tensor `{name}`"));
+        return Err(missing
+            .in_file(path.display())
+            .expected(&tensor.ty)
+            .help("it was written by another model or recipe"));
+    };
+    if *data.ty() == tensor.ty {
+        return Ok(());
+    }
+    let wrong = Diagnostic::new("checkpoint-mismatch", format!("tensor `{name}` of the checkpoint has the wrong type"));
+    Err(wrong.in_file(path.display()).expected(&tensor.ty).found(data.ty()))
+}
+
+fn check_range(declared: &HostInput, view: &TensorView) -> Result<(), Diagnostic> {
+    let Some(range) = &declared.range else { return Ok(()) };
+    let values = view.to_host().to_tensor();
+    let bad = values.ints().iter().position(|v| !(range.min..=range.max).contains(v) && range.also != Some(*v));
+    let Some(at) = bad else { return Ok(()) };
+    Err(Diagnostic::new("index-range", format!("element {at} of input `{}` is out of range", declared.name))
+        .expected(format!("{} to {}", range.min, range.max))
+        .found(values.ints()[at]))
+}

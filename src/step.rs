@@ -1,0 +1,246 @@
+//! A compiled model: native code and what a host needs to know to call it. Shareable between threads.
+
+use crate::compile::CompileReport;
+use crate::entries::{Entry, EntryKind, LossInfo};
+use crate::index_ranges::{IndexRange, index_ranges};
+use crate::session::Session;
+use gradc_codegen::{Executable, Pool};
+use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
+use gradc_ir::graph::{OutputKind, Role};
+use gradc_ir::plan::{Action, MemoryPlan, Place};
+use gradc_ir::target::Target;
+use gradc_ir::tensor::HostTensor;
+use gradc_ir::types::TensorType;
+use gradc_passes::cost::op_cost;
+use gradc_passes::memory::SharedLayout;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A compiled model. Cheap to clone; `Send + Sync`; every [`Session`] made from it has tensors of its own.
+#[derive(Clone)]
+pub struct CompiledStep {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub name: String,
+    pub executable: Executable,
+    pub entries: Vec<EntryInfo>,
+    pub loss: Option<LossInfo>,
+    pub layout: SharedLayout,
+    pub persistent: Vec<PersistentTensor>,
+    /// Initial values of persistent tensors and constants, by name; state starts at its default.
+    pub tensors: BTreeMap<String, HostTensor>,
+    /// Defaults of scalar step inputs, by name.
+    pub hyper_defaults: BTreeMap<String, HostTensor>,
+    pub pool: Pool,
+    pub report: CompileReport,
+}
+
+/// A tensor kept between calls.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PersistentTensor {
+    /// Name, unique among all inputs.
+    pub name: String,
+    /// Parameter, buffer or state.
+    pub role: Role,
+    /// Type.
+    pub ty: TensorType,
+    /// Offset in the persistent segment, bytes.
+    pub(crate) offset_bytes: usize,
+    /// Initial value where the model has none.
+    pub(crate) default: f64,
+}
+
+/// What a call of an entry takes from the host.
+#[derive(Clone, Debug)]
+pub struct HostInput {
+    /// Name.
+    pub name: String,
+    /// Type.
+    pub ty: TensorType,
+    /// Value when the host gives none (hyperparameters).
+    pub default: Option<f64>,
+    /// Bounds that integer values must respect because they are used as indices.
+    pub range: Option<IndexRange>,
+}
+
+/// What a call of an entry hands back.
+#[derive(Clone, Debug)]
+pub struct HostOutput {
+    /// Name.
+    pub name: String,
+    /// Type.
+    pub ty: TensorType,
+    /// Whether a non-finite element stops the step.
+    pub checked: bool,
+    pub(crate) place: Place,
+}
+
+/// One entry of a compiled model.
+#[derive(Debug)]
+pub struct EntryInfo {
+    /// Which it is.
+    pub kind: EntryKind,
+    /// What it takes, in order.
+    pub inputs: Vec<HostInput>,
+    /// What it hands back.
+    pub outputs: Vec<HostOutput>,
+    /// The entry before optimizing, whose reference semantics explain failures.
+    pub(crate) entry: Entry,
+    /// Its memory plan.
+    pub(crate) plan: MemoryPlan,
+}
+
+impl EntryInfo {
+    /// Arena the entry needs, bytes.
+    pub fn arena_bytes(&self) -> usize {
+        self.plan.arena_bytes
+    }
+
+    /// Native kernels of the entry.
+    pub fn kernels(&self) -> usize {
+        self.plan.schedule.actions.iter().filter(|a| matches!(a, Action::Run(_))).count()
+    }
+
+    /// Floating-point operations of one call: two per product of a sum of products, one per scalar operation elsewhere.
+    pub fn flops(&self) -> u64 {
+        let graph = &self.plan.schedule.graph;
+        let flops = |id| -> Option<f64> {
+            let inputs: Vec<&TensorType> = graph.node(id).operands.iter().map(|&v| graph.ty(v)).collect();
+            Some(op_cost(graph.op(id)?, &inputs, &graph.node(id).types, &Target::host()).flops)
+        };
+        graph.node_ids().filter_map(flops).sum::<f64>() as u64
+    }
+
+    pub(crate) fn new(entry: Entry, plan: MemoryPlan, loss: Option<&LossInfo>) -> Self {
+        let graph = &plan.schedule.graph;
+        let ranges = index_ranges(graph);
+        let labels = |name: &str| loss.filter(|l| l.target.as_deref() == Some(name)).and_then(|l| l.labels.clone());
+        let hosts = graph.inputs().iter().filter(|i| matches!(i.role, Role::Input | Role::Hyper));
+        let inputs = hosts.map(|i| HostInput {
+            name: i.name.clone(),
+            ty: graph.ty(i.value).clone(),
+            default: i.default.map(|d| d.get()),
+            range: labels(&i.name).or_else(|| ranges.get(&i.value).cloned()),
+        });
+        let results = graph.outputs().iter().filter(|o| !matches!(o.kind, OutputKind::Update(_)));
+        let outputs = results.map(|o| HostOutput {
+            name: o.name.clone(),
+            ty: graph.ty(o.value).clone(),
+            checked: o.kind == OutputKind::Checked,
+            place: plan.places[&o.value],
+        });
+        EntryInfo { kind: entry.kind, inputs: inputs.collect(), outputs: outputs.collect(), entry, plan }
+    }
+}
+
+impl CompiledStep {
+    #[allow(clippy::too_many_arguments, reason = "the parts of a compiled model")]
+    pub(crate) fn new(
+        name: String,
+        weights: &BTreeMap<String, HostTensor>,
+        executable: Executable,
+        entries: Vec<EntryInfo>,
+        loss: Option<LossInfo>,
+        layout: SharedLayout,
+        threads: usize,
+        report: CompileReport,
+    ) -> Result<Self, Diagnostics> {
+        let persistent = persistent_tensors(&entries, &layout);
+        let needed = persistent.iter().map(|t| &t.name).chain(layout.constants.keys());
+        let tensors = needed.filter_map(|n| Some((n.clone(), weights.get(n)?.clone()))).collect();
+        let pool = Pool::new(threads).map_err(Diagnostics::from)?;
+        let hyper_defaults = hyper_defaults(&entries);
+        let inner =
+            Inner { name, executable, entries, loss, layout, persistent, tensors, hyper_defaults, pool, report };
+        inner.check_tensors()?;
+        Ok(CompiledStep { inner: Arc::new(inner) })
+    }
+
+    /// A session: its own parameters, buffers, optimizer state and arena.
+    pub fn session(&self) -> Result<Session, Diagnostics> {
+        Session::new(self.clone())
+    }
+
+    /// Name of the model.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// What the compilation did.
+    pub fn report(&self) -> &CompileReport {
+        &self.inner.report
+    }
+
+    /// An entry, if the model was compiled with it.
+    pub fn entry(&self, kind: EntryKind) -> Option<&EntryInfo> {
+        self.inner.entries.iter().find(|e| e.kind == kind)
+    }
+
+    /// The loss, if the model was compiled with a recipe.
+    pub fn loss(&self) -> Option<&LossInfo> {
+        self.inner.loss.as_ref()
+    }
+
+    /// The tensors kept between calls.
+    pub fn persistent(&self) -> &[PersistentTensor] {
+        &self.inner.persistent
+    }
+
+    /// Parameters, buffers, state and constants of a session, bytes.
+    pub fn persistent_bytes(&self) -> usize {
+        self.inner.layout.persistent_bytes + self.inner.layout.constant_bytes
+    }
+
+    /// Size of the native code, bytes.
+    pub fn code_bytes(&self) -> usize {
+        self.inner.executable.code_bytes()
+    }
+}
+
+impl Inner {
+    /// Every parameter, buffer and constant needs a value of its declared type before anything runs.
+    fn check_tensors(&self) -> Result<(), Diagnostics> {
+        let mut wrong = Vec::new();
+        for tensor in self.persistent.iter().filter(|t| t.role != Role::State) {
+            match self.tensors.get(&tensor.name) {
+                None => wrong.push(
+                    Diagnostic::new("missing-weight", format!("no data for `{}`", tensor.name)).expected(&tensor.ty),
+                ),
+                Some(data) if *data.ty() != tensor.ty => wrong.push(
+                    Diagnostic::new("weight-type", format!("data of `{}` has the wrong type", tensor.name))
+                        .expected(&tensor.ty)
+                        .found(data.ty()),
+                ),
+                Some(_) => {}
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Diagnostics(wrong)) }
+    }
+}
+
+fn hyper_defaults(entries: &[EntryInfo]) -> BTreeMap<String, HostTensor> {
+    let inputs = entries.iter().flat_map(|e| &e.inputs);
+    inputs.filter_map(|i| Some((i.name.clone(), HostTensor::splat(i.ty.clone(), i.default?)))).collect()
+}
+
+fn persistent_tensors(entries: &[EntryInfo], layout: &SharedLayout) -> Vec<PersistentTensor> {
+    let mut found: BTreeMap<usize, PersistentTensor> = BTreeMap::new();
+    for info in entries {
+        let graph = &info.plan.schedule.graph;
+        for input in graph.inputs().iter().filter(|i| i.role.is_persistent()) {
+            let offset_bytes = layout.persistent[&input.name];
+            let default = input.default.map_or(0.0, |d| d.get());
+            let tensor = PersistentTensor {
+                name: input.name.clone(),
+                role: input.role,
+                ty: graph.ty(input.value).clone(),
+                offset_bytes,
+                default,
+            };
+            found.entry(offset_bytes).or_insert(tensor);
+        }
+    }
+    found.into_values().collect()
+}

@@ -1,0 +1,281 @@
+//! The training loop.
+
+use super::evaluate::{Metrics, evaluate};
+use super::feeds::Feeds;
+use super::history::{EpochRecord, History};
+use super::split::Split;
+use crate::error::SessionError;
+use crate::session::Session;
+use crate::view::TensorView;
+use gradc_frontend::recipe::{LastBatch, NonFinite};
+use gradc_frontend::weights;
+use gradc_ir::diagnostic::Diagnostic;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How long and how a run trains.
+#[derive(Clone, Debug)]
+pub struct RunSettings {
+    /// Epochs altogether, those before a resumption included.
+    pub epochs: usize,
+    /// Ends the run after this many steps altogether.
+    pub max_steps: Option<u64>,
+    /// Seed of the order of rows.
+    pub seed: u64,
+    /// What happens to rows that fill no batch.
+    pub last_batch: LastBatch,
+    /// What happens when the loss is not finite.
+    pub non_finite: NonFinite,
+    /// Folder of checkpoints, weights and records.
+    pub folder: PathBuf,
+}
+
+/// Told what a run does, for progress bars and the like.
+pub trait Observer {
+    /// A step is done (or skipped, with a loss that is not finite).
+    fn step(&mut self, epoch: usize, step: u64, loss: f32);
+    /// An epoch was evaluated.
+    fn epoch(&mut self, record: &EpochRecord);
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All epochs or steps are done.
+    Done,
+    /// It was asked to stop; the checkpoint has everything done.
+    Interrupted,
+}
+
+/// A training run.
+pub struct Trainer {
+    session: Session,
+    feeds: Feeds,
+    split: Split,
+    /// Rows and feeds of the validation set.
+    validation: Option<(Feeds, Vec<usize>)>,
+    settings: RunSettings,
+    history: History,
+    position: Position,
+    best_loss: Option<f64>,
+}
+
+/// Where a run is: enough, with the seed, to go on exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Position {
+    epoch: usize,
+    /// Batches of the epoch done.
+    batch: usize,
+    steps: u64,
+    /// Sum and number of the finite training losses of the epoch so far.
+    loss_sum: f64,
+    loss_count: u64,
+}
+
+impl Trainer {
+    /// A run from the start. `validation` overrides the split's validation rows by a set of its own.
+    pub fn new(
+        session: Session,
+        feeds: Feeds,
+        split: Split,
+        validation: Option<Feeds>,
+        settings: RunSettings,
+    ) -> Result<Self, Diagnostic> {
+        std::fs::create_dir_all(&settings.folder)
+            .map_err(|e| Diagnostic::new("unwritable-file", e.to_string()).in_file(settings.folder.display()))?;
+        let validation = match validation {
+            Some(feeds) => Some((feeds.clone(), (0..feeds.rows()).collect())),
+            None if split.validation.is_empty() => None,
+            None => Some((feeds.clone(), split.validation.clone())),
+        };
+        let history = History::create(&settings.folder.join("history.jsonl"))?;
+        let trainer = Trainer {
+            session,
+            feeds,
+            split,
+            validation,
+            settings,
+            history,
+            position: Position::default(),
+            best_loss: None,
+        };
+        if trainer.batches_per_epoch() == 0 {
+            let message = "the training rows fill no batch";
+            return Err(Diagnostic::new("too-few-rows", message)
+                .expected(format!("at least {} rows", trainer.feeds.batch_size()))
+                .found(format!("{} rows", trainer.split.train.len()))
+                .help("lower --batch, or set `last_batch` to `pad` in the recipe"));
+        }
+        Ok(trainer)
+    }
+
+    /// Goes on where the folder's checkpoint left off.
+    pub fn resume(mut self, records: &std::path::Path) -> Result<Self, SessionError> {
+        let metadata = self.session.load(self.checkpoint_path())?;
+        let (position, best_loss) = parse_position(&metadata, self.settings.seed)
+            .map_err(|d| SessionError::Checkpoint(d.in_file(self.checkpoint_path().display())))?;
+        (self.position, self.best_loss) = (position, best_loss);
+        self.history = History::resume(records, position.steps).map_err(SessionError::Checkpoint)?;
+        Ok(self)
+    }
+
+    /// Path of the checkpoint.
+    pub fn checkpoint_path(&self) -> PathBuf {
+        self.settings.folder.join("checkpoint.safetensors")
+    }
+
+    /// Path of the trained weights.
+    pub fn weights_path(&self) -> PathBuf {
+        self.settings.folder.join("weights.safetensors")
+    }
+
+    /// Path of the weights with the lowest validation loss.
+    pub fn best_path(&self) -> PathBuf {
+        self.settings.folder.join("best.safetensors")
+    }
+
+    /// Records so far.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Steps the whole run will take.
+    pub fn total_steps(&self) -> u64 {
+        let all = (self.settings.epochs * self.batches_per_epoch()) as u64;
+        self.settings.max_steps.map_or(all, |limit| all.min(limit))
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> u64 {
+        self.position.steps
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        let (rows, batch) = (self.split.train.len(), self.feeds.batch_size());
+        match self.settings.last_batch {
+            LastBatch::Drop => rows / batch,
+            LastBatch::Pad => rows.div_ceil(batch),
+        }
+    }
+
+    /// Trains to the end, or until `stop` is set; writes checkpoint and weights either way.
+    pub fn run(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ending, SessionError> {
+        while self.position.epoch < self.settings.epochs && self.steps_left() {
+            let ending = self.run_epoch(observer, stop);
+            if !matches!(ending, Ok(Ending::Done)) {
+                self.save()?;
+                return ending;
+            }
+        }
+        self.save()?;
+        Ok(Ending::Done)
+    }
+
+    fn steps_left(&self) -> bool {
+        self.settings.max_steps.is_none_or(|limit| self.position.steps < limit)
+    }
+
+    fn run_epoch(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ending, SessionError> {
+        let order = self.split.epoch(self.settings.seed, self.position.epoch);
+        let phase = self.feeds.phase(self.settings.seed, Some(self.position.epoch));
+        while self.position.batch < self.batches_per_epoch() && self.steps_left() {
+            let loss = self.run_step(&order, phase)?;
+            observer.step(self.position.epoch + 1, self.position.steps, loss);
+            if stop.load(Ordering::Relaxed) {
+                return Ok(Ending::Interrupted);
+            }
+        }
+        let record = self.finish_epoch()?;
+        observer.epoch(&record);
+        Ok(Ending::Done)
+    }
+
+    fn run_step(&mut self, order: &[usize], phase: usize) -> Result<f32, SessionError> {
+        let size = self.feeds.batch_size();
+        let rows: Vec<usize> = order.iter().cycle().skip(self.position.batch * size).take(size).copied().collect();
+        let inputs = self.feeds.batch(&rows, phase);
+        let views: Vec<(&str, TensorView)> = inputs.iter().map(|(n, t)| (n.as_str(), TensorView::from(t))).collect();
+        let loss = match self.session.step(&views) {
+            Err(SessionError::NonFinite { .. }) if self.settings.non_finite == NonFinite::Skip => f32::NAN,
+            other => other?,
+        };
+        self.position.batch += 1;
+        self.position.steps += 1;
+        if loss.is_finite() {
+            self.position.loss_sum += loss as f64;
+            self.position.loss_count += 1;
+        }
+        Ok(loss)
+    }
+
+    fn finish_epoch(&mut self) -> Result<EpochRecord, SessionError> {
+        let validation = match &self.validation {
+            Some((feeds, rows)) => Some(evaluate(&mut self.session, feeds, rows)?),
+            None => None,
+        };
+        let train_loss = self.position.loss_sum / self.position.loss_count.max(1) as f64;
+        let record = EpochRecord { epoch: self.position.epoch + 1, step: self.position.steps, train_loss, validation };
+        self.position = Position { epoch: self.position.epoch + 1, steps: self.position.steps, ..Position::default() };
+        self.keep_best(validation)?;
+        self.history.push(record.clone()).map_err(SessionError::Checkpoint)?;
+        self.save()?;
+        Ok(record)
+    }
+
+    fn keep_best(&mut self, validation: Option<Metrics>) -> Result<(), SessionError> {
+        let Some(metrics) = validation else { return Ok(()) };
+        if self.best_loss.is_none_or(|best| metrics.loss < best) {
+            self.best_loss = Some(metrics.loss);
+            weights::write(&self.best_path(), &self.session.weights(), &BTreeMap::new())
+                .map_err(SessionError::Checkpoint)?;
+        }
+        Ok(())
+    }
+
+    /// Writes checkpoint and weights, each atomically.
+    fn save(&self) -> Result<(), SessionError> {
+        let metadata = position_metadata(&self.position, self.best_loss, self.settings.seed);
+        self.session.save_with(self.checkpoint_path(), &metadata)?;
+        weights::write(&self.weights_path(), &self.session.weights(), &BTreeMap::new())
+            .map_err(SessionError::Checkpoint)
+    }
+}
+
+/// Floats go by their bits, so that a resumed run continues exactly.
+fn position_metadata(position: &Position, best_loss: Option<f64>, seed: u64) -> BTreeMap<String, String> {
+    let mut fields = vec![
+        ("epoch", position.epoch.to_string()),
+        ("batch", position.batch.to_string()),
+        ("steps", position.steps.to_string()),
+        ("loss_sum", position.loss_sum.to_bits().to_string()),
+        ("loss_count", position.loss_count.to_string()),
+        ("seed", seed.to_string()),
+    ];
+    fields.extend(best_loss.map(|b| ("best_loss", b.to_bits().to_string())));
+    fields.into_iter().map(|(k, v)| (k.to_string(), v)).collect()
+}
+
+fn parse_position(metadata: &BTreeMap<String, String>, seed: u64) -> Result<(Position, Option<f64>), Diagnostic> {
+    let number = |name: &str| -> Result<u64, Diagnostic> {
+        let text = metadata.get(name).and_then(|t| t.parse().ok());
+        text.ok_or_else(|| {
+            Diagnostic::new("checkpoint-mismatch", format!("the checkpoint does not say `{name}`"))
+                .help("it was not written by `gradc train`")
+        })
+    };
+    let written = number("seed")?;
+    if written != seed {
+        let message = "the checkpoint was written by a run with another seed";
+        return Err(Diagnostic::new("checkpoint-mismatch", message).expected(format!("--seed {written}")).found(seed));
+    }
+    let position = Position {
+        epoch: number("epoch")? as usize,
+        batch: number("batch")? as usize,
+        steps: number("steps")?,
+        loss_sum: f64::from_bits(number("loss_sum")?),
+        loss_count: number("loss_count")?,
+    };
+    let best_loss = metadata.contains_key("best_loss").then(|| number("best_loss").map(f64::from_bits)).transpose()?;
+    Ok((position, best_loss))
+}

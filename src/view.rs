@@ -1,0 +1,62 @@
+//! Tensors borrowed from a host: no copies on the way in or out.
+
+use gradc_ir::tensor::HostTensor;
+use gradc_ir::types::{DType, TensorType, TypeError};
+
+/// A contiguous row-major tensor in somebody else's memory.
+#[derive(Clone, Debug)]
+pub struct TensorView<'a> {
+    ty: TensorType,
+    bytes: &'a [u8],
+}
+
+impl<'a> TensorView<'a> {
+    /// A view of bytes; fails when their number does not fit the type.
+    pub fn new(ty: TensorType, bytes: &'a [u8]) -> Result<Self, TypeError> {
+        if ty.size_bytes() == bytes.len() {
+            return Ok(TensorView { ty, bytes });
+        }
+        let error = TypeError::new(format!("data of a {ty} tensor has the wrong size"));
+        Err(error.expected(format!("{} bytes", ty.size_bytes())).found(format!("{} bytes", bytes.len())))
+    }
+
+    /// A view of f32 values.
+    pub fn f32(shape: &[usize], values: &'a [f32]) -> Result<Self, TypeError> {
+        Self::new(TensorType::f32(shape), bytemuck::cast_slice(values))
+    }
+
+    /// A view of i64 values.
+    pub fn i64(shape: &[usize], values: &'a [i64]) -> Result<Self, TypeError> {
+        Self::new(TensorType::new(DType::I64, shape), bytemuck::cast_slice(values))
+    }
+
+    /// Type of the tensor.
+    pub fn ty(&self) -> &TensorType {
+        &self.ty
+    }
+
+    /// Little-endian bytes in row-major order.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Elements as f32, converted when the dtype is another.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let tensor = self.to_host().to_tensor();
+        match tensor.data {
+            gradc_ir::tensor::Data::Float(values) => values.into_iter().map(|v| v as f32).collect(),
+            gradc_ir::tensor::Data::Int(values) => values.into_iter().map(|v| v as f32).collect(),
+        }
+    }
+
+    /// An owned copy.
+    pub fn to_host(&self) -> HostTensor {
+        HostTensor::new(self.ty.clone(), self.bytes.to_vec()).expect("a view has as many bytes as its type")
+    }
+}
+
+impl<'a> From<&'a HostTensor> for TensorView<'a> {
+    fn from(tensor: &'a HostTensor) -> Self {
+        TensorView { ty: tensor.ty().clone(), bytes: tensor.bytes() }
+    }
+}

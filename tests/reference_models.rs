@@ -1,0 +1,73 @@
+//! Whole training steps against PyTorch: every reference model, from every file format it comes in.
+
+mod common;
+
+use gradc::reference::{Reference, Tolerance, compare};
+use gradc::{ImportOptions, Options, Recipe, import};
+use std::path::Path;
+
+fn check(name: &str, file: &str, options: &Options) {
+    let Some(folder) = common::shared("reference/models") else { return };
+    let folder = folder.join(name);
+    let recipe = Recipe::from_file(&folder.join("recipe.json")).expect("the recipe is valid");
+    let import_options = ImportOptions { batch_norm: recipe.batch_norm, ..ImportOptions::default() };
+    let model = import(&folder.join(file), &import_options).unwrap_or_else(|e| panic!("{name}/{file}: {e}"));
+    let reference = Reference::read(&folder.join("reference.safetensors")).expect("the reference is readable");
+    let tolerance = Tolerance::read_f32_error(&folder.join("f32_error.json")).expect("the yardstick is readable");
+    let comparison =
+        compare(&model, &recipe, options, &reference, &tolerance).unwrap_or_else(|e| panic!("{name}/{file}: {e}"));
+    let wrong: Vec<_> = comparison.tensors.iter().filter(|t| !t.ok).collect();
+    assert!(
+        wrong.is_empty(),
+        "{name}/{file}: {} of {} tensors are off: {wrong:#?}",
+        wrong.len(),
+        comparison.tensors.len()
+    );
+}
+
+fn check_all(name: &str) {
+    for file in ["model.pt2", "model.onnx", "model_dynamo.onnx"] {
+        check(name, file, &Options::default());
+    }
+}
+
+macro_rules! reference_models {
+    ($($name:ident),+ $(,)?) => { $(#[test] fn $name() { check_all(stringify!($name)); })+ };
+}
+
+reference_models!(
+    mlp_digits,
+    mlp_mnist,
+    lenet,
+    resnet8,
+    mobilenetv2_tiny,
+    mobilenetv2_sparse,
+    gpt_tiny,
+    lora_mlp,
+    char_lstm,
+    ista_denoiser,
+);
+
+#[test]
+fn without_the_optimizer_too() {
+    for name in ["mlp_digits", "lenet", "lora_mlp"] {
+        check(name, "model.pt2", &Options { optimize: false, ..Options::default() });
+    }
+}
+
+#[test]
+fn on_portable_kernels_too() {
+    let target = gradc_ir::target::Target::of(gradc_ir::target::VectorIsa::Portable);
+    check("lenet", "model.pt2", &Options { target, ..Options::default() });
+}
+
+/// The recipes are data of the reference: a copy that drifts would weaken every test here.
+#[test]
+fn every_model_is_listed() {
+    let Some(folder) = common::shared("reference/models") else { return };
+    let found = std::fs::read_dir(&folder)
+        .expect("a folder")
+        .filter(|e| Path::new(&e.as_ref().expect("an entry").path()).is_dir())
+        .count();
+    assert_eq!(found, 10);
+}
