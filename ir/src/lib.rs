@@ -23,3 +23,4 @@ pub mod tensor;
 pub mod text;
 pub mod types;
 pub mod verify;
+pub mod visit;
