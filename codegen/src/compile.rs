@@ -1,10 +1,9 @@
 //! From the actions of every entry to machine code.
 
-use crate::emit::{Compiled, KernelCode, compile_entry, compile_kernel, plan_kernel};
+use crate::emit::{Compiled, compile_entry, compile_kernel};
 use crate::executable::{Executable, Needs};
-use crate::host::HostKernel;
 use crate::isa::{has_fused_multiply_add, target_isa};
-use crate::program::Program;
+use crate::kernel_code::{KernelCode, Planned};
 use crate::verify::{Signature, verify};
 use cranelift_codegen::Context;
 use cranelift_codegen::isa::TargetIsa;
@@ -100,10 +99,8 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
     for entry in entries {
         runs.push(entry.actions.iter().map(|action| add_kernel(&mut kernels, action)).collect::<Result<Vec<_>, _>>()?);
     }
-    let mut program = Program::default();
     let fma = has_fused_multiply_add(&options.target);
-    let codes: Vec<KernelCode> =
-        kernels.list.iter().map(|(kind, signature)| plan(&mut program, kind, signature)).collect();
+    let Planned { codes, program } = Planned::new(&kernels.list, options.target.vector_isa);
     let functions = compile_all(&codes, &*isa, fma, options)?;
     let mut needs = Vec::with_capacity(entries.len());
     let mut entry_functions = Vec::with_capacity(entries.len());
@@ -125,15 +122,6 @@ fn add_kernel<'a>(kernels: &mut Kernels<'a>, action: &'a PlacedAction) -> Result
             .found(format!("{:?}", result.place)));
     }
     Ok(Some(kernels.add(&kernel.kind, signature)))
-}
-
-fn plan(program: &mut Program, kind: &KernelKind, signature: &Signature) -> KernelCode {
-    if let KernelKind::Host(op) = kind {
-        let Signature { operands, results } = signature.clone();
-        program.hosts.push(HostKernel { op: op.clone(), operands, results });
-        return KernelCode::Host(program.hosts.len() - 1);
-    }
-    plan_kernel(kind, signature)
 }
 
 fn compile_all(

@@ -1,10 +1,9 @@
 //! Native functions: one per kernel, and one per entry that calls them.
 
-use crate::chunks::Chunks;
 use crate::compile::{EntryCode, Operand, PlacedAction};
-use crate::loops::{Buffer, KernelArguments, LoopPlan, MEMORY, ScatterPlan, emit_loops, emit_scatter};
+use crate::kernel_code::{ContractionCode, KernelCode};
+use crate::loops::{Buffer, KernelArguments, MEMORY, emit_loops, emit_scatter};
 use crate::runtime::{Function, StepContext, host_convention, load_field};
-use crate::verify::Signature;
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -15,33 +14,12 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use gradc_ir::diagnostic::Diagnostic;
-use gradc_ir::kernel::KernelKind;
 use gradc_ir::plan::{Place, Segment};
 use gradc_ir::types::DType;
 use std::mem::offset_of;
 
 /// Memory of the compiler that is used again for every function.
 pub(crate) type Scratch = (Context, FunctionBuilderContext);
-
-/// What a kernel is compiled from.
-#[derive(Debug)]
-pub(crate) enum KernelCode {
-    /// A loop nest.
-    Loops(Box<LoopPlan>, Vec<DType>),
-    /// A scatter.
-    Scatter(Box<ScatterPlan>, Vec<DType>),
-    /// An op called by its position in the program; it has no native function.
-    Host(usize),
-}
-
-impl KernelCode {
-    fn chunks(&self) -> usize {
-        match self {
-            KernelCode::Loops(plan, _) => plan.chunks().count,
-            _ => Chunks::whole(1).count,
-        }
-    }
-}
 
 /// Machine code of one function.
 #[derive(Debug)]
@@ -50,21 +28,6 @@ pub(crate) struct Compiled {
     pub bytes: Vec<u8>,
     /// Its intermediate text, when kept.
     pub text: Option<String>,
-}
-
-/// Chooses the form of a kernel that has one.
-pub(crate) fn plan_kernel(kind: &KernelKind, signature: &Signature) -> KernelCode {
-    let operands: Vec<DType> = signature.operands.iter().map(|t| t.dtype).collect();
-    let results = signature.results.iter().map(|t| t.dtype);
-    let all: Vec<DType> = operands.iter().copied().chain(results).collect();
-    match kind {
-        KernelKind::Loops(kernel) => KernelCode::Loops(Box::new(LoopPlan::new(kernel, &operands)), all),
-        KernelKind::Scatter(scatter) => {
-            let plan = ScatterPlan::new(scatter, &operands, all[operands.len()]);
-            KernelCode::Scatter(Box::new(plan), all)
-        }
-        KernelKind::Host(_) => unreachable!("ops without a loop form are tabled by the caller"),
-    }
 }
 
 /// Compiles one kernel.
@@ -85,6 +48,11 @@ pub(crate) fn compile_kernel(
             KernelCode::Scatter(plan, dtypes) => {
                 let buffers = load_buffers(b, parameters[1], dtypes);
                 emit_scatter(b, plan, &buffers, arguments, fma);
+            }
+            KernelCode::Contraction(code) => {
+                let contraction = b.ins().iconst(I64, code.contraction as i64);
+                let [context, operands, chunk] = [parameters[0], parameters[1], parameters[2]];
+                Function::Contract.emit_call(b, context, &[context, contraction, operands, chunk]);
             }
             KernelCode::Host(_) => {}
         }
@@ -143,7 +111,7 @@ pub(crate) fn compile_entry(
         for (at, (action, run)) in entry.actions.iter().zip(runs).enumerate() {
             match (action, run) {
                 (PlacedAction::Run { operands, results, .. }, Some(kernel)) => {
-                    emitter.run(at, *kernel, &codes[*kernel], &[&operands[..], results].concat());
+                    emitter.run(at, *kernel, codes, [operands, results]);
                 }
                 (PlacedAction::CheckFinite { operand }, _) => emitter.check_finite(at, operand),
                 (PlacedAction::Run { .. }, None) => unreachable!("every run has a kernel"),
@@ -165,7 +133,7 @@ struct EntryEmitter<'e, 'f> {
 impl<'e, 'f> EntryEmitter<'e, 'f> {
     fn new(b: &'e mut FunctionBuilder<'f>, context: Value, entry: &EntryCode) -> Self {
         let most = entry.actions.iter().map(|action| match action {
-            PlacedAction::Run { operands, results, .. } => operands.len() + results.len(),
+            PlacedAction::Run { operands, results, .. } => operands.len() + 1 + results.len(),
             PlacedAction::CheckFinite { .. } => 0,
         });
         let bytes = 8 * most.max().unwrap_or(0) as u32;
@@ -192,21 +160,48 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
         self.b.ins().iconst(I64, value as i64)
     }
 
-    fn run(&mut self, action: usize, kernel: usize, code: &KernelCode, operands: &[Operand]) {
-        for (k, operand) in operands.iter().enumerate() {
-            let address = self.address(operand.place);
+    fn run(&mut self, action: usize, kernel: usize, codes: &[KernelCode], [operands, results]: [&[Operand]; 2]) {
+        let mut addresses: Vec<Value> = operands.iter().chain(results).map(|o| self.address(o.place)).collect();
+        if let KernelCode::Contraction(code) = codes[kernel] {
+            let sums = self.sums_address(operands, &results[0], addresses[operands.len()], code.epilogue.is_some());
+            addresses.insert(operands.len(), sums);
+        }
+        for (k, address) in addresses.into_iter().enumerate() {
             self.b.ins().stack_store(I64, address, self.arguments, 8 * k as i32);
         }
         let arguments = self.b.ins().stack_addr(I64, self.arguments, 0);
-        if let KernelCode::Host(host) = code {
-            let host = self.constant(*host);
-            let ok = Function::Host.emit_call(self.b, self.context, &[self.context, host, arguments]);
-            self.leave_unless(ok.expect("a host kernel reports success"), action);
-            return;
+        match codes[kernel] {
+            KernelCode::Host(host) => {
+                let host = self.constant(host);
+                let ok = Function::Host.emit_call(self.b, self.context, &[self.context, host, arguments]);
+                self.leave_unless(ok.expect("a host kernel reports success"), action);
+            }
+            KernelCode::Contraction(ContractionCode { epilogue: Some(epilogue), .. }) => {
+                self.call(kernel, codes[kernel].chunks(), arguments);
+                self.call(epilogue, codes[epilogue].chunks(), arguments);
+            }
+            _ => self.call(kernel, codes[kernel].chunks(), arguments),
         }
+    }
+
+    /// Where the sums of a contraction go: where the result will stand, unless something read later stands there.
+    fn sums_address(&mut self, operands: &[Operand], result: &Operand, address: Value, epilogue: bool) -> Value {
+        let span = |o: &Operand| (o.place.offset_bytes, o.place.offset_bytes + o.ty.size_bytes());
+        let overlaps = |o: &Operand| {
+            let ((a, b), (c, d)) = (span(o), span(result));
+            o.place.segment == result.place.segment && a < d && c < b
+        };
+        let free = result.ty.dtype == DType::F32 && !operands.iter().any(overlaps);
+        if free || !epilogue {
+            return address;
+        }
+        load_field(self.b, self.context, offset_of!(StepContext, segments) + 24)
+    }
+
+    fn call(&mut self, kernel: usize, chunks: usize, arguments: Value) {
         let function = self.b.ins().load(I64, MEMORY, self.kernels, 8 * kernel as i32);
-        let chunks = self.constant(code.chunks());
-        if code.chunks() > 1 {
+        if chunks > 1 {
+            let chunks = self.constant(chunks);
             Function::ParallelFor.emit_call(self.b, self.context, &[self.context, function, arguments, chunks]);
             return;
         }

@@ -1,5 +1,6 @@
 //! The Cranelift view of a [`Target`].
 
+use crate::microkernel::is_available;
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable, SetError};
 use gradc_ir::diagnostic::Diagnostic;
@@ -11,6 +12,10 @@ use target_lexicon::{Architecture, Triple};
 /// `opt_level=none` keeps the emitter's own instruction order: Cranelift's optimizer moves all loads to the front
 /// of a block and spills.
 pub(crate) fn target_isa(target: &Target, verify: bool) -> Result<OwnedTargetIsa, Diagnostic> {
+    if !is_available(target.vector_isa) {
+        let message = "this processor lacks the vector instructions of the target";
+        return Err(Diagnostic::new("unsupported-target", message).expected(format!("{:?}", target.vector_isa)));
+    }
     build(target, verify).map_err(|message| Diagnostic::new("unsupported-target", message))
 }
 

@@ -6,12 +6,15 @@
 
 mod chunks;
 mod compile;
+mod contraction;
 mod emit;
 mod executable;
 mod host;
 mod isa;
+mod kernel_code;
 mod loops;
 mod memory;
+mod microkernel;
 mod pool;
 mod program;
 mod runtime;

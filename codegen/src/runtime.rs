@@ -3,6 +3,7 @@
 //! Native code holds no address. It is given a pointer to a [`StepContext`] and finds buffers, other kernels and
 //! these functions through it, so that its bytes are the same in every process.
 
+use crate::contraction::contract;
 use crate::loops::MEMORY;
 use crate::pool;
 use crate::program::Program;
@@ -34,6 +35,21 @@ pub(crate) struct StepContext {
 // their own thread, and everything else is only read.
 unsafe impl Sync for StepContext {}
 
+impl StepContext {
+    /// Work space of the thread that calls.
+    ///
+    /// # Safety
+    /// The context is that of a running call.
+    pub unsafe fn scratch_of_thread(&self) -> *mut u8 {
+        let thread = if self.parallel { rayon::current_thread_index().unwrap_or(0) } else { 0 };
+        // SAFETY: the scratch was checked to have room for every thread of the pool the call runs in.
+        unsafe {
+            let program = &*self.program;
+            self.segments[3].add(program.sums_bytes + thread * program.thread_bytes)
+        }
+    }
+}
+
 /// A kernel: context, addresses of operands and results, chunk.
 pub(crate) type KernelFn = unsafe extern "C" fn(*const StepContext, *const *mut u8, usize);
 
@@ -54,6 +70,8 @@ pub(crate) enum Function {
     AllFinite,
     /// (context, kernel, arguments, chunks)
     ParallelFor,
+    /// (context, contraction, arguments, chunk)
+    Contract,
     /// (context, host kernel, arguments) → whether it succeeded.
     Host,
 }
@@ -68,6 +86,7 @@ impl Function {
         table.push(copy as *const () as usize);
         table.push(all_finite as *const () as usize);
         table.push(parallel_for as *const () as usize);
+        table.push(contract as *const () as usize);
         table.push(host as *const () as usize);
         table
     }
@@ -78,7 +97,7 @@ impl Function {
             Function::Pow | Function::Rem => (vec![F64; 2], Some(F64)),
             Function::Copy => (vec![I64; 3], None),
             Function::AllFinite | Function::Host => (vec![I64; 3], Some(I64)),
-            Function::ParallelFor => (vec![I64; 4], None),
+            Function::ParallelFor | Function::Contract => (vec![I64; 4], None),
             _ => (vec![F64], Some(F64)),
         }
     }

@@ -9,7 +9,7 @@ mod scatter;
 mod values;
 
 pub(crate) use emitter::Buffer;
-pub(crate) use plan::LoopPlan;
+pub(crate) use plan::{LoadPlan, LoopPlan};
 pub(crate) use scatter::{ScatterPlan, emit_scatter};
 pub(crate) use values::MEMORY;
 

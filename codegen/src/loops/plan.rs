@@ -86,7 +86,8 @@ pub(crate) fn range(affine: &Affine, extents: &[usize]) -> (i64, i64) {
 }
 
 impl LoadPlan {
-    fn new(access: &Access, extents: &[usize]) -> LoadPlan {
+    /// Flattens an access under loops of the given extents.
+    pub fn new(access: &Access, extents: &[usize]) -> LoadPlan {
         let mut plan = LoadPlan {
             operand: access.operand,
             flat: Affine::constant(extents.len(), 0),

@@ -1,0 +1,241 @@
+//! A contraction seen as products of matrices: which loops are rows, columns and depth, and where elements are.
+
+use crate::loops::LoadPlan;
+use crate::microkernel::{MicroKernel, micro_kernel};
+use gradc_ir::lower::{Access, Affine, Contraction};
+use gradc_ir::target::VectorIsa;
+
+/// Depth of a block: what is summed before it is added to the result. Part of the order of summation.
+pub(crate) const DEPTH_BLOCK: usize = 256;
+
+/// Row tiles and column tiles of the largest block.
+const ROW_TILES: usize = 20;
+const COLUMN_TILES: usize = 16;
+
+/// Multiplications a chunk should have at least, about 20 µs of work.
+const CHUNK_PRODUCTS: usize = 1 << 20;
+
+/// Blocks wanted of a product that is large enough, so that threads can share it.
+const BLOCKS_WANTED: usize = 8;
+
+/// `outer` products of an `m × k` with a `k × n` matrix, each cut into blocks.
+#[derive(Clone, Debug)]
+pub(crate) struct ContractionPlan {
+    /// Number of products.
+    pub outer: usize,
+    /// Rows, columns and depth of each.
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    /// The factor with the rows.
+    pub left: Factor,
+    /// The factor with the columns.
+    pub right: Factor,
+    /// Computes tiles.
+    pub kernel: MicroKernel,
+    /// Rows and columns of a block.
+    pub block: (usize, usize),
+    /// Blocks a chunk computes one after the other.
+    pub blocks_per_chunk: usize,
+}
+
+/// Where the elements of a factor are: sums of an offset for the product, for the row or column, and for the depth.
+#[derive(Clone, Debug)]
+pub(crate) struct Factor {
+    /// Which operand.
+    pub operand: usize,
+    /// Offsets of the axes without guards, in elements.
+    pub flat: Offsets,
+    /// Axes with guards.
+    pub guarded: Vec<GuardedAxis>,
+    /// Distance between rows (or columns) and between depths, when all are equally far apart and nothing is guarded.
+    pub strides: Option<(isize, isize)>,
+}
+
+/// The three parts of an index.
+#[derive(Clone, Debug)]
+pub(crate) struct Offsets {
+    pub outer: Vec<i32>,
+    pub free: Vec<i32>,
+    pub depth: Vec<i32>,
+}
+
+/// An axis that is zero outside `0..extent` and where the division leaves a remainder.
+#[derive(Clone, Debug)]
+pub(crate) struct GuardedAxis {
+    pub index: Offsets,
+    pub divisor: i32,
+    pub extent: i32,
+    pub stride: i32,
+}
+
+/// What uses a loop of the space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Left,
+    Right,
+    Neither,
+}
+
+impl ContractionPlan {
+    /// Plans an f32 contraction; `None` where a plain loop nest serves better (few columns, batches innermost).
+    pub fn new(contraction: &Contraction, isa: VectorIsa) -> Option<ContractionPlan> {
+        let space = contraction.space.len();
+        let extents = [&contraction.space[..], &contraction.reduce].concat();
+        let product = |dims: &[usize]| dims.iter().map(|&d| extents[d]).product::<usize>();
+        let classes: Vec<Class> = (0..space).map(|d| class_of(contraction, d, extents[d])).collect();
+        let groups = split_space(&classes, &contraction.space)?;
+        let depth: Vec<usize> = (space..extents.len()).collect();
+        let [outer, m, n, k] = [&groups.outer, &groups.rows, &groups.columns, &depth].map(|d| product(d));
+        if !pays(m, n, k) || outer == 0 {
+            return None;
+        }
+        let (left, right) = match groups.columns_are {
+            Class::Left => (&contraction.rhs, &contraction.lhs),
+            _ => (&contraction.lhs, &contraction.rhs),
+        };
+        let factor = |access: &Access, free: &[usize]| Factor::new(access, &extents, [&groups.outer, free, &depth]);
+        let kernel = micro_kernel(isa);
+        let block = block_size(&kernel, outer, m, n, k);
+        let blocks_per_chunk = (CHUNK_PRODUCTS / (block.0.min(m) * block.1.min(n) * k).max(1)).max(1);
+        let (left, right) = (factor(left, &groups.rows)?, factor(right, &groups.columns)?);
+        Some(ContractionPlan { outer, m, n, k, left, right, kernel, block, blocks_per_chunk })
+    }
+
+    /// Blocks along the rows and along the columns of one product.
+    pub fn grid(&self) -> (usize, usize) {
+        (self.m.div_ceil(self.block.0), self.n.div_ceil(self.block.1))
+    }
+
+    /// Number of blocks.
+    pub fn blocks(&self) -> usize {
+        self.outer * self.grid().0 * self.grid().1
+    }
+
+    /// Number of chunks, by shape alone.
+    pub fn chunks(&self) -> usize {
+        self.blocks().div_ceil(self.blocks_per_chunk)
+    }
+
+    /// Floats of work space for packed parts of the left and of the right factor.
+    pub fn scratch(&self) -> (usize, usize) {
+        let depth = self.k.min(DEPTH_BLOCK);
+        let rows = self.block.0.min(self.m).next_multiple_of(self.kernel.rows);
+        let columns = self.block.1.min(self.n).next_multiple_of(self.kernel.columns);
+        let packed = |needed: bool, floats: usize| if needed { floats.next_multiple_of(16) } else { 0 };
+        (packed(!self.left.is_direct(), rows * depth), packed(!self.right.has_contiguous_columns(), columns * depth))
+    }
+}
+
+fn pays(m: usize, n: usize, k: usize) -> bool {
+    m >= 2 && n >= 8 && k >= 1 && m.saturating_mul(n).saturating_mul(k) >= 512
+}
+
+/// Rows and columns of a block: as large as the second-level cache holds, smaller where threads would lack work.
+fn block_size(kernel: &MicroKernel, outer: usize, m: usize, n: usize, k: usize) -> (usize, usize) {
+    let (mut rows, mut columns) = (kernel.rows * ROW_TILES, kernel.columns * COLUMN_TILES);
+    rows = rows.min(m.next_multiple_of(kernel.rows));
+    columns = columns.min(n.next_multiple_of(kernel.columns));
+    let blocks = |rows: usize, columns: usize| outer * m.div_ceil(rows) * n.div_ceil(columns);
+    while blocks(rows, columns) < BLOCKS_WANTED && rows * columns * k > 2 * CHUNK_PRODUCTS {
+        if columns > rows && columns > 2 * kernel.columns {
+            columns = (columns / 2).next_multiple_of(kernel.columns);
+        } else if rows > 2 * kernel.rows {
+            rows = (rows / 2).next_multiple_of(kernel.rows);
+        } else {
+            break;
+        }
+    }
+    (rows, columns)
+}
+
+fn class_of(contraction: &Contraction, dim: usize, extent: usize) -> Class {
+    let uses = |a: &Access| extent > 1 && a.indices.iter().any(|i| i.affine.coeffs.get(dim).is_some_and(|&c| c != 0));
+    match (uses(&contraction.lhs), uses(&contraction.rhs)) {
+        (true, false) => Class::Left,
+        (false, true) => Class::Right,
+        _ => Class::Neither,
+    }
+}
+
+/// The loops of the space in three groups that follow each other.
+struct Groups {
+    outer: Vec<usize>,
+    rows: Vec<usize>,
+    columns: Vec<usize>,
+    columns_are: Class,
+}
+
+/// The innermost loops of one factor are columns, those of the other before them rows, all further out is repeated.
+fn split_space(classes: &[Class], extents: &[usize]) -> Option<Groups> {
+    let last = (0..classes.len()).rev().find(|&d| extents[d] != 1)?;
+    let columns_are = classes[last];
+    let rows_are = match columns_are {
+        Class::Left => Class::Right,
+        Class::Right => Class::Left,
+        Class::Neither => return None,
+    };
+    let run = |end: usize, class: Class| {
+        (0..end).rev().find(|&d| extents[d] != 1 && classes[d] != class).map_or(0, |d| d + 1)
+    };
+    let first_column = run(classes.len(), columns_are);
+    let first_row = run(first_column, rows_are);
+    Some(Groups {
+        outer: (0..first_row).collect(),
+        rows: (first_row..first_column).collect(),
+        columns: (first_column..classes.len()).collect(),
+        columns_are,
+    })
+}
+
+impl Factor {
+    fn new(access: &Access, extents: &[usize], [outer, free, depth]: [&[usize]; 3]) -> Option<Factor> {
+        let load = LoadPlan::new(access, extents);
+        let tables = |affine: &Affine| {
+            Some(Offsets {
+                outer: table(affine, affine.base, outer, extents)?,
+                free: table(affine, 0, free, extents)?,
+                depth: table(affine, 0, depth, extents)?,
+            })
+        };
+        let guarded = load.axes.iter().map(|axis| {
+            Some(GuardedAxis {
+                index: tables(&axis.index.affine)?,
+                divisor: i32::try_from(axis.index.divisor).ok()?,
+                extent: i32::try_from(axis.extent).ok()?,
+                stride: i32::try_from(axis.stride).ok()?,
+            })
+        });
+        let guarded = guarded.collect::<Option<Vec<_>>>()?;
+        let elements: usize = access.view.iter().product();
+        let flat = tables(&load.flat).filter(|_| i32::try_from(elements).is_ok())?;
+        let strides = step_of(&flat.free).zip(step_of(&flat.depth)).filter(|_| guarded.is_empty());
+        Some(Factor { operand: access.operand, flat, guarded, strides })
+    }
+
+    /// Whether micro-kernels can read rows of it where they are.
+    pub fn is_direct(&self) -> bool {
+        self.strides.is_some()
+    }
+
+    /// Whether micro-kernels can read columns of it where they are.
+    pub fn has_contiguous_columns(&self) -> bool {
+        self.strides.is_some_and(|(free, _)| free == 1)
+    }
+}
+
+/// Values of the affine over some loops, row-major; `None` when one does not fit.
+fn table(affine: &Affine, base: i64, dims: &[usize], extents: &[usize]) -> Option<Vec<i32>> {
+    let mut values = vec![base];
+    for &d in dims {
+        let step = affine.coeffs[d];
+        values = values.iter().flat_map(|&v| (0..extents[d] as i64).map(move |i| v + i * step)).collect();
+    }
+    values.into_iter().map(|v| i32::try_from(v).ok()).collect()
+}
+
+/// The distance between neighbours, when all are equally far apart.
+fn step_of(table: &[i32]) -> Option<isize> {
+    let step = table.get(1).map_or(1, |second| second - table[0]);
+    table.windows(2).all(|w| w[1] - w[0] == step).then_some(step as isize)
+}

@@ -1,0 +1,98 @@
+//! Micro-kernels: one tile of a product of f32 matrices per call, for each vector instruction set.
+//!
+//! Every element is one chain of additions over ascending k, so that its bits do not depend on the tile it is in.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use gradc_ir::target::VectorIsa;
+
+/// `c[r][j] (+)= Σ_k a[r][k] · b[k][j]`: what a micro-kernel is given. Strides are in elements;
+/// the factors may have any alignment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tile {
+    /// Number of products per element.
+    pub depth: usize,
+    /// Left factor.
+    pub a: *const f32,
+    /// From one row of `a` to the next.
+    pub a_row: isize,
+    /// From one k to the next in `a`.
+    pub a_step: isize,
+    /// Right factor; its columns are contiguous.
+    pub b: *const f32,
+    /// From one k to the next in `b`.
+    pub b_step: isize,
+    /// The result; its columns are contiguous.
+    pub c: *mut f32,
+    /// From one row of `c` to the next.
+    pub c_row: usize,
+    /// Rows, at most those of the kernel.
+    pub rows: usize,
+    /// Columns, at most those of the kernel.
+    pub columns: usize,
+    /// Add to what is in `c`.
+    pub accumulate: bool,
+}
+
+/// A tile function and its largest tile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MicroKernel {
+    /// Most rows of a tile.
+    pub rows: usize,
+    /// Most columns of a tile.
+    pub columns: usize,
+    /// Computes a tile.
+    ///
+    /// # Safety
+    /// The tile's factors and result are valid for its extents, and the processor has the instruction set.
+    pub run: unsafe fn(&Tile),
+}
+
+/// Whether this processor can run code for an instruction set.
+pub(crate) fn is_available(isa: VectorIsa) -> bool {
+    match isa {
+        VectorIsa::Portable => true,
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Avx512 => is_available(VectorIsa::Avx2) && is_x86_feature_detected!("avx512f"),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => false,
+    }
+}
+
+/// The micro-kernel of an instruction set.
+pub(crate) fn micro_kernel(isa: VectorIsa) -> MicroKernel {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Avx2 => avx2::KERNEL,
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Avx512 => avx512::KERNEL,
+        _ => portable::KERNEL,
+    }
+}
+
+/// Calls `$function::<rows, vectors, …>` for run-time rows and vectors.
+#[cfg(target_arch = "x86_64")]
+macro_rules! dispatch {
+    ($function:ident, $tile:expr, $vectors:expr, $masked:expr, [$($rows:literal)+]) => {
+        // SAFETY: as promised to the caller.
+        unsafe {
+            match ($tile.rows, $vectors, $masked) {
+                $(
+                    ($rows, 1, false) => $function::<$rows, 1, false>($tile),
+                    ($rows, 1, true) => $function::<$rows, 1, true>($tile),
+                    ($rows, 2, false) => $function::<$rows, 2, false>($tile),
+                    ($rows, 2, true) => $function::<$rows, 2, true>($tile),
+                )+
+                _ => unreachable!("a tile is not larger than its kernel"),
+            }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+use dispatch;

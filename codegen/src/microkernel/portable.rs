@@ -1,0 +1,44 @@
+//! 4 × 8 tiles in plain Rust, for any processor.
+
+use super::{MicroKernel, Tile};
+
+const ROWS: usize = 4;
+const COLUMNS: usize = 8;
+
+pub(super) const KERNEL: MicroKernel = MicroKernel { rows: ROWS, columns: COLUMNS, run };
+
+unsafe fn run(tile: &Tile) {
+    let mut sums = [[0.0f32; COLUMNS]; ROWS];
+    // SAFETY: rows, columns and depth are those of the tile, for which the caller vouches.
+    unsafe {
+        if tile.rows == ROWS && tile.columns == COLUMNS {
+            add_products(tile, ROWS, COLUMNS, &mut sums);
+        } else {
+            add_products(tile, tile.rows, tile.columns, &mut sums);
+        }
+        for (r, sums) in sums.iter().enumerate().take(tile.rows) {
+            for (j, sum) in sums.iter().enumerate().take(tile.columns) {
+                let c = tile.c.add(r * tile.c_row + j);
+                *c = if tile.accumulate { *c + sum } else { *sum };
+            }
+        }
+    }
+}
+
+/// Inlined once with constant extents, which the compiler unrolls into vectors, and once for the edges.
+#[inline(always)]
+unsafe fn add_products(tile: &Tile, rows: usize, columns: usize, sums: &mut [[f32; COLUMNS]; ROWS]) {
+    let (mut a, mut b) = (tile.a, tile.b);
+    for _ in 0..tile.depth {
+        for (r, sums) in sums.iter_mut().enumerate().take(rows) {
+            // SAFETY: `r` is a row of the tile.
+            let factor = unsafe { a.offset(r as isize * tile.a_row).read_unaligned() };
+            for (j, sum) in sums.iter_mut().enumerate().take(columns) {
+                // SAFETY: `j` is a column of the tile.
+                *sum += factor * unsafe { b.add(j).read_unaligned() };
+            }
+        }
+        a = a.wrapping_offset(tile.a_step);
+        b = b.wrapping_offset(tile.b_step);
+    }
+}

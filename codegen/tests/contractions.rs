@@ -1,0 +1,188 @@
+//! Contractions through micro-kernels: every instruction set, every edge of a tile, any number of threads.
+
+mod common;
+
+use common::{Case, Random, instruction_sets, op_kernels, options};
+use gradc_codegen::Pool;
+use gradc_ir::kernel::{KernelKind, LoopKernel};
+use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Scalar, UnaryFn};
+use gradc_ir::ops::{Convolution, ConvolutionInputGrad, ConvolutionWeightGrad, DotGeneral, Op};
+use gradc_ir::tensor::{HostTensor, Tensor};
+use gradc_ir::types::{DType, TensorType};
+
+/// Error allowed, relative to the sum of the products' magnitudes.
+const SUM: f64 = 1e-6;
+
+fn matmul(lhs_contract: usize, rhs_contract: usize) -> Op {
+    DotGeneral {
+        lhs_batch: vec![],
+        rhs_batch: vec![],
+        lhs_contract: vec![lhs_contract],
+        rhs_contract: vec![rhs_contract],
+    }
+    .into()
+}
+
+fn random_inputs(shapes: &[&[usize]], seed: u64) -> Vec<Tensor> {
+    let mut random = Random(seed);
+    shapes.iter().map(|s| random.tensor(&TensorType::f32(s.to_vec()), -1.0..1.0)).collect()
+}
+
+/// The result and, element by element, how far native sums may be from it.
+fn reference(op: &Op, inputs: &[Tensor]) -> (Tensor, Vec<f64>) {
+    let magnitudes: Vec<Tensor> =
+        inputs.iter().map(|t| Tensor::float(t.ty.clone(), t.floats().iter().map(|v| v.abs()).collect())).collect();
+    let eval = |t: &[Tensor]| op.eval(&t.iter().collect::<Vec<_>>()).expect("the operands fit").remove(0);
+    (eval(inputs), eval(&magnitudes).floats().iter().map(|v| v * SUM + 1e-30).collect())
+}
+
+fn assert_near(what: &str, found: &HostTensor, (expected, limits): &(Tensor, Vec<f64>)) {
+    let found = found.to_tensor();
+    for (k, ((f, e), limit)) in found.floats().iter().zip(expected.floats()).zip(limits).enumerate() {
+        assert!((f - e).abs() <= *limit, "{what}: element {k} is {f} instead of {e}");
+    }
+}
+
+/// Checks an op on every instruction set and that 1, 2 and 4 threads give the same bits.
+fn check(op: &Op, shapes: &[&[usize]]) {
+    let inputs = random_inputs(shapes, 7);
+    let types: Vec<TensorType> = inputs.iter().map(|t| t.ty.clone()).collect();
+    let expected = reference(op, &inputs);
+    let case = Case::of_op(op, &types).expect("a contraction is not expanded");
+    for isa in instruction_sets() {
+        let executable = case.compile(&options(isa));
+        let one = case.run(&executable, &inputs, &Pool::default());
+        assert_near(&format!("{op} on {shapes:?} with {isa:?}"), &one[0], &expected);
+        for threads in [2, 4] {
+            let pool = Pool::new(threads).expect("threads start");
+            assert_eq!(one, case.run(&executable, &inputs, &pool), "{threads} threads change bits");
+        }
+    }
+}
+
+#[test]
+fn products_of_every_size() {
+    for (m, n, k) in [
+        (1, 1, 1),
+        (3, 4, 5),
+        (16, 17, 64),
+        (17, 16, 100),
+        (5, 100, 3),
+        (100, 1, 17),
+        (64, 64, 64),
+        (6, 16, 300),
+        (13, 33, 513),
+    ] {
+        check(&matmul(1, 0), &[&[m, k], &[k, n]]);
+        check(&matmul(1, 1), &[&[m, k], &[n, k]]);
+        check(&matmul(0, 0), &[&[k, m], &[k, n]]);
+        check(&matmul(0, 1), &[&[k, m], &[n, k]]);
+    }
+}
+
+#[test]
+fn large_products_are_cut_into_blocks() {
+    check(&matmul(1, 0), &[&[150, 300], &[300, 270]]);
+    check(&matmul(1, 1), &[&[260, 270], &[300, 270]]);
+}
+
+#[test]
+fn batched_products() {
+    let batched =
+        DotGeneral { lhs_batch: vec![0, 2], rhs_batch: vec![0, 1], lhs_contract: vec![3], rhs_contract: vec![3] };
+    check(&batched.into(), &[&[2, 20, 3, 8], &[2, 3, 30, 8]]);
+    let several_axes =
+        DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![0, 2], rhs_contract: vec![2, 0] };
+    check(&several_axes.into(), &[&[6, 20, 5], &[5, 4, 6, 7]]);
+}
+
+fn convolution(stride: usize, pad: [usize; 2], dilation: usize, groups: usize) -> Convolution {
+    let both = |v| vec![v; 2];
+    Convolution {
+        stride: both(stride),
+        pad_low: both(pad[0]),
+        pad_high: both(pad[1]),
+        dilation: both(dilation),
+        groups,
+    }
+}
+
+#[test]
+fn convolutions_and_their_adjoints() {
+    let cases = [
+        (convolution(1, [1, 1], 1, 1), [2, 5, 9, 10], [18, 5, 3, 3]),
+        (convolution(2, [1, 0], 1, 1), [2, 4, 11, 12], [17, 4, 3, 3]),
+        (convolution(1, [2, 2], 2, 2), [1, 6, 10, 9], [14, 3, 3, 3]),
+        (convolution(3, [0, 0], 1, 1), [1, 3, 10, 13], [12, 3, 2, 2]),
+        (convolution(1, [0, 0], 1, 1), [2, 16, 7, 7], [20, 16, 1, 1]),
+        (convolution(1, [1, 1], 1, 8), [2, 8, 9, 9], [8, 1, 3, 3]),
+        (convolution(2, [1, 1], 1, 8), [2, 8, 9, 9], [16, 1, 3, 3]),
+    ];
+    for (op, x, w) in cases {
+        let types = [TensorType::f32(x), TensorType::f32(w)];
+        let y = Op::from(op.clone()).infer(&[&types[0], &types[1]]).expect("the shapes fit").remove(0);
+        let Convolution { stride, pad_low, pad_high, dilation, groups } = op.clone();
+        check(&op.into(), &[&x, &w]);
+        let (s, l, h, d) = (stride.clone(), pad_low.clone(), pad_high.clone(), dilation.clone());
+        let input =
+            ConvolutionInputGrad { stride: s, pad_low: l, pad_high: h, dilation: d, groups, input: x[2..].to_vec() };
+        check(&input.into(), &[&y.shape, &w]);
+        let weight = ConvolutionWeightGrad { stride, pad_low, pad_high, dilation, groups, kernel: w[2..].to_vec() };
+        check(&weight.into(), &[&x, &y.shape]);
+    }
+}
+
+/// `max(x · w + bias, 0) + residual` as one kernel.
+fn fused(m: usize, n: usize, k: usize) -> KernelKind {
+    let types = [TensorType::f32([m, k]), TensorType::f32([k, n])];
+    let output = [TensorType::f32([m, n])];
+    let kernels = op_kernels(&matmul(1, 0), &[&types[0], &types[1]], &output).expect("a contraction");
+    let Some(KernelKind::Loops(kernel)) = kernels.into_iter().next() else { panic!("a contraction is a loop kernel") };
+    let mut body = Body::default();
+    let sum = body.push(Scalar::Accumulated, DType::F32);
+    let bias = body.load(DType::F32, Access::new(2, &[n], vec![Affine::dim(2, 1)]));
+    let residual = body.load(DType::F32, Access::identity(3, &[m, n], 2));
+    let (shifted, zero) = (body.binary(BinaryFn::Add, sum, bias), body.constant(DType::F32, 0.0));
+    let positive = body.binary(BinaryFn::Max, shifted, zero);
+    let out = body.binary(BinaryFn::Add, positive, residual);
+    let negated = body.unary(UnaryFn::Neg, out);
+    KernelKind::Loops(LoopKernel { body, stores: vec![out, negated], ..kernel })
+}
+
+#[test]
+fn what_follows_a_product_is_applied_to_its_sums() {
+    let (m, n, k) = (37, 50, 20);
+    let inputs = random_inputs(&[&[m, k], &[k, n], &[n], &[m, n]], 3);
+    let types: Vec<TensorType> = inputs.iter().map(|t| t.ty.clone()).collect();
+    let case = Case::new(vec![fused(m, n, k)], &types, &[types[3].clone(), types[3].clone()]);
+    let (sums, limits) = reference(&matmul(1, 0), &inputs[..2]);
+    let (bias, residual) = (inputs[2].floats(), inputs[3].floats());
+    let expected: Vec<f64> =
+        sums.floats().iter().enumerate().map(|(p, s)| (s + bias[p % n]).max(0.0) + residual[p]).collect();
+    let limits: Vec<f64> = limits.iter().zip(&expected).map(|(l, e)| l + e.abs() * 4e-7).collect();
+    for isa in instruction_sets() {
+        let found = case.run(&case.compile(&options(isa)), &inputs, &Pool::default());
+        let expected = Tensor::float(types[3].clone(), expected.clone());
+        let negated = Tensor::float(types[3].clone(), expected.floats().iter().map(|v| -v).collect());
+        assert_near("sums", &found[0], &(expected, limits.clone()));
+        assert_near("negated", &found[1], &(negated, limits.clone()));
+    }
+}
+
+#[test]
+fn two_compilations_give_the_same_bytes() {
+    let types = [TensorType::f32([40, 30]), TensorType::f32([30, 50])];
+    let case = Case::of_op(&matmul(1, 0), &types).expect("a contraction");
+    let fused = Case::new(
+        vec![fused(9, 16, 8)],
+        &[[9, 8], [8, 16], [16, 1], [9, 16]].map(|s| TensorType::f32(s)),
+        &[TensorType::f32([9, 16]), TensorType::f32([9, 16])],
+    );
+    for isa in instruction_sets() {
+        for case in [&case, &fused] {
+            let (first, second) = (case.compile(&options(isa)), case.compile(&options(isa)));
+            assert_eq!(first.code(), second.code());
+            assert!(first.code_bytes() > 0);
+        }
+    }
+}
