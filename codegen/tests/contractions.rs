@@ -175,7 +175,7 @@ fn two_compilations_give_the_same_bytes() {
     let case = Case::of_op(&matmul(1, 0), &types).expect("a contraction");
     let fused = Case::new(
         vec![fused(9, 16, 8)],
-        &[[9, 8], [8, 16], [16, 1], [9, 16]].map(|s| TensorType::f32(s)),
+        &[[9, 8], [8, 16], [16, 1], [9, 16]].map(TensorType::f32),
         &[TensorType::f32([9, 16]), TensorType::f32([9, 16])],
     );
     for isa in instruction_sets() {
