@@ -4,7 +4,7 @@ use crate::compile::compile;
 use crate::entries::EntryKind;
 use crate::options::Options;
 use crate::session::Session;
-use crate::step::EntryInfo;
+use crate::step::{CompiledStep, EntryInfo};
 use crate::view::TensorView;
 use gradc_frontend::model::Model;
 use gradc_frontend::recipe::Recipe;
@@ -111,6 +111,9 @@ pub struct Comparison {
     pub tensors: Vec<TensorComparison>,
     /// Whether all are within tolerance.
     pub ok: bool,
+    /// What the user should know of how it was compared.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 /// Runs as many steps as the reference has losses, and a second compilation that outputs gradients.
@@ -124,6 +127,7 @@ pub fn compare(
     let step = compile(model, Some(recipe), options)?;
     let mut session = step.session()?;
     let inputs = reference.inputs(trained_entry(&step)?)?;
+    let notes = undo_traced_update(&step, &mut session, &inputs)?;
     let mut loss = Vec::new();
     for _ in reference.loss() {
         loss.push(session.step(&inputs).map_err(|e| e.into_diagnostic())? as f64);
@@ -132,10 +136,62 @@ pub fn compare(
     tensors.extend(gradients(model, recipe, options, reference, tolerance)?);
     tensors.extend(finals(&session, model, reference, tolerance)?);
     let ok = tensors.iter().all(|t| t.ok);
-    Ok(Comparison { loss, tensors, ok })
+    Ok(Comparison { loss, tensors, ok, notes })
 }
 
-fn trained_entry(step: &crate::step::CompiledStep) -> Result<&EntryInfo, Diagnostic> {
+/// Exporters that trace a model in training mode update its running statistics before they save them.
+///
+/// Where one step on this very batch from PyTorch's initial statistics (mean 0, variance 1) gives exactly what the
+/// file has, the file was saved after such a trace, and the reference, which was not, is compared from the start.
+fn undo_traced_update(
+    step: &CompiledStep,
+    session: &mut Session,
+    inputs: &[(&str, TensorView)],
+) -> Result<Vec<String>, Diagnostics> {
+    let statistics: Vec<(&str, f64)> =
+        step.persistent().iter().filter_map(|t| Some((t.name.as_str(), initial_statistic(&t.name)?))).collect();
+    let reset = |session: &mut Session| -> Result<(), Diagnostic> {
+        for &(name, initial) in &statistics {
+            let ty = session.parameter(name).expect("a persistent tensor").ty().clone();
+            session
+                .set_parameter(name, TensorView::from(&HostTensor::splat(ty, initial)))
+                .map_err(|e| e.into_diagnostic())?;
+        }
+        Ok(())
+    };
+    let mut probe = step.session()?;
+    reset(&mut probe)?;
+    let fresh = statistics
+        .iter()
+        .all(|(name, _)| probe.parameter(name).map(|v| v.to_f32()) == session.parameter(name).map(|v| v.to_f32()));
+    if statistics.is_empty() || fresh {
+        return Ok(vec![]);
+    }
+    probe.step(inputs).map_err(|e| e.into_diagnostic())?;
+    let of = |session: &Session, name: &str| session.parameter(name).map_or(vec![], |v| v.to_f32());
+    let traced = statistics.iter().all(|(name, _)| nearly_equal(&of(&probe, name), &of(session, name)));
+    if !traced {
+        return Ok(vec![]);
+    }
+    reset(session)?;
+    Ok(vec!["the file's running statistics are those after one step on this batch: its exporter traced the model in training mode; compared from the initial statistics".into()])
+}
+
+/// What PyTorch starts a running statistic from, by the names it gives them.
+fn initial_statistic(name: &str) -> Option<f64> {
+    match name.rsplit('.').next() {
+        Some("running_mean") => Some(0.0),
+        Some("running_var") => Some(1.0),
+        _ => None,
+    }
+}
+
+fn nearly_equal(a: &[f32], b: &[f32]) -> bool {
+    let scale = b.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    a.iter().zip(b).all(|(x, y)| (x - y).abs() <= 1e-4 * scale + 1e-6)
+}
+
+fn trained_entry(step: &CompiledStep) -> Result<&EntryInfo, Diagnostic> {
     step.entry(EntryKind::Step)
         .ok_or_else(|| Diagnostic::new("no-entry", "the model was compiled without a training step"))
 }

@@ -32,6 +32,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let recipe = arguments.model.needed_recipe()?;
     let model = arguments.model.import(Some(&recipe))?;
     let comparison = compare(&model, &recipe, &arguments.code.options()?, &reference, &tolerance)?;
+    comparison.notes.iter().for_each(|note| eprintln!("note: {note}"));
     if arguments.json {
         println!("{}", serde_json::json!(comparison));
     } else {
