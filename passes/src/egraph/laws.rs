@@ -194,3 +194,19 @@ fn all_rules_together_keep_every_bit() {
         }
     }
 }
+
+/// Wherever exploring is cut short, what was found until then is sound.
+#[test]
+fn any_limit_keeps_every_bit() {
+    let mut cut_short = 0;
+    for nodes in [5, 10, 20, 40] {
+        let limits = Limits { nodes, ..Limits::default() };
+        for (seed, rule) in all_rules().iter().enumerate() {
+            let window = example(rule, seed as u64);
+            let (after, report) = optimize(&window, &OptimizeOptions { limits, ..options() }).expect("optimizes");
+            assert_eq!(super::replay::replay(&window, &after, 1), Ok(0.0), "{report}");
+            cut_short += report.windows.iter().filter(|w| w.stop == StopReason::NodeLimit).count();
+        }
+    }
+    assert!(cut_short > 20, "only {cut_short} windows reached their limit");
+}

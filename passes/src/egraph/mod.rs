@@ -27,7 +27,7 @@ use crate::cost::{Cost, op_cost};
 use explain::{OptimizeReport, Step, Totals, WindowReport};
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Loc};
-use gradc_ir::graph::{Graph, NodeId, Value};
+use gradc_ir::graph::{Graph, NodeId, Output, Value};
 use gradc_ir::target::Target;
 use gradc_ir::types::{TensorType, TypeError};
 use rules::RuleIndex;
@@ -81,8 +81,11 @@ fn optimize_with(
             None => Rc::new(solve(&window.program, options, rules)?),
         };
         solved.insert(&window.program, solution.clone());
-        let solution =
-            if respects_order(window, &solution.program) { solution } else { Rc::new(unchanged(&window.program)) };
+        let solution = if respects_order(window, &solution.program) {
+            solution
+        } else {
+            Rc::new(solution.refused(&window.program))
+        };
         reports.push(report(graph, window, &solution, rules, known.is_some()));
         solutions.push(solution);
     }
@@ -106,6 +109,14 @@ struct Solution {
     stop: StopReason,
 }
 
+impl Solution {
+    /// The window as it was, although this solution was found.
+    fn refused(&self, program: &Graph) -> Solution {
+        let (e_nodes, iterations) = (self.e_nodes, self.iterations);
+        Solution { e_nodes, iterations, stop: StopReason::OrderBroken, ..unchanged(program) }
+    }
+}
+
 fn unchanged(program: &Graph) -> Solution {
     let places = program.node_ids().map(|id| id.0).collect();
     let stop = StopReason::Saturated;
@@ -115,7 +126,7 @@ fn unchanged(program: &Graph) -> Solution {
 fn solve(program: &Graph, options: &OptimizeOptions, rules: &RuleIndex) -> Result<Solution, TypeError> {
     let saturated = saturate(program, rules, &options.limits);
     let counts = |solution: Solution| Solution {
-        e_nodes: saturated.egraph.total_size(),
+        e_nodes: saturated.egraph.nodes().len(),
         iterations: saturated.iterations,
         stop: saturated.stop.clone(),
         ..solution
@@ -138,8 +149,7 @@ fn respects_order(window: &Window, program: &Graph) -> bool {
         let of_operands = node.operands.iter().filter_map(|v| ready[v.node.index()]).max();
         ready.push(window.leaves.get(k).map(|leaf| leaf.node).or(of_operands));
     }
-    let in_order =
-        |(output, old): (&gradc_ir::graph::Output, &Value)| ready[output.value.node.index()] < Some(old.node);
+    let in_order = |(output, old): (&Output, &Value)| ready[output.value.node.index()] < Some(old.node);
     program.outputs().iter().zip(&window.outputs).all(in_order)
 }
 
@@ -159,7 +169,7 @@ fn report(graph: &Graph, window: &Window, solution: &Solution, rules: &RuleIndex
 
 /// The graph with equal nodes made once.
 fn deduplicate(graph: &Graph) -> Result<Graph, TypeError> {
-    let mut copy = Copy::of_inputs(graph)?;
+    let mut copy = Rebuild::of_inputs(graph)?;
     for id in graph.node_ids() {
         if let Some(op) = graph.op(id) {
             let operands: Vec<Value> = graph.node(id).operands.iter().map(|v| copy.values[v]).collect();
@@ -173,7 +183,7 @@ fn deduplicate(graph: &Graph) -> Result<Graph, TypeError> {
 
 /// The graph with every window replaced by its solution.
 fn assemble(graph: &Graph, windows: &[Window], solutions: &[Rc<Solution>]) -> Result<Graph, TypeError> {
-    let mut copy = Copy::of_inputs(graph)?;
+    let mut copy = Rebuild::of_inputs(graph)?;
     let mut made: Vec<HashMap<NodeId, Vec<Value>>> = vec![HashMap::new(); windows.len()];
     let mut wanted: Vec<(Value, usize, Value)> = Vec::new();
     for (k, (window, solution)) in windows.iter().zip(solutions).enumerate() {
@@ -190,17 +200,18 @@ fn assemble(graph: &Graph, windows: &[Window], solutions: &[Rc<Solution>]) -> Re
 }
 
 /// A graph being rebuilt from another one.
-struct Copy {
+struct Rebuild {
     builder: Builder,
     loc: Loc,
     /// New values by old ones.
     values: HashMap<Value, Value>,
 }
 
-impl Copy {
+impl Rebuild {
     /// Starts with the inputs.
-    fn of_inputs(graph: &Graph) -> Result<Copy, TypeError> {
-        let mut copy = Copy { builder: Builder::new(graph.name.clone()), loc: Loc::default(), values: HashMap::new() };
+    fn of_inputs(graph: &Graph) -> Result<Rebuild, TypeError> {
+        let mut copy =
+            Rebuild { builder: Builder::new(graph.name.clone()), loc: Loc::default(), values: HashMap::new() };
         for input in graph.inputs() {
             copy.set_loc(graph.loc(input.value.node));
             let default = input.default.map(|v| v.get());

@@ -2,7 +2,7 @@
 
 use super::analysis::{EGraph, Facts, NOWHERE, infer};
 use super::language::Node;
-use super::rules::{Rule, RuleIndex, Site, Term};
+use super::rules::{RuleIndex, Site, Term};
 use egg::{Id, Language};
 use gradc_ir::graph::{Def, Graph, NodeId, Value};
 
@@ -33,6 +33,8 @@ pub enum StopReason {
     IterationLimit,
     /// The e-graph is as large as allowed.
     NodeLimit,
+    /// An output came to depend on a value made later in the graph, so the window was left as it was.
+    OrderBroken,
     /// A rule broke an invariant and the window was left as it was; a bug in gradc.
     Poisoned(String),
 }
@@ -121,10 +123,8 @@ fn sweep(state: &mut Saturated, rules: &RuleIndex, limits: &Limits) -> Option<Op
     let before = state.applications.len();
     let mut left = vec![limits.matches; rules.len()];
     let mut next = 0;
-    while next < state.egraph.nodes().len() && state.egraph.analysis.poison.is_none() {
-        if state.egraph.nodes().len() >= limits.nodes {
-            return Some(Some(StopReason::NodeLimit));
-        }
+    let is_full = |state: &Saturated| state.egraph.nodes().len() >= limits.nodes;
+    while next < state.egraph.nodes().len() && !is_full(state) && state.egraph.analysis.poison.is_none() {
         for found in search(&state.egraph, Id::from(next), rules, &mut left) {
             apply(state, found);
         }
@@ -132,6 +132,9 @@ fn sweep(state: &mut Saturated, rules: &RuleIndex, limits: &Limits) -> Option<Op
     }
     state.egraph.analysis.place = NOWHERE;
     state.egraph.rebuild();
+    if is_full(state) {
+        return Some(Some(StopReason::NodeLimit));
+    }
     let out_of_sweeps = state.iterations + 1 >= limits.iterations;
     let added = state.applications.len() > before;
     added.then(|| out_of_sweeps.then_some(StopReason::IterationLimit))
@@ -206,9 +209,4 @@ fn add(egraph: &mut EGraph, term: Term, made: &mut Vec<Id>, leaves: &mut Vec<Id>
 /// The node with every child replaced by its class.
 pub fn canonical(egraph: &EGraph, node: &Node) -> Node {
     node.clone().map_children(|id| egraph.find(id))
-}
-
-/// Name of an application's rule; for messages.
-pub fn rule_of<'a>(rules: &'a RuleIndex, application: &Application) -> &'a Rule {
-    rules.rule(application.rule)
 }
