@@ -2,7 +2,7 @@
 //!
 //! Factors may be the host's own memory, of any alignment.
 
-use super::plan::{Factor, GuardedAxis};
+use super::plan::{Factor, GuardedAxis, Offsets, Runs};
 use std::ops::Range;
 
 /// The widest panel: columns of the largest tile.
@@ -26,10 +26,10 @@ pub(super) unsafe fn pack(
         // SAFETY: panels follow each other, each of `width · depth` floats.
         unsafe {
             let to = to.add(panel * width * depth.len());
-            if factor.guarded.is_empty() {
-                pack_flat(factor, outer, part, depth.clone(), width, from, to);
-            } else {
-                pack_guarded(factor, outer, part, depth.clone(), width, from, to);
+            match &factor.runs {
+                _ if factor.guarded.is_empty() => pack_flat(factor, outer, part, depth.clone(), width, from, to),
+                Some(runs) => pack_runs(factor, runs, outer, part, depth.clone(), width, from, to),
+                None => pack_guarded(factor, outer, part, depth.clone(), width, from, to),
             }
         }
     }
@@ -61,6 +61,59 @@ unsafe fn pack_flat(
             }
         }
     }
+}
+
+/// As [`pack_guarded`], a run of neighbouring elements at a time.
+#[allow(clippy::too_many_arguments, reason = "the arguments of `pack` and the runs")]
+unsafe fn pack_runs(
+    factor: &Factor,
+    runs: &Runs,
+    outer: usize,
+    part: Range<usize>,
+    depth: Range<usize>,
+    width: usize,
+    from: *const f32,
+    to: *mut f32,
+) {
+    // SAFETY: the panel has room for `width` floats per depth.
+    unsafe { std::ptr::write_bytes(to, 0, width * depth.len()) };
+    let mut run = runs.starts.partition_point(|&s| s <= part.start) - 1;
+    while runs.starts[run] < part.end {
+        let piece = runs.starts[run].max(part.start)..runs.starts[run + 1].min(part.end);
+        for (row, k) in depth.clone().enumerate() {
+            let Some((offset, inside)) = run_at(factor, runs.moving, outer, k, &piece) else { continue };
+            let first = row * width + (piece.start - part.start);
+            // SAFETY: the elements of `inside` are inside the operand, and the panel has a place for each of the piece.
+            unsafe {
+                let from = from.offset(offset as isize + inside.start as isize).cast::<u8>();
+                let to = to.add(first + inside.start).cast::<u8>();
+                std::ptr::copy_nonoverlapping(from, to, 4 * inside.len());
+            }
+        }
+        run += 1;
+    }
+}
+
+/// Offset of the first element of a piece of a run at one depth, and which of its elements no guard excludes.
+fn run_at(
+    factor: &Factor,
+    moving: Option<usize>,
+    outer: usize,
+    k: usize,
+    piece: &Range<usize>,
+) -> Option<(i32, Range<usize>)> {
+    let at = |o: &Offsets| o.outer[outer] + o.depth[k] + o.free[piece.start];
+    let (mut offset, mut inside) = (at(&factor.flat), 0..piece.len());
+    for (number, axis) in factor.guarded.iter().enumerate() {
+        let index = at(&axis.index);
+        offset += index * axis.stride;
+        if moving == Some(number) {
+            inside = (-index).max(0) as usize..piece.len().min((axis.extent - index).max(0) as usize);
+        } else if index.cast_unsigned() >= axis.extent.cast_unsigned() {
+            return None;
+        }
+    }
+    (inside.start < inside.end).then_some((offset, inside))
 }
 
 unsafe fn pack_guarded(

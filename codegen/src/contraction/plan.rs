@@ -50,7 +50,21 @@ pub(crate) struct Factor {
     pub guarded: Vec<GuardedAxis>,
     /// Distance between rows (or columns) and between depths, when all are equally far apart and nothing is guarded.
     pub strides: Option<(isize, isize)>,
+    /// Rows or columns in runs of neighbouring elements, when that is how a guarded factor is best read.
+    pub runs: Option<Runs>,
 }
+
+/// Rows or columns whose elements follow each other in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Runs {
+    /// First of each run, and at last the number of rows or columns.
+    pub starts: Vec<usize>,
+    /// The guarded axis that advances by 1 along a run.
+    pub moving: Option<usize>,
+}
+
+/// Mean length from which on runs are read as such.
+const LONG_RUN: usize = 4;
 
 /// The three parts of an index.
 #[derive(Clone, Debug)]
@@ -210,7 +224,8 @@ impl Factor {
         let elements: usize = access.view.iter().product();
         let flat = tables(&load.flat).filter(|_| i32::try_from(elements).is_ok())?;
         let strides = step_of(&flat.free).zip(step_of(&flat.depth)).filter(|_| guarded.is_empty());
-        Some(Factor { operand: access.operand, flat, guarded, strides })
+        let runs = find_runs(&flat, &guarded);
+        Some(Factor { operand: access.operand, flat, guarded, strides, runs })
     }
 
     /// Whether micro-kernels can read rows of it where they are.
@@ -222,6 +237,25 @@ impl Factor {
     pub fn has_contiguous_columns(&self) -> bool {
         self.strides.is_some_and(|(free, _)| free == 1)
     }
+}
+
+fn find_runs(flat: &Offsets, guarded: &[GuardedAxis]) -> Option<Runs> {
+    let moving = guarded.iter().position(|a| a.stride == 1 && step_changes(&a.index.free));
+    let continues = |at: usize| {
+        let step = |table: &[i32]| table[at] - table[at - 1];
+        let expected = |axis: usize| i32::from(moving == Some(axis));
+        step(&flat.free) == i32::from(moving.is_none())
+            && guarded.iter().enumerate().all(|(axis, a)| step(&a.index.free) == expected(axis))
+    };
+    let count = flat.free.len();
+    let mut starts: Vec<usize> = (0..count).filter(|&at| at == 0 || !continues(at)).collect();
+    let long = count >= LONG_RUN * starts.len();
+    starts.push(count);
+    (long && !guarded.is_empty() && guarded.iter().all(|a| a.divisor == 1)).then_some(Runs { starts, moving })
+}
+
+fn step_changes(table: &[i32]) -> bool {
+    table.iter().any(|v| *v != table[0])
 }
 
 /// Values of the affine over some loops, row-major; `None` when one does not fit.
