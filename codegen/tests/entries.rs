@@ -1,0 +1,104 @@
+//! Entries: checks, commits, refusals, and work shared between threads.
+
+mod common;
+
+use common::{Case, Random, nest_kernel, options};
+use gradc_codegen::{AlignedBuffer, EntryCode, Memory, Operand, PlacedAction, Pool, StepFailure, compile};
+use gradc_ir::kernel::{Kernel, KernelKind};
+use gradc_ir::lower::{Access, Affine, BinaryFn, Combine, Nest, UnaryFn};
+use gradc_ir::plan::{Place, Segment};
+use gradc_ir::target::Target;
+use gradc_ir::types::{DType, TensorType};
+
+fn place(segment: Segment, offset_bytes: usize) -> Place {
+    Place { segment, offset_bytes }
+}
+
+/// y = x · x
+fn square(n: usize) -> KernelKind {
+    nest_kernel(&Nest::map(&[n], |body| {
+        let x = body.load(DType::F32, Access::identity(0, &[n], 1));
+        body.binary(BinaryFn::Mul, x, x)
+    }))
+}
+
+/// Squares the input twice into the arena, checks the result and commits it to persistent memory.
+fn entry() -> EntryCode {
+    let at = |segment, offset| Operand { place: place(segment, offset), ty: TensorType::f32([4]) };
+    let run = |from: Operand, to: Operand| PlacedAction::Run {
+        kernel: Box::new(Kernel { kind: square(4), operands: vec![], results: vec![] }),
+        operands: vec![from],
+        results: vec![to],
+    };
+    let (once, twice) = (at(Segment::Arena, 0), at(Segment::Arena, 64));
+    let check = PlacedAction::CheckFinite { operand: twice.clone() };
+    let commits = vec![(twice.place, place(Segment::Persistent, 64), 16)];
+    let actions = vec![run(at(Segment::Host(0), 0), once.clone()), run(once, twice), check];
+    EntryCode { name: "step".into(), actions, commits }
+}
+
+fn step(x: [f32; 4], arena_bytes: usize) -> (Result<(), StepFailure>, Vec<f32>) {
+    let executable = compile(&[entry()], &options(Target::host().vector_isa)).expect("the entry compiles");
+    assert_eq!(executable.kernels(), 1, "equal kernels are compiled once");
+    let (mut arena, mut persistent) = (AlignedBuffer::zeroed(arena_bytes), AlignedBuffer::zeroed(128));
+    let (constants, mut scratch) = (AlignedBuffer::zeroed(0), AlignedBuffer::zeroed(0));
+    let mut memory =
+        Memory { arena: &mut arena, persistent: &mut persistent, constants: &constants, scratch: &mut scratch };
+    let bytes: Vec<u8> = x.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let result = executable.run(0, &mut memory, &[&bytes], &Pool::default());
+    let word = |w: &[u8]| f32::from_le_bytes(w.try_into().expect("four bytes"));
+    (result, persistent.bytes()[64..80].chunks(4).map(word).collect())
+}
+
+#[test]
+fn results_are_committed_when_all_is_done() {
+    assert_eq!(step([1.0, 2.0, -3.0, 0.5], 128), (Ok(()), vec![1.0, 16.0, 81.0, 0.0625]));
+}
+
+#[test]
+fn a_value_that_is_not_finite_leaves_persistent_memory_alone() {
+    assert_eq!(step([1.0, 1e30, 0.0, 0.0], 128), (Err(StepFailure::Action(2)), vec![0.0; 4]));
+}
+
+#[test]
+fn memory_that_is_too_small_is_refused() {
+    let (result, _) = step([1.0; 4], 64);
+    let Err(StepFailure::Arguments(diagnostic)) = result else { panic!("refused") };
+    assert_eq!(diagnostic.code, "wrong-size");
+}
+
+#[test]
+fn an_access_outside_its_operand_is_refused() {
+    let shifted = Nest::map(&[4], |body| {
+        let indices = vec![Affine::dim(1, 0).offset(1)];
+        body.load(DType::F32, Access::new(0, &[4], indices))
+    });
+    let ty = TensorType::f32([4]);
+    let case = Case::new(vec![nest_kernel(&shifted)], std::slice::from_ref(&ty), std::slice::from_ref(&ty));
+    let refused = compile(&[case.entry], &options(Target::host().vector_isa)).expect_err("refused");
+    assert_eq!(refused.code, "invalid-kernel");
+}
+
+#[test]
+fn threads_do_not_change_bits() {
+    let (rows, columns) = (3000, 401);
+    let ty = TensorType::f32([rows, columns]);
+    let row_sums = Nest::reduction(&[rows], &[columns], Combine::Sum, |body| {
+        let x = body.load(DType::F32, Access::identity(0, &[rows, columns], 2));
+        body.unary(UnaryFn::Exp, x)
+    });
+    let flat = Nest::map(&[rows, columns], |body| {
+        let x = body.load(DType::F32, Access::identity(0, &[rows, columns], 2));
+        body.unary(UnaryFn::Tanh, x)
+    });
+    let inputs = [Random(5).tensor(&ty, -2.0..2.0)];
+    for (nest, result) in [(row_sums, TensorType::f32([rows])), (flat, ty.clone())] {
+        let case = Case::new(vec![nest_kernel(&nest)], std::slice::from_ref(&ty), std::slice::from_ref(&result));
+        let executable = case.compile(&options(Target::host().vector_isa));
+        let one = case.run(&executable, &inputs, &Pool::default());
+        for threads in [2, 4] {
+            let pool = Pool::new(threads).expect("threads start");
+            assert_eq!(one, case.run(&executable, &inputs, &pool));
+        }
+    }
+}
