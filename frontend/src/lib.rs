@@ -10,3 +10,4 @@ pub mod model;
 pub mod recipe;
 mod schema;
 pub mod weights;
+mod zip;

@@ -1,25 +1,25 @@
 //! NumPy's npy and npz files, read with npyz.
 
 use super::stated_type;
+use crate::zip::Zip;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::tensor::HostTensor;
 use gradc_ir::types::{DType, TensorType};
 use npyz::{NpyFile, Order, TypeChar};
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
+use std::io::Read;
 
 fn malformed(error: impl std::fmt::Display) -> Diagnostic {
     Diagnostic::new("malformed-npy", error.to_string())
 }
 
-/// The arrays of an npz file, by name.
+/// The arrays of an npz file, by name: a zip archive of npy files.
 pub(super) fn read_npz(bytes: &[u8]) -> Result<BTreeMap<String, HostTensor>, Diagnostic> {
-    let mut archive = npyz::npz::NpzArchive::new(Cursor::new(bytes)).map_err(malformed)?;
-    let names: Vec<String> = archive.array_names().map(str::to_string).collect();
+    let archive = Zip::open(bytes)?;
     let mut columns = BTreeMap::new();
-    for name in names {
-        if let Some(array) = archive.by_name(&name).map_err(malformed)? {
-            columns.insert(name, read_array(array)?);
+    for entry in archive.names() {
+        if let (Some(name), Some(array)) = (entry.strip_suffix(".npy"), archive.read(entry)?) {
+            columns.insert(name.to_string(), read_npy(&array)?);
         }
     }
     Ok(columns)
@@ -76,4 +76,37 @@ fn elements<R: Read>(file: NpyFile<R>, ty: &TensorType) -> Result<Vec<u8>, Diagn
         DType::U8 => bytes_of!(u8),
         _ => file.into_vec::<bool>().map_err(malformed)?.into_iter().map(u8::from).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zip::tests::deflated;
+
+    /// A version 1.0 npy file.
+    fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let length = (header.len() as u16).to_le_bytes();
+        [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), data].concat()
+    }
+
+    #[test]
+    fn arrays_of_an_npz_file_go_by_name() {
+        let x = npy("<i4", "(2, 1)", &[1, 0, 0, 0, 254, 255, 255, 255]);
+        let y = npy("|u1", "(3,)", &[4, 5, 6]);
+        let columns = read_npz(&deflated(&[("x.npy", &x), ("y.npy", &y), ("notes.txt", b"no array")])).unwrap();
+        assert_eq!(columns.keys().collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(*columns["x"].ty(), TensorType::new(DType::I32, [2, 1]));
+        assert_eq!(columns["x"].to_tensor().ints(), [1, -2]);
+        assert_eq!(columns["y"].to_tensor().ints(), [4, 5, 6]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused() {
+        let code = |file: &[u8]| read_npy(file).map_err(|d| d.code);
+        assert_eq!(code(b"no numpy"), Err("malformed-npy"));
+        assert_eq!(code(&npy("<c8", "(1,)", &[0; 8])), Err("data-dtype"));
+        assert_eq!(code(&npy("<f4", "(2,)", &[0; 4])), Err("malformed-npy"));
+        assert_eq!(code(&npy("<f4", "(1099511627777,)", &[0; 4])), Err("data-shape"));
+    }
 }
