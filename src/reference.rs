@@ -74,7 +74,7 @@ impl Tolerance {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Diagnostic::new("unreadable-file", e.to_string()).in_file(path.display()))?;
         let errors = serde_json::from_str(&text)
-            .map_err(|e| Diagnostic::new("malformed-json", e.to_string()).in_file(path.display()))?;
+            .map_err(|e| Diagnostic::new("invalid-json", e.to_string()).in_file(path.display()))?;
         Ok(Tolerance::F32Error(errors))
     }
 

@@ -38,7 +38,7 @@ impl History {
     pub fn resume(path: &Path, step: u64) -> Result<Self, Diagnostic> {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let records = text.lines().map(serde_json::from_str::<EpochRecord>).collect::<Result<Vec<_>, _>>();
-        let records = records.map_err(|e| Diagnostic::new("malformed-json", e.to_string()).in_file(path.display()))?;
+        let records = records.map_err(|e| Diagnostic::new("invalid-json", e.to_string()).in_file(path.display()))?;
         let mut history = History::create(path)?;
         records.into_iter().filter(|r| r.step <= step).try_for_each(|r| history.push(r))?;
         Ok(history)

@@ -56,7 +56,7 @@ impl Sizes {
     fn set_symbol(&mut self, name: &str, value: usize) -> Result<(), Diagnostic> {
         let known = self.symbols.keys().cloned().collect::<Vec<_>>().join(", ");
         let symbol = self.symbols.get_mut(name).ok_or_else(|| {
-            Diagnostic::new("unknown-dimension", format!("the model has no symbolic dimension `{name}`"))
+            Diagnostic::new("unknown-dim", format!("the model has no symbolic dimension `{name}`"))
                 .expected(if known.is_empty() { "none: all its sizes are fixed".into() } else { known })
         })?;
         symbol.new = Some(value);
