@@ -247,18 +247,31 @@ impl<'e, 'f> Emitter<'e, 'f> {
     }
 
     /// Opens the reduced loops from `dim` on.
+    ///
+    /// Only the innermost adds to its sums directly; the others combine whole rows, so that rounding errors grow with
+    /// the extents' sum and not with their product (statistics over batch and image need it).
     fn reduce(&mut self, dim: usize, sums: Vec<Value>) -> Vec<Value> {
         let Some(&extent) = self.plan.extents.get(dim) else { return self.combine_block(sums) };
         let bounds = (Bound::Static(0), Bound::Static(extent as i64));
         if self.plan.vector == Some(dim) {
             return self.vector_loop(dim, bounds, sums, &mut |e, sums| e.combine_block(sums));
         }
+        let innermost = dim + 1 == self.plan.extents.len();
         self.range(bounds, 1, sums, &mut |e, index, sums| {
             e.at(dim, index, |e| {
                 e.hoist(Which::Reduced);
-                e.reduce(dim + 1, sums)
+                if innermost { e.reduce(dim + 1, sums) } else { e.reduce_row(dim + 1, &sums) }
             })
         })
+    }
+
+    /// Combines a row from the loops from `dim` on, started anew, into `sums`.
+    fn reduce_row(&mut self, dim: usize, sums: &[Value]) -> Vec<Value> {
+        let reduction = self.plan.reduction.as_ref().expect("only accumulations combine");
+        let (combine, dtype) = (reduction.combine, reduction.body.dtype(reduction.value));
+        let start = self.start(combine, dtype);
+        let row = self.reduce(dim, vec![start; sums.len()]);
+        row.iter().zip(sums).map(|(&row, &sum)| self.combine(combine, dtype, row, sum)).collect()
     }
 
     /// Combines the block's values into the partial results: across a row into one per vector and one for single
