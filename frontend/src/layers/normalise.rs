@@ -143,20 +143,34 @@ pub fn batch_norm_train(
 ) -> Result<BatchNormOutput, TypeError> {
     let channels = channel_count(b.shape(x))?;
     let axes: Vec<usize> = (0..b.shape(x).len()).filter(|&d| d != 1).collect();
-    let y = standardise(b, x, &axes, eps)?;
-    let y = mul_per_channel(b, y, gamma.into())?;
-    let y = add_per_channel(b, y, beta.into())?;
-    let [batch_mean, batch_var] = [mean(b, x, &axes, true)?, variance(b, x, &axes, 1, true)?];
+    let batch_mean = mean(b, x, &axes, false)?;
+    let unbiased = variance(b, x, &axes, 1, false)?;
+    let count = b.ty(x).elements() / channels;
+    let biased = b.scale(unbiased, (count - 1) as f64 / count as f64)?;
+    let y = standardise_per_channel(b, x, [batch_mean, biased], gamma.into(), beta.into(), eps)?;
     let mut blend = |running: Value, batch: Value| {
-        let batch = b.reshape(batch, &[channels])?;
         let (old, new) = (b.scale(running, 1.0 - momentum)?, b.scale(batch, momentum)?);
         b.add(old, new)
     };
-    Ok(BatchNormOutput {
-        y,
-        running_mean: blend(running_mean, batch_mean)?,
-        running_var: blend(running_var, batch_var)?,
-    })
+    let (running_mean, running_var) = (blend(running_mean, batch_mean)?, blend(running_var, unbiased)?);
+    Ok(BatchNormOutput { y, running_mean, running_var })
+}
+
+/// (x − mean) · (gamma / √(var + eps)) + beta: one factor per channel, so that few operations touch every element.
+fn standardise_per_channel(
+    b: &mut Builder,
+    x: Value,
+    [mean, var]: [Value; 2],
+    gamma: Option<Value>,
+    beta: Option<Value>,
+    eps: f64,
+) -> Result<Value, TypeError> {
+    let inverse = inverse_deviation(b, var, eps)?;
+    let scale = gamma.map_or(Ok(inverse), |gamma| b.mul(inverse, gamma))?;
+    let minus_mean = b.neg(mean)?;
+    let centred = add_per_channel(b, x, Some(minus_mean))?;
+    let y = mul_per_channel(b, centred, Some(scale))?;
+    add_per_channel(b, y, beta)
 }
 
 /// Batch normalisation of `x` `[N, C, …]` with given statistics: (x − mean) / √(var + eps) · gamma + beta.
@@ -170,12 +184,7 @@ pub fn batch_norm_infer(
     eps: f64,
 ) -> Result<Value, TypeError> {
     channel_count(b.shape(x))?;
-    let inverse = inverse_deviation(b, var, eps)?;
-    let scale = gamma.into().map_or(Ok(inverse), |gamma| b.mul(inverse, gamma))?;
-    let minus_mean = b.neg(mean)?;
-    let centred = add_per_channel(b, x, Some(minus_mean))?;
-    let y = mul_per_channel(b, centred, Some(scale))?;
-    add_per_channel(b, y, beta.into())
+    standardise_per_channel(b, x, [mean, var], gamma.into(), beta.into(), eps)
 }
 
 #[cfg(test)]
