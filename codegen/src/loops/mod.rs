@@ -4,6 +4,7 @@ mod access;
 mod emitter;
 mod math;
 mod plan;
+mod reduce;
 mod scalar;
 mod scatter;
 mod values;
@@ -14,13 +15,12 @@ pub(crate) use scatter::{ScatterPlan, emit_scatter};
 pub(crate) use values::MEMORY;
 
 use crate::chunks::Chunks;
-use cranelift_codegen::ir::types::{F32X4, I64};
+use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::FunctionBuilder;
 use emitter::{Bound, Emitter, Which, Width};
-use gradc_ir::lower::{Affine, Scalar, ScalarId};
-use gradc_ir::types::DType;
-use values::{LANES, Rep};
+use gradc_ir::lower::Affine;
+use values::LANES;
 
 /// Vectors interleaved in a block, so that the latencies of one overlap with the others.
 const GROUPS: usize = 4;
@@ -221,96 +221,5 @@ impl<'e, 'f> Emitter<'e, 'f> {
             .range(bounds, width.points(), carried, &mut |e, index, carried| e.at(dim, index, |e| body(e, carried)));
         self.width = outer;
         carried
-    }
-
-    /// Emits the accumulation and makes its result known to the body.
-    fn accumulate(&mut self) {
-        let plan = self.plan;
-        let Some(reduction) = &plan.reduction else { return };
-        let dtype = reduction.body.dtype(reduction.value);
-        let start = self.start(reduction.combine, dtype);
-        let across = plan.vector.is_some_and(|v| v >= plan.space);
-        let slots = if across { plan.groups() + 1 } else { self.width.groups };
-        let mut sums = vec![start; slots];
-        if !reduction.empty {
-            sums = self.reduce(plan.space, sums);
-        }
-        if across {
-            sums = vec![self.meet(&sums)];
-        }
-        let rep = if dtype == DType::F32 { Rep::Vector(sums) } else { Rep::Lanes(sums) };
-        for (at, (scalar, _)) in plan.body.scalars.iter().enumerate() {
-            if *scalar == Scalar::Accumulated {
-                self.set_rep(Which::Point, ScalarId(at as u32), rep.clone());
-            }
-        }
-    }
-
-    /// Opens the reduced loops from `dim` on.
-    ///
-    /// Only the innermost adds to its sums directly; the others combine whole rows, so that rounding errors grow with
-    /// the extents' sum and not with their product (statistics over batch and image need it).
-    fn reduce(&mut self, dim: usize, sums: Vec<Value>) -> Vec<Value> {
-        let Some(&extent) = self.plan.extents.get(dim) else { return self.combine_block(sums) };
-        let bounds = (Bound::Static(0), Bound::Static(extent as i64));
-        if self.plan.vector == Some(dim) {
-            return self.vector_loop(dim, bounds, sums, &mut |e, sums| e.combine_block(sums));
-        }
-        let innermost = dim + 1 == self.plan.extents.len();
-        self.range(bounds, 1, sums, &mut |e, index, sums| {
-            e.at(dim, index, |e| {
-                e.hoist(Which::Reduced);
-                if innermost { e.reduce(dim + 1, sums) } else { e.reduce_row(dim + 1, &sums) }
-            })
-        })
-    }
-
-    /// Combines a row from the loops from `dim` on, started anew, into `sums`.
-    fn reduce_row(&mut self, dim: usize, sums: &[Value]) -> Vec<Value> {
-        let reduction = self.plan.reduction.as_ref().expect("only accumulations combine");
-        let (combine, dtype) = (reduction.combine, reduction.body.dtype(reduction.value));
-        let start = self.start(combine, dtype);
-        let row = self.reduce(dim, vec![start; sums.len()]);
-        row.iter().zip(sums).map(|(&row, &sum)| self.combine(combine, dtype, row, sum)).collect()
-    }
-
-    /// Combines the block's values into the partial results: across a row into one per vector and one for single
-    /// points, else one per vector.
-    fn combine_block(&mut self, mut sums: Vec<Value>) -> Vec<Value> {
-        let plan = self.plan;
-        let reduction = plan.reduction.as_ref().expect("only accumulations combine");
-        let dtype = reduction.body.dtype(reduction.value);
-        let values = self.accumulator(Which::Reduced, reduction.value, dtype);
-        let across = plan.vector.is_some_and(|v| v >= plan.space);
-        let single = across && self.width.lanes == 1;
-        let (first, count) = if single { (sums.len() - 1, 1) } else { (0, self.width.groups) };
-        for k in 0..count {
-            sums[first + k] = self.combine(reduction.combine, dtype, values[k % values.len()], sums[first + k]);
-        }
-        sums
-    }
-
-    /// One value from the partial results of a row, as a fixed tree.
-    fn meet(&mut self, sums: &[Value]) -> Value {
-        let (single, vectors) = sums.split_last().expect("there is a partial result for single points");
-        let vector = self.tree(vectors);
-        let lanes: Vec<Value> = (0..LANES)
-            .map(|k| {
-                let lane = self.b.ins().extractlane(vector, k as u8);
-                self.b.ins().splat(F32X4, lane)
-            })
-            .collect();
-        let row = self.tree(&lanes);
-        self.tree(&[row, *single])
-    }
-
-    fn tree(&mut self, values: &[Value]) -> Value {
-        if let [one] = values {
-            return *one;
-        }
-        let (left, right) = values.split_at(values.len().div_ceil(2));
-        let (left, right) = (self.tree(left), self.tree(right));
-        let combine = self.plan.reduction.as_ref().expect("only accumulations combine").combine;
-        self.combine(combine, DType::F32, left, right)
     }
 }

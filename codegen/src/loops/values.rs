@@ -1,6 +1,6 @@
 //! How scalars of a body live in registers, and conversions between those forms.
 
-use cranelift_codegen::ir::types::{F32, F32X4, F64, I8, I16X8, I32, I32X4, I64};
+use cranelift_codegen::ir::types::{F32, F32X4, F64, I8, I8X16, I16X8, I32, I32X4, I64};
 use cranelift_codegen::ir::{ConstantData, Endianness, InstBuilder, MemFlagsData, Type, Value};
 use cranelift_frontend::FunctionBuilder;
 use gradc_ir::types::DType;
@@ -60,6 +60,14 @@ fn vector_constant(b: &mut FunctionBuilder, ty: Type, word: u32) -> Value {
     let data = ConstantData::from(word.to_le_bytes().repeat(LANES));
     let handle = b.func.dfg.constants.insert(data);
     b.ins().vconst(ty, handle)
+}
+
+/// The bytes of two vectors of four f32 chosen by position: 0 to 15 in `x`, 16 to 31 in `y`.
+pub(crate) fn shuffle(b: &mut FunctionBuilder, x: Value, y: Value, bytes: [u8; 16]) -> Value {
+    let mask = b.func.dfg.immediates.push(ConstantData::from(bytes.as_slice()));
+    let (x, y) = (bits(b, I8X16, x), bits(b, I8X16, y));
+    let chosen = b.ins().shuffle(x, y, mask);
+    bits(b, F32X4, chosen)
 }
 
 /// `mask ? x : y` per lane of `F32X4`.
@@ -139,7 +147,7 @@ fn bool_of_word(b: &mut FunctionBuilder, word: Value) -> Value {
 pub(crate) fn mask_of_bytes(b: &mut FunctionBuilder, bytes: Value) -> Value {
     let zero = splat_i32(b, 0);
     let vector = b.ins().insertlane(zero, bytes, 0u8);
-    let vector = bits(b, cranelift_codegen::ir::types::I8X16, vector);
+    let vector = bits(b, I8X16, vector);
     let half = b.ins().uwiden_low(vector);
     let words = b.ins().uwiden_low(half);
     b.ins().icmp(cranelift_codegen::ir::condcodes::IntCC::NotEqual, words, zero)
