@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Names of the reference models.
-pub const MODELS: [&str; 9] = [
+pub const MODELS: [&str; 10] = [
+    "char_lstm",
     "gpt_tiny",
     "ista_denoiser",
     "lenet",

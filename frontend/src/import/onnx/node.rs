@@ -96,6 +96,11 @@ impl<'a> Node<'a> {
         self.proto.input.get(at).map_or("", String::as_str)
     }
 
+    /// Whether the attribute is there, without reading it.
+    pub fn has(&self, name: &str) -> bool {
+        self.proto.attribute.iter().any(|a| a.name == name)
+    }
+
     /// An integer attribute, or `None` when it is left out.
     pub fn optional_int(&self, name: &str) -> Result<Option<i64>, Fault> {
         self.attribute(name).map(|a| typed(a, INT, a.i.unwrap_or_default())).transpose()
@@ -142,6 +147,14 @@ impl<'a> Node<'a> {
         std::str::from_utf8(bytes).map_err(|_| invalid(name).expected("UTF-8 text"))
     }
 
+    /// A list of strings, or `None` when it is left out.
+    pub fn optional_strings(&self, name: &str) -> Result<Option<Vec<&'a str>>, Fault> {
+        let Some(attribute) = self.attribute(name) else { return Ok(None) };
+        let strings = typed(attribute, STRINGS, &attribute.strings)?;
+        let text = |s: &'a Vec<u8>| std::str::from_utf8(s).map_err(|_| invalid(name).expected("UTF-8 text"));
+        strings.iter().map(text).collect::<Result<_, _>>().map(Some)
+    }
+
     /// A tensor attribute, or `None` when it is left out.
     pub fn optional_tensor(&self, name: &str) -> Result<Option<&'a TensorProto>, Fault> {
         let Some(attribute) = self.attribute(name) else { return Ok(None) };
@@ -182,6 +195,7 @@ const STRING: i32 = 3;
 const TENSOR: i32 = 4;
 const FLOATS: i32 = 6;
 const INTS: i32 = 7;
+const STRINGS: i32 = 8;
 
 /// `value` when the attribute says it is of this kind or (in old files) does not say.
 fn typed<T>(attribute: &AttributeProto, kind: i32, value: T) -> Result<T, Fault> {

@@ -12,6 +12,7 @@ mod linear;
 mod loss;
 mod normalise;
 mod pool;
+mod recurrent;
 mod reduce;
 mod reshape;
 mod sequence;
@@ -42,7 +43,7 @@ pub enum Rule {
 /// Operators of one family, by name.
 type Table = &'static [(&'static str, Rule)];
 
-const TABLES: [Table; 12] = [
+const TABLES: [Table; 13] = [
     activation::OPS,
     constant::OPS,
     einsum::OPS,
@@ -52,6 +53,7 @@ const TABLES: [Table; 12] = [
     loss::OPS,
     normalise::OPS,
     pool::OPS,
+    recurrent::OPS,
     reduce::OPS,
     sequence::OPS,
     shape::OPS,
