@@ -4,7 +4,7 @@ use gradc_ir::tensor::HostTensor;
 use gradc_ir::types::{DType, TensorType};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Names of the reference models.
 pub const MODELS: [&str; 10] = [
@@ -34,16 +34,25 @@ pub fn folder(model: &str) -> Option<PathBuf> {
 
 /// PyTorch's numbers for a model.
 pub fn tensors(model: &str) -> Option<BTreeMap<String, HostTensor>> {
-    let bytes = std::fs::read(folder(model)?.join("reference.safetensors")).expect("the reference is readable");
-    let file = SafeTensors::deserialize(&bytes).expect("the reference is well formed");
+    Some(read_safetensors(&folder(model)?.join("reference.safetensors")))
+}
+
+/// The tensors of a safetensors file of ours, which is well formed.
+pub fn read_safetensors(path: &Path) -> BTreeMap<String, HostTensor> {
+    let bytes = std::fs::read(path).expect("the file is readable");
+    let file = SafeTensors::deserialize(&bytes).expect("the file is well formed");
     let tensor = |(name, view): (String, safetensors::tensor::TensorView)| {
         let dtype = match view.dtype() {
             Dtype::F32 => DType::F32,
+            Dtype::F64 => DType::F64,
             Dtype::I64 => DType::I64,
+            Dtype::I32 => DType::I32,
+            Dtype::U8 => DType::U8,
+            Dtype::BOOL => DType::Bool,
             other => panic!("unexpected dtype {other:?} of `{name}`"),
         };
         let ty = TensorType::new(dtype, view.shape().to_vec());
         (name, HostTensor::new(ty, view.data().to_vec()).expect("safetensors checks sizes"))
     };
-    Some(file.tensors().into_iter().map(tensor).collect())
+    file.tensors().into_iter().map(tensor).collect()
 }

@@ -23,11 +23,17 @@ pub struct Tensors {
 }
 
 impl Tensors {
-    /// The name under which a constant is held: `name`, or that of an equal constant from before.
+    /// The name under which a constant is held: that of an equal constant from before, else `name`, made unique.
     fn intern(&mut self, name: &str, tensor: HostTensor) -> String {
         let content = (tensor.ty().clone(), tensor.bytes().to_vec());
-        let name = self.by_content.entry(content).or_insert_with(|| name.to_string()).clone();
-        self.by_name.entry(name.clone()).or_insert(tensor);
+        if let Some(name) = self.by_content.get(&content) {
+            return name.clone();
+        }
+        let numbered = (1..).map(|k| format!("{name}.{k}"));
+        let mut names = std::iter::once(name.to_string()).chain(numbered);
+        let name = names.find(|n| !self.by_name.contains_key(n)).expect("there are more names than tensors");
+        self.by_content.insert(content, name.clone());
+        self.by_name.insert(name.clone(), tensor);
         name
     }
 
@@ -157,11 +163,7 @@ impl Known {
 
     fn folded(&self, b: &mut Builder, tensors: &mut Tensors, value: Value) -> Result<Value, TypeError> {
         let results = self.results[value.node.index()].as_ref().expect("a folded node has been evaluated");
-        let name = (0..)
-            .map(|k| format!("folded.{k}"))
-            .find(|name| !tensors.by_name.contains_key(name) && b.graph().input_named(name).is_none())
-            .expect("there are more names than tensors");
-        tensors.constant(b, &name, results[value.result as usize].to_host())
+        tensors.constant(b, "folded", results[value.result as usize].to_host())
     }
 }
 

@@ -26,6 +26,8 @@ use std::path::Path;
 use tensors::TensorReader;
 use walk::{Mode, Source, Walked, walk};
 
+pub use ops::names as operators;
+
 /// Versions of the standard operator set whose definitions the rules follow.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=24;
 
@@ -47,7 +49,7 @@ fn import_inner(path: &Path, bytes: Vec<u8>, options: &ImportOptions) -> Result<
     drop(bytes);
     let opset = opset(&model)?;
     let mut graph = model.graph.take().ok_or_else(|| Diagnostic::new("invalid-onnx", "the file holds no graph"))?;
-    check(&model, &graph)?;
+    let problems = check(&model, &graph);
     let mut reader = TensorReader::new(path);
     let (mut tensors, initializers) = read_initializers(&mut graph, &mut reader)?;
     let signature = signature::read(&graph, &tensors, options)?;
@@ -62,12 +64,16 @@ fn import_inner(path: &Path, bytes: Vec<u8>, options: &ImportOptions) -> Result<
     };
     let recorded = match signature.own_inputs {
         None => None,
-        Some(own) => Some(walk(&source(own), Mode::Infer, options, None, &mut tensors, &mut reader)?.shapes),
+        Some(own) => {
+            let walked = walk(&source(own), Mode::Infer, options, None, &mut tensors, &mut reader);
+            Some(with_problems(&problems, walked)?.shapes)
+        }
     };
     let source = source(signature.inputs);
     let mut graphs = Vec::new();
     for mode in [Mode::Train, Mode::Infer] {
-        graphs.push(walk(&source, mode, options, recorded.as_ref(), &mut tensors, &mut reader)?);
+        let walked = walk(&source, mode, options, recorded.as_ref(), &mut tensors, &mut reader);
+        graphs.push(with_problems(&problems, walked)?);
     }
     assemble(&source, graphs, tensors)
 }
@@ -102,8 +108,8 @@ fn is_standard(domain: &str) -> bool {
     matches!(domain, "" | "ai.onnx")
 }
 
-/// What no walk needs to find: operators without a rule, and parts of the format that are not supported.
-fn check(model: &ModelProto, graph: &GraphProto) -> Result<(), Diagnostics> {
+/// What needs no walk to be found: operators without a rule, and parts of the format that are not supported.
+fn check(model: &ModelProto, graph: &GraphProto) -> Vec<Diagnostic> {
     let mut problems: Vec<Diagnostic> = Vec::new();
     if !model.training_info.is_empty() {
         problems.push(Diagnostic::new("unsupported", "ONNX training graphs are not supported"));
@@ -112,7 +118,15 @@ fn check(model: &ModelProto, graph: &GraphProto) -> Result<(), Diagnostics> {
         problems.push(Diagnostic::new("unsupported", "sparse initializers are not supported"));
     }
     problems.extend(unknown_operators(graph));
-    if problems.is_empty() { Ok(()) } else { Err(Diagnostics(problems)) }
+    problems
+}
+
+/// A walk's result, or its problems together with those found before.
+fn with_problems(before: &[Diagnostic], walked: Result<Walked, Diagnostics>) -> Result<Walked, Diagnostics> {
+    match walked {
+        Ok(walked) if before.is_empty() => Ok(walked),
+        walked => Err(Diagnostics([before, &walked.err().unwrap_or_default().0].concat())),
+    }
 }
 
 /// One diagnostic per operator that has no rule, naming its nodes.

@@ -1,6 +1,6 @@
 //! The part of the ONNX file format that the importer reads, as protobuf messages.
 //!
-//! Written by hand after `onnx.proto` of ONNX 1.20 (IR version 13), so that neither `protoc` nor a build script is
+//! Written by hand after `onnx.proto` of ONNX 1.23 (IR version 14), so that neither `protoc` nor a build script is
 //! needed. Members of a `oneof` are separate optional fields, which is the same on the wire. Fields that say nothing
 //! about what a model computes are left out; prost skips them.
 //!

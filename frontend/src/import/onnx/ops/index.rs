@@ -4,6 +4,7 @@ use super::Rule::{self, One};
 use super::{Fault, Node, Walk, axis, require};
 use gradc_ir::graph::{Role, Value};
 use gradc_ir::lower::CompareFn;
+use gradc_ir::ops::Reverse;
 use gradc_ir::types::{DType, TypeError, row_major_strides};
 
 /// The family's rules.
@@ -117,12 +118,19 @@ fn one_hot(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
 }
 
 fn arg_extreme(cx: &mut Walk, node: &Node, least: bool) -> Result<Value, Fault> {
-    node.only_int("select_last_index", 0)?;
     let x = node.input(0)?;
     let shape = cx.b.shape(x).to_vec();
     let along = axis(shape.len(), node.int("axis", 0)?)?;
-    let x = if least { cx.b.neg(x)? } else { x };
-    let found = cx.b.arg_max(x, along)?;
+    let b = &mut cx.b;
+    let x = if least { b.neg(x)? } else { x };
+    let found = if node.flag("select_last_index", false)? {
+        let reversed = b.op(Reverse { axes: vec![along] }, &[x])?;
+        let from_back = b.arg_max(reversed, along)?;
+        let last = b.full_like(from_back, shape[along] as f64 - 1.0)?;
+        b.sub(last, from_back)?
+    } else {
+        b.arg_max(x, along)?
+    };
     if !node.flag("keepdims", true)? {
         return Ok(found);
     }

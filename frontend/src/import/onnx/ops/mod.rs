@@ -66,6 +66,11 @@ pub fn rule(node: &NodeProto) -> Option<Rule> {
     if standard { named().map(|(_, rule)| *rule) } else { None }
 }
 
+/// Names of all operators that have a rule.
+pub fn names() -> Vec<&'static str> {
+    TABLES.into_iter().flatten().map(|(name, _)| *name).collect()
+}
+
 /// An axis counted from the front, where negative ones count from the back.
 fn axis(rank: usize, axis: i64) -> Result<usize, Fault> {
     let from_front = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
@@ -108,7 +113,7 @@ mod tests {
 
     #[test]
     fn every_operator_has_one_rule() {
-        let names: Vec<&str> = TABLES.into_iter().flatten().map(|(name, _)| *name).collect();
+        let names = names();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
         assert!(TABLES.into_iter().all(|t| t.is_sorted_by_key(|(name, _)| *name)), "tables are sorted by name");
     }

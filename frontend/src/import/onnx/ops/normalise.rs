@@ -7,6 +7,7 @@ use crate::layers::{normalise, reduce};
 use crate::model::BatchNorm;
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
+use gradc_ir::lower::CompareFn;
 use gradc_ir::types::{DType, TensorType, TypeError};
 
 /// The family's rules.
@@ -15,7 +16,7 @@ pub const OPS: &[(&str, Rule)] = &[
     ("Dropout", Many(dropout)),
     ("GroupNormalization", One(group_norm)),
     ("InstanceNormalization", One(instance_norm)),
-    ("LayerNormalization", One(layer_norm)),
+    ("LayerNormalization", Many(layer_norm)),
     ("LogSoftmax", One(|cx, node| softmax(cx, node, normalise::log_softmax))),
     ("LpNormalization", One(lp_norm)),
     ("RMSNormalization", One(rms_norm)),
@@ -77,7 +78,7 @@ fn dropout(cx: &mut Walk, node: &Node) -> Result<Vec<Slot>, Fault> {
     if cx.training() && file_trains && ratio != 0.0 {
         return Err(Fault::unsupported("dropout in training mode is not supported")
             .expected("ratio 0, or inference mode")
-            .found(format!("ratio {ratio}"))
+            .found(format!("ratio {}", ratio as f32))
             .help("export the model with `p=0`"));
     }
     let mask = TensorType::new(DType::Bool, cx.b.shape(x).to_vec());
@@ -113,12 +114,23 @@ fn trailing_operand(cx: &mut Walk, node: &Node, at: usize, count: usize) -> Resu
     Ok(Some(cx.b.broadcast_to(value, &shape[shape.len() - count..])?))
 }
 
-fn layer_norm(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
+/// The normalised operand, its mean, and the inverse of its standard deviation.
+fn layer_norm(cx: &mut Walk, node: &Node) -> Result<Vec<Slot>, Fault> {
     node.only_int("stash_type", 1)?;
     let (x, count, eps) = (node.input(0)?, trailing(cx, node)?, node.float("epsilon", 1e-5)?);
     let gamma = trailing_operand(cx, node, 1, count)?;
     let beta = trailing_operand(cx, node, 2, count)?;
-    Ok(normalise::layer_norm(&mut cx.b, x, gamma, beta, count, eps)?)
+    let b = &mut cx.b;
+    let y = normalise::layer_norm(b, x, gamma, beta, count, eps)?;
+    if node.output_count() == 1 {
+        return Ok(vec![y.into()]);
+    }
+    let rank = b.shape(x).len();
+    let over: Vec<usize> = (rank - count..rank).collect();
+    let (mean, variance) = (reduce::mean(b, x, &over, true)?, reduce::variance(b, x, &over, 0, true)?);
+    let eps = b.full_like(variance, eps)?;
+    let shifted = b.add(variance, eps)?;
+    Ok(vec![y.into(), mean.into(), b.rsqrt(shifted)?.into()])
 }
 
 fn rms_norm(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
@@ -158,7 +170,7 @@ fn instance_norm(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
     Ok(normalise::group_norm(&mut cx.b, x, Some(gamma), Some(beta), channels, eps)?)
 }
 
-/// x over its 1- or 2-norm along an axis.
+/// x over its 1- or 2-norm along an axis; zero where the norm is.
 fn lp_norm(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
     let x = node.input(0)?;
     let over = axes(cx.b.shape(x).len(), &[node.int("axis", -1)?])?;
@@ -168,5 +180,8 @@ fn lp_norm(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
     let terms = if p == 1 { b.abs(x)? } else { b.mul(x, x)? };
     let total = reduce::sum(b, terms, &over, true)?;
     let norm = if p == 1 { total } else { b.sqrt(total)? };
-    Ok(b.div(x, norm)?)
+    let (zero, one) = (b.full_like(norm, 0.0)?, b.full_like(norm, 1.0)?);
+    let vanishes = b.compare(CompareFn::Eq, norm, zero)?;
+    let divisor = b.select(vanishes, one, norm)?;
+    Ok(b.div(x, divisor)?)
 }

@@ -62,7 +62,12 @@ impl Recurrent {
     /// The slice of operand `at` that belongs to a direction, without its axis; checked to have `shape`.
     fn direction(&self, cx: &mut Walk, value: Value, k: usize, shape: &[usize]) -> Result<Value, Fault> {
         let expected = [&[self.reverse.len()], shape].concat();
-        require(cx.b.shape(value) == expected, "an operand has the wrong shape", format!("{expected:?}"), cx.b.ty(value))?;
+        require(
+            cx.b.shape(value) == expected,
+            "an operand has the wrong shape",
+            format!("{expected:?}"),
+            cx.b.ty(value),
+        )?;
         let part = cx.b.slice_axis(value, 0, k, k + 1)?;
         Ok(cx.b.reshape(part, shape)?)
     }
