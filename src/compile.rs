@@ -45,7 +45,7 @@ pub fn compile(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Res
         &model.tensors,
         executable,
         infos,
-        derived.loss,
+        (derived.loss, recipe.cloned()),
         layout,
         options.threads,
         report,
@@ -64,8 +64,10 @@ fn plan_entry(
     let optimized = if options.optimize { optimize(&entry, options, report)? } else { entry.graph.clone() };
     report.keep(options, Stage::Optimized, name, || text::print(&optimized));
     let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(&optimized, options.ordering))?;
+    report.keep(options, Stage::Schedule, name, || text::print_schedule(&scheduled));
     let plan = report.time("plan", || Ok::<_, Diagnostic>(plan_memory(scheduled, layout)))?;
     check_plan(&plan, layout).map_err(|d| d.help("this is a bug in gradc: the planner made a wrong plan"))?;
+    report.keep(options, Stage::Memory, name, || text::print_plan(&plan));
     report.entries.push(EntryReport { name, nodes: optimized.nodes().len(), peaks, arena_bytes: plan.arena_bytes });
     Ok((entry, plan))
 }
@@ -133,7 +135,29 @@ pub struct EntryReport {
 }
 
 impl CompileReport {
-    fn time<T, E>(&mut self, stage: &'static str, run: impl FnOnce() -> Result<T, E>) -> Result<T, Diagnostics>
+    /// The report of a package that was loaded.
+    pub(crate) fn loaded(&mut self, entries: &[EntryInfo], kernels: usize) {
+        self.kernels = kernels;
+        self.entries = entries
+            .iter()
+            .map(|e| {
+                let bytes = e.arena_bytes();
+                let peaks = Peaks { program_bytes: bytes, chosen_bytes: bytes };
+                EntryReport {
+                    name: e.kind.name(),
+                    nodes: e.plan.schedule.graph.nodes().len(),
+                    peaks,
+                    arena_bytes: bytes,
+                }
+            })
+            .collect();
+    }
+
+    pub(crate) fn time<T, E>(
+        &mut self,
+        stage: &'static str,
+        run: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, Diagnostics>
     where
         Diagnostics: From<E>,
     {

@@ -9,6 +9,7 @@ pub mod entries;
 pub mod error;
 pub mod index_ranges;
 pub mod options;
+pub mod package;
 mod place;
 pub mod reference;
 pub mod session;

@@ -5,6 +5,7 @@ use crate::entries::{Entry, EntryKind, LossInfo};
 use crate::index_ranges::{IndexRange, index_ranges};
 use crate::session::Session;
 use gradc_codegen::{Executable, Pool};
+use gradc_frontend::recipe::Recipe;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use gradc_ir::graph::{OutputKind, Role};
 use gradc_ir::plan::{Action, MemoryPlan, Place};
@@ -27,6 +28,7 @@ pub(crate) struct Inner {
     pub executable: Executable,
     pub entries: Vec<EntryInfo>,
     pub loss: Option<LossInfo>,
+    pub recipe: Option<Recipe>,
     pub layout: SharedLayout,
     pub persistent: Vec<PersistentTensor>,
     /// Initial values of persistent tensors and constants, by name; state starts at its default.
@@ -142,7 +144,7 @@ impl CompiledStep {
         weights: &BTreeMap<String, HostTensor>,
         executable: Executable,
         entries: Vec<EntryInfo>,
-        loss: Option<LossInfo>,
+        training: (Option<LossInfo>, Option<Recipe>),
         layout: SharedLayout,
         threads: usize,
         report: CompileReport,
@@ -152,8 +154,20 @@ impl CompiledStep {
         let tensors = needed.filter_map(|n| Some((n.clone(), weights.get(n)?.clone()))).collect();
         let pool = Pool::new(threads).map_err(Diagnostics::from)?;
         let hyper_defaults = hyper_defaults(&entries);
-        let inner =
-            Inner { name, executable, entries, loss, layout, persistent, tensors, hyper_defaults, pool, report };
+        let (loss, recipe) = training;
+        let inner = Inner {
+            name,
+            executable,
+            entries,
+            loss,
+            recipe,
+            layout,
+            persistent,
+            tensors,
+            hyper_defaults,
+            pool,
+            report,
+        };
         inner.check_tensors()?;
         Ok(CompiledStep { inner: Arc::new(inner) })
     }
@@ -181,6 +195,11 @@ impl CompiledStep {
     /// The loss, if the model was compiled with a recipe.
     pub fn loss(&self) -> Option<&LossInfo> {
         self.inner.loss.as_ref()
+    }
+
+    /// The recipe the model was compiled with.
+    pub fn recipe(&self) -> Option<&Recipe> {
+        self.inner.recipe.as_ref()
     }
 
     /// The tensors kept between calls.

@@ -28,9 +28,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
-    arguments.model.needed_recipe()?;
     let options = arguments.code.options()?;
     let step = arguments.model.compile(&options)?;
+    arguments.model.recipe_for(&step)?;
     let entry =
         step.entry(EntryKind::Step).ok_or_else(|| Diagnostic::new("no-entry", "the package has no training step"))?;
     let tensors = match &arguments.inputs {

@@ -145,6 +145,14 @@ impl ModelArguments {
         self.recipe()?.ok_or_else(|| missing().into())
     }
 
+    /// The recipe named, or the one a package was made with.
+    pub fn recipe_for(&self, step: &CompiledStep) -> Result<Recipe, Failure> {
+        match step.recipe() {
+            Some(packed) => Ok(self.recipe()?.unwrap_or_else(|| packed.clone())),
+            None => self.needed_recipe(),
+        }
+    }
+
     /// The model, imported; notes go to standard error.
     pub fn import(&self, recipe: Option<&Recipe>) -> Result<Model, Failure> {
         let options = ImportOptions {
@@ -161,6 +169,9 @@ impl ModelArguments {
 
     /// The compiled model: loaded from a package, or compiled with the recipe if there is one.
     pub fn compile(&self, options: &Options) -> Result<CompiledStep, Failure> {
+        if gradc::package::is_package(&self.model) {
+            return Ok(gradc::package::load(&self.model, options)?);
+        }
         let recipe = self.recipe()?;
         let model = self.import(recipe.as_ref())?;
         let step = gradc::compile(&model, recipe.as_ref(), options)?;

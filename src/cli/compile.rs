@@ -29,6 +29,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     options.emit = stages(&arguments.emit, dump.is_some());
     let step = arguments.model.compile(&options)?;
     write_texts(&step, dump.as_deref().unwrap_or(Path::new(".")))?;
+    if let Some(path) = &arguments.output {
+        gradc::package::save(&step, path)?;
+    }
     print_summary(&step);
     if arguments.report {
         print_report(&step, &options);

@@ -60,6 +60,8 @@ fn formatted(format: Format, stage: Stage, text: &str) -> Result<String, Failure
     let graph = text::parse(text)?;
     Ok(match format {
         Format::Text => text.to_string(),
-        _ => text::print(&graph),
+        Format::Dot => text::dot(&graph),
+        Format::Svg => text::svg(&graph),
+        Format::Json => text::json(&graph).to_string(),
     })
 }

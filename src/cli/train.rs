@@ -63,8 +63,8 @@ fn parse_tail(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
-    let recipe = arguments.model.needed_recipe()?;
     let step = arguments.model.compile(&arguments.code.options()?)?;
+    let recipe = arguments.model.recipe_for(&step)?;
     let mut trainer = trainer(&arguments, &recipe, &step)?;
     let stop = interrupt_flag()?;
     let mut progress = Progress::new(trainer.total_steps(), trainer.steps_done(), arguments.quiet);

@@ -1,0 +1,114 @@
+//! Packages: a compiled model in one file, without the machine's code.
+//!
+//! A package is a safetensors file: the model's tensors, and in its metadata gradc's version, the target's
+//! vector instructions, and each entry's memory plan as text. Loading parses the plans and generates code.
+
+use crate::compile::CompileReport;
+use crate::entries::{Entry, EntryKind, LossInfo};
+use crate::options::Options;
+use crate::place::entry_code;
+use crate::step::{CompiledStep, EntryInfo};
+use gradc_codegen::{CodegenOptions, EntryCode};
+use gradc_frontend::weights;
+use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
+use gradc_ir::text;
+use gradc_ir::verify::verify;
+use gradc_passes::memory::{SharedLayout, check_plan};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Extension of package files.
+pub const EXTENSION: &str = "gradc";
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Whether a path names a package.
+pub fn is_package(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == EXTENSION)
+}
+
+/// Writes a package, atomically.
+pub fn save(step: &CompiledStep, path: &Path) -> Result<(), Diagnostic> {
+    if !is_package(path) {
+        let message = format!("a package's name must end in .{EXTENSION}");
+        return Err(Diagnostic::new("package-name", message).in_file(path.display()));
+    }
+    let mut metadata =
+        BTreeMap::from([("gradc".to_string(), VERSION.to_string()), ("name".to_string(), step.name().to_string())]);
+    for entry in &step.inner.entries {
+        metadata.insert(format!("plan.{}", entry.kind.name()), text::print_plan(&entry.plan));
+        metadata.insert(format!("graph.{}", entry.kind.name()), text::print(&entry.entry.graph));
+    }
+    metadata.extend(step.loss().map(|loss| to_json("loss", loss)).transpose()?);
+    metadata.extend(step.recipe().map(|recipe| to_json("recipe", recipe)).transpose()?);
+    weights::write(path, &step.inner.tensors, &metadata)
+}
+
+/// Reads a package and generates code for it; refuses packages of another version.
+pub fn load(path: &Path, options: &Options) -> Result<CompiledStep, Diagnostics> {
+    let (tensors, metadata) = weights::read_with_metadata(path)?;
+    check_version(&metadata, path)?;
+    let loss: Option<LossInfo> = json_field(&metadata, "loss", path)?;
+    let mut entries = Vec::new();
+    for kind in EntryKind::ALL {
+        entries.extend(entry(kind, &metadata, loss.as_ref()).map_err(|d| d.in_file(path.display()))?);
+    }
+    let layout = SharedLayout::of(entries.iter().map(|e: &EntryInfo| &e.entry.graph));
+    entries.iter().try_for_each(|e| check_plan(&e.plan, &layout).map_err(|d| d.in_file(path.display())))?;
+    let codes: Vec<EntryCode> = entries.iter().map(|e| entry_code(e.kind.name(), &e.plan)).collect();
+    let mut report = CompileReport::default();
+    let codegen = CodegenOptions { verify: cfg!(debug_assertions), ..CodegenOptions::new(options.target.clone()) };
+    let executable = report.time("codegen", || gradc_codegen::compile(&codes, &codegen))?;
+    report.loaded(&entries, executable.kernels());
+    let name = metadata.get("name").cloned().unwrap_or_default();
+    let recipe = json_field(&metadata, "recipe", path)?;
+    CompiledStep::new(name, &tensors, executable, entries, (loss, recipe), layout, options.threads, report)
+}
+
+fn check_version(metadata: &BTreeMap<String, String>, path: &Path) -> Result<(), Diagnostic> {
+    match metadata.get("gradc") {
+        Some(version) if version == VERSION => Ok(()),
+        Some(version) => Err(Diagnostic::new("package-version", "the package was made by another version of gradc")
+            .in_file(path.display())
+            .expected(VERSION)
+            .found(version)
+            .help("compile the model again")),
+        None => {
+            Err(Diagnostic::new("not-a-package", "this safetensors file is no gradc package").in_file(path.display()))
+        }
+    }
+}
+
+fn to_json(name: &str, value: &impl Serialize) -> Result<(String, String), Diagnostic> {
+    let text = serde_json::to_string(value).map_err(|e| Diagnostic::new("internal-json", e.to_string()))?;
+    Ok((name.to_string(), text))
+}
+
+fn json_field<T: DeserializeOwned>(
+    metadata: &BTreeMap<String, String>,
+    name: &str,
+    path: &Path,
+) -> Result<Option<T>, Diagnostic> {
+    let parse = |text: &String| {
+        serde_json::from_str(text).map_err(|e| Diagnostic::new("invalid-json", e.to_string()).in_file(path.display()))
+    };
+    metadata.get(name).map(parse).transpose()
+}
+
+fn entry(
+    kind: EntryKind,
+    metadata: &BTreeMap<String, String>,
+    loss: Option<&LossInfo>,
+) -> Result<Option<EntryInfo>, Diagnostic> {
+    let (Some(plan), Some(graph)) =
+        (metadata.get(&format!("plan.{}", kind.name())), metadata.get(&format!("graph.{}", kind.name())))
+    else {
+        return Ok(None);
+    };
+    let (plan, graph) = (text::parse_plan(plan)?, text::parse(graph)?);
+    verify(&plan.schedule.graph)?;
+    verify(&graph)?;
+    Ok(Some(EntryInfo::new(Entry { kind, graph }, plan, loss)))
+}
