@@ -1,5 +1,6 @@
 //! Machine code that can be run.
 
+use crate::code_memory::CodeMemory;
 use crate::compile::{EntryCode, Operand, PlacedAction};
 use crate::emit::Compiled;
 use crate::memory::Memory;
@@ -8,7 +9,6 @@ use crate::program::Program;
 use crate::runtime::{Function, StepContext};
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::plan::{ALIGNMENT_BYTES, Place, Segment};
-use memmap2::{Mmap, MmapMut};
 
 /// Why a call of an entry did not come to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,8 +103,7 @@ fn too_small(name: String, needed: usize, given: usize) -> Diagnostic {
 /// serves any number of sessions and threads.
 #[derive(Debug)]
 pub struct Executable {
-    code: Mmap,
-    code_bytes: usize,
+    code: CodeMemory,
     /// Offset of each entry's function.
     entries: Vec<usize>,
     /// Addresses of the kernels.
@@ -129,14 +128,12 @@ impl Executable {
         let mut append =
             |list: &[Compiled]| -> Vec<usize> { list.iter().map(|c| append_aligned(&mut bytes, &c.bytes)).collect() };
         let (kernel_offsets, entry_offsets) = (append(&kernels), append(&entries));
-        let code = make_executable(&bytes)
-            .map_err(|e| Diagnostic::new("code-memory", format!("cannot get executable memory: {e}")))?;
-        let base = code.as_ptr() as usize;
+        let code = CodeMemory::new(&bytes)?;
+        let base = code.bytes().as_ptr() as usize;
         let kernel_names = (0..kernels.len()).map(|k| format!("kernel {k}"));
         let all = kernel_names.chain(names.iter().cloned()).zip(kernels.into_iter().chain(entries));
         Ok(Executable {
             code,
-            code_bytes: bytes.len(),
             entries: entry_offsets,
             kernels: kernel_offsets.into_iter().map(|offset| base + offset).collect(),
             functions: Function::table(),
@@ -154,12 +151,12 @@ impl Executable {
 
     /// Size of the machine code in bytes.
     pub fn code_bytes(&self) -> usize {
-        self.code_bytes
+        self.code.bytes().len()
     }
 
     /// The machine code: the same bytes for the same entries and target, in every process.
     pub fn code(&self) -> &[u8] {
-        &self.code[..self.code_bytes]
+        self.code.bytes()
     }
 
     /// Number of different kernels.
@@ -196,7 +193,7 @@ impl Executable {
         };
         // SAFETY: the offset is that of an entry's function, compiled with this signature and alive with `self.code`.
         let function: unsafe extern "C" fn(*const StepContext) -> usize =
-            unsafe { std::mem::transmute(self.code.as_ptr().add(self.entries[entry])) };
+            unsafe { std::mem::transmute(self.code.bytes().as_ptr().add(self.entries[entry])) };
         let context = &context;
         // SAFETY: `check` compared every place with the memory given, kernels stay inside their operands (`verify`) and
         // write only to the arena and to persistent memory, both exclusively borrowed.
@@ -220,10 +217,4 @@ fn append_aligned(to: &mut Vec<u8>, bytes: &[u8]) -> usize {
     to.resize(to.len().next_multiple_of(ALIGNMENT_BYTES), 0);
     to.extend_from_slice(bytes);
     to.len() - bytes.len()
-}
-
-fn make_executable(bytes: &[u8]) -> std::io::Result<Mmap> {
-    let mut memory = MmapMut::map_anon(bytes.len().max(1))?;
-    memory[..bytes.len()].copy_from_slice(bytes);
-    memory.make_exec()
 }

@@ -5,6 +5,7 @@
 //! kernel is proven in bounds when it is compiled (`verify.rs`).
 
 mod chunks;
+mod code_memory;
 mod compile;
 mod contraction;
 mod emit;
