@@ -29,7 +29,7 @@ impl Tensors {
         if let Some(name) = self.by_content.get(&content) {
             return name.clone();
         }
-        let numbered = (1..).map(|k| format!("{name}.{k}"));
+        let numbered = (self.by_content.len()..).map(|k| format!("{name}.{k}"));
         let mut names = std::iter::once(name.to_string()).chain(numbered);
         let name = names.find(|n| !self.by_name.contains_key(n)).expect("there are more names than tensors");
         self.by_content.insert(content, name.clone());
