@@ -54,12 +54,11 @@ impl<'a> Outputs<'a> {
 impl Session {
     pub(crate) fn new(step: CompiledStep) -> Result<Self, Diagnostics> {
         let layout = &step.inner.layout;
-        let scratch_bytes = step.inner.executable.scratch_bytes(step.inner.pool.threads());
         let mut session = Session {
             arena: AlignedBuffer::zeroed(step.report().arena_bytes()),
             persistent: AlignedBuffer::zeroed(layout.persistent_bytes),
             constants: AlignedBuffer::zeroed(layout.constant_bytes),
-            scratch: AlignedBuffer::zeroed(scratch_bytes),
+            scratch: AlignedBuffer::zeroed(step.scratch_bytes()),
             hyper: BTreeMap::new(),
             step: step.clone(),
         };

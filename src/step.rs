@@ -212,6 +212,16 @@ impl CompiledStep {
         self.inner.layout.persistent_bytes + self.inner.layout.constant_bytes
     }
 
+    /// Work space of a session's threads, bytes.
+    pub fn scratch_bytes(&self) -> usize {
+        self.inner.executable.scratch_bytes(self.inner.pool.threads())
+    }
+
+    /// The native code; the same bytes for the same model, recipe and options.
+    pub fn code(&self) -> &[u8] {
+        self.inner.executable.code()
+    }
+
     /// Size of the native code, bytes.
     pub fn code_bytes(&self) -> usize {
         self.inner.executable.code_bytes()

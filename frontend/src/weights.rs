@@ -4,7 +4,7 @@ use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::tensor::HostTensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Tensors by name.
@@ -12,6 +12,10 @@ pub type Tensors = BTreeMap<String, HostTensor>;
 
 /// Text fields of a file's header.
 pub type Metadata = BTreeMap<String, String>;
+
+/// The one header field that holds all others as JSON, sorted: the format's writer orders fields at random, and equal
+/// contents must give equal bytes.
+const PACKED: &str = "gradc";
 
 /// Reads all tensors of a file.
 ///
@@ -34,8 +38,9 @@ pub fn parse(bytes: &[u8]) -> Result<(Tensors, Metadata), Diagnostic> {
     for (name, view) in file.iter() {
         tensors.insert(name.to_string(), tensor(name, &view)?);
     }
-    let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    Ok((tensors, metadata))
+    let plain = || header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let packed = header.metadata().as_ref().and_then(|fields| serde_json::from_str(fields.get(PACKED)?).ok());
+    Ok((tensors, packed.unwrap_or_else(plain)))
 }
 
 fn corrupt(error: safetensors::SafeTensorError) -> Diagnostic {
@@ -95,7 +100,8 @@ fn try_write(path: &Path, tensors: &Tensors, metadata: &Metadata) -> Result<(), 
         let view = TensorView::new(to_file(t.ty().dtype), t.ty().shape.clone(), t.bytes());
         view.map(|v| (name.as_str(), v))
     });
-    let fields = (!metadata.is_empty()).then(|| metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
+    let packed = serde_json::to_string(metadata)?;
+    let fields = (!metadata.is_empty()).then(|| HashMap::from([(PACKED.to_string(), packed)]));
     serialize_to_file(views.collect::<Result<Vec<_>, _>>()?, fields, file.path())?;
     file.as_file().sync_all()?;
     file.persist(path)?;

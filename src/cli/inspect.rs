@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     options.emit = vec![arguments.stage];
     let step = arguments.model.compile(&options)?;
     let texts = &step.report().texts;
-    if texts.is_empty() {
+    if texts.is_empty() || (arguments.stage == Stage::Train && step.loss().is_none()) {
         return Err(Diagnostic::new("no-stage", "this model has no such stage")
             .help("training stages need --recipe")
             .into());

@@ -94,14 +94,12 @@ fn trainer(arguments: &Arguments, recipe: &Recipe, step: &CompiledStep) -> Resul
         files => Some(self::feeds(files, recipe, step)?),
     };
     let split = Split::new(feeds.rows(), holdout(arguments), arguments.model.seed)?;
-    let settings = settings(arguments, recipe, step.name());
-    let records = settings.folder.join("history.jsonl");
-    let kept = if arguments.resume { Some(std::fs::read(&records).unwrap_or_default()) } else { None };
-    let trainer = Trainer::new(step.session()?, feeds, split, validation, settings)?;
-    let Some(kept) = kept else { return Ok(trainer) };
-    std::fs::write(&records, kept)
-        .map_err(|e| Diagnostic::new("unwritable-file", e.to_string()).in_file(records.display()))?;
-    trainer.resume(&records).map_err(|e| e.into_diagnostic().into())
+    let (session, settings) = (step.session()?, settings(arguments, recipe, step.name()));
+    if arguments.resume {
+        Trainer::resume(session, feeds, split, validation, settings).map_err(|e| e.into_diagnostic().into())
+    } else {
+        Ok(Trainer::new(session, feeds, split, validation, settings)?)
+    }
 }
 
 fn feeds(files: &[String], recipe: &Recipe, step: &CompiledStep) -> Result<Feeds, Failure> {

@@ -162,7 +162,17 @@ fn by_input<'m>(
         Some(target) if name == target => Ok(name.to_string()),
         _ => name_or_only("input", name, &names).map(|(found, _)| found.to_string()),
     };
-    mapping.iter().map(|(name, column)| Ok((own_name(name)?, column))).collect()
+    let mut found = BTreeMap::new();
+    for (name, column) in mapping {
+        let own = own_name(name)?;
+        if found.insert(own.clone(), column).is_some() {
+            return Err(Diagnostic::new(
+                "duplicate-column",
+                format!("the recipe's `data` says twice where input `{own}` comes from"),
+            ));
+        }
+    }
+    Ok(found)
 }
 
 fn field(

@@ -3,7 +3,7 @@
 use super::evaluate::Metrics;
 use gradc_ir::diagnostic::Diagnostic;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// One evaluation.
@@ -20,7 +20,7 @@ pub struct EpochRecord {
 }
 
 /// The records of a run and the file they are kept in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct History {
     path: PathBuf,
     /// Records in order.
@@ -34,14 +34,28 @@ impl History {
         Ok(History { path: path.to_path_buf(), records: vec![] })
     }
 
-    /// Goes on with the records up to `step`; later ones are of a run that went further than its checkpoint.
-    pub fn resume(path: &Path, step: u64) -> Result<Self, Diagnostic> {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let records = text.lines().map(serde_json::from_str::<EpochRecord>).collect::<Result<Vec<_>, _>>();
-        let records = records.map_err(|e| Diagnostic::new("invalid-json", e.to_string()).in_file(path.display()))?;
-        let mut history = History::create(path)?;
-        records.into_iter().filter(|r| r.step <= step).try_for_each(|r| history.push(r))?;
-        Ok(history)
+    /// Goes on with the records of the first `epochs` epochs; later ones are of a run that went further than its
+    /// checkpoint. The file is the old one or the new one, whatever happens.
+    pub fn resume(path: &Path, epochs: usize) -> Result<Self, Diagnostic> {
+        let text = match std::fs::read_to_string(path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                return Err(Diagnostic::new("unreadable-file", e.to_string()).in_file(path.display()));
+            }
+            text => text.unwrap_or_default(),
+        };
+        let (mut records, mut kept) = (Vec::new(), String::new());
+        for line in text.lines() {
+            let record: EpochRecord = serde_json::from_str(line)
+                .map_err(|e| Diagnostic::new("invalid-json", e.to_string()).in_file(path.display()))?;
+            if record.epoch <= epochs {
+                kept += &format!("{line}\n");
+                records.push(record);
+            }
+        }
+        if kept != text || !path.exists() {
+            replace(path, &kept).map_err(|e| unwritable(path, e))?;
+        }
+        Ok(History { path: path.to_path_buf(), records })
     }
 
     /// Adds a record.
@@ -52,6 +66,13 @@ impl History {
         self.records.push(record);
         Ok(())
     }
+}
+
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
 }
 
 fn unwritable(path: &Path, error: std::io::Error) -> Diagnostic {

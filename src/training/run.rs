@@ -1,6 +1,6 @@
 //! The training loop.
 
-use super::evaluate::{Metrics, evaluate};
+use super::evaluate::evaluate;
 use super::feeds::Feeds;
 use super::history::{EpochRecord, History};
 use super::split::Split;
@@ -11,7 +11,7 @@ use gradc_frontend::recipe::{LastBatch, NonFinite};
 use gradc_frontend::weights;
 use gradc_ir::diagnostic::Diagnostic;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How long and how a run trains.
@@ -82,6 +82,38 @@ impl Trainer {
         validation: Option<Feeds>,
         settings: RunSettings,
     ) -> Result<Self, Diagnostic> {
+        let mut trainer = Trainer::at_start(session, feeds, split, validation, settings)?;
+        trainer.history = History::create(&trainer.history_path())?;
+        Ok(trainer)
+    }
+
+    /// The run that the folder's checkpoint is of; the arguments are those of [`Trainer::new`].
+    pub fn resume(
+        session: Session,
+        feeds: Feeds,
+        split: Split,
+        validation: Option<Feeds>,
+        settings: RunSettings,
+    ) -> Result<Self, SessionError> {
+        let mut trainer =
+            Trainer::at_start(session, feeds, split, validation, settings).map_err(SessionError::Checkpoint)?;
+        let path = trainer.checkpoint_path();
+        let metadata = trainer.session.load(&path)?;
+        let (position, best_loss) = parse_position(&metadata, trainer.settings.seed)
+            .map_err(|d| SessionError::Checkpoint(d.in_file(path.display())))?;
+        (trainer.position, trainer.best_loss) = (position, best_loss);
+        let history = History::resume(&trainer.history_path(), position.epoch);
+        trainer.history = history.map_err(SessionError::Checkpoint)?;
+        Ok(trainer)
+    }
+
+    fn at_start(
+        session: Session,
+        feeds: Feeds,
+        split: Split,
+        validation: Option<Feeds>,
+        settings: RunSettings,
+    ) -> Result<Self, Diagnostic> {
         std::fs::create_dir_all(&settings.folder)
             .map_err(|e| Diagnostic::new("unwritable-file", e.to_string()).in_file(settings.folder.display()))?;
         let validation = match validation {
@@ -89,17 +121,8 @@ impl Trainer {
             None if split.validation.is_empty() => None,
             None => Some((feeds.clone(), split.validation.clone())),
         };
-        let history = History::create(&settings.folder.join("history.jsonl"))?;
-        let trainer = Trainer {
-            session,
-            feeds,
-            split,
-            validation,
-            settings,
-            history,
-            position: Position::default(),
-            best_loss: None,
-        };
+        let (history, position) = (History::default(), Position::default());
+        let trainer = Trainer { session, feeds, split, validation, settings, history, position, best_loss: None };
         if trainer.batches_per_epoch() == 0 {
             let message = "the training rows fill no batch";
             return Err(Diagnostic::new("too-few-rows", message)
@@ -110,14 +133,8 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// Goes on where the folder's checkpoint left off.
-    pub fn resume(mut self, records: &std::path::Path) -> Result<Self, SessionError> {
-        let metadata = self.session.load(self.checkpoint_path())?;
-        let (position, best_loss) = parse_position(&metadata, self.settings.seed)
-            .map_err(|d| SessionError::Checkpoint(d.in_file(self.checkpoint_path().display())))?;
-        (self.position, self.best_loss) = (position, best_loss);
-        self.history = History::resume(records, position.steps).map_err(SessionError::Checkpoint)?;
-        Ok(self)
+    fn history_path(&self) -> PathBuf {
+        self.settings.folder.join("history.jsonl")
     }
 
     /// Path of the checkpoint.
@@ -172,6 +189,10 @@ impl Trainer {
         Ok(Ending::Done)
     }
 
+    fn batches_left(&self) -> bool {
+        self.position.batch < self.batches_per_epoch()
+    }
+
     fn steps_left(&self) -> bool {
         self.settings.max_steps.is_none_or(|limit| self.position.steps < limit)
     }
@@ -179,14 +200,14 @@ impl Trainer {
     fn run_epoch(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ending, SessionError> {
         let order = self.split.epoch(self.settings.seed, self.position.epoch);
         let phase = self.feeds.phase(self.settings.seed, Some(self.position.epoch));
-        while self.position.batch < self.batches_per_epoch() && self.steps_left() {
+        while self.batches_left() && self.steps_left() {
             let loss = self.run_step(&order, phase)?;
             observer.step(self.position.epoch + 1, self.position.steps, loss);
             if stop.load(Ordering::Relaxed) {
                 return Ok(Ending::Interrupted);
             }
         }
-        let record = self.finish_epoch()?;
+        let record = if self.batches_left() { self.pause_epoch()? } else { self.finish_epoch()? };
         observer.epoch(&record);
         Ok(Ending::Done)
     }
@@ -210,35 +231,48 @@ impl Trainer {
     }
 
     fn finish_epoch(&mut self) -> Result<EpochRecord, SessionError> {
-        let validation = match &self.validation {
-            Some((feeds, rows)) => Some(evaluate(&mut self.session, feeds, rows)?),
-            None => None,
-        };
-        let train_loss = self.position.loss_sum / self.position.loss_count.max(1) as f64;
-        let record = EpochRecord { epoch: self.position.epoch + 1, step: self.position.steps, train_loss, validation };
+        let record = self.record()?;
         self.position = Position { epoch: self.position.epoch + 1, steps: self.position.steps, ..Position::default() };
-        self.keep_best(validation)?;
+        if let Some(metrics) = record.validation
+            && self.best_loss.is_none_or(|best| metrics.loss < best)
+        {
+            self.best_loss = Some(metrics.loss);
+            self.write_weights(&self.best_path())?;
+        }
         self.history.push(record.clone()).map_err(SessionError::Checkpoint)?;
         self.save()?;
         Ok(record)
     }
 
-    fn keep_best(&mut self, validation: Option<Metrics>) -> Result<(), SessionError> {
-        let Some(metrics) = validation else { return Ok(()) };
-        if self.best_loss.is_none_or(|best| metrics.loss < best) {
-            self.best_loss = Some(metrics.loss);
-            weights::write(&self.best_path(), &self.session.weights(), &BTreeMap::new())
-                .map_err(SessionError::Checkpoint)?;
+    /// Ends the run within an epoch. A resumed run finishes the epoch and replaces what is recorded of it here.
+    fn pause_epoch(&mut self) -> Result<EpochRecord, SessionError> {
+        let record = self.record()?;
+        if record.validation.is_some() && self.best_loss.is_none() {
+            self.write_weights(&self.best_path())?;
         }
-        Ok(())
+        self.history.push(record.clone()).map_err(SessionError::Checkpoint)?;
+        Ok(record)
+    }
+
+    /// What the epoch came to so far.
+    fn record(&mut self) -> Result<EpochRecord, SessionError> {
+        let validation = match &self.validation {
+            Some((feeds, rows)) => Some(evaluate(&mut self.session, feeds, rows)?),
+            None => None,
+        };
+        let train_loss = self.position.loss_sum / self.position.loss_count.max(1) as f64;
+        Ok(EpochRecord { epoch: self.position.epoch + 1, step: self.position.steps, train_loss, validation })
     }
 
     /// Writes checkpoint and weights, each atomically.
     fn save(&self) -> Result<(), SessionError> {
         let metadata = position_metadata(&self.position, self.best_loss, self.settings.seed);
         self.session.save_with(self.checkpoint_path(), &metadata)?;
-        weights::write(&self.weights_path(), &self.session.weights(), &BTreeMap::new())
-            .map_err(SessionError::Checkpoint)
+        self.write_weights(&self.weights_path())
+    }
+
+    fn write_weights(&self, path: &Path) -> Result<(), SessionError> {
+        weights::write(path, &self.session.weights(), &BTreeMap::new()).map_err(SessionError::Checkpoint)
     }
 }
 

@@ -28,6 +28,10 @@ pub struct Split {
 impl Split {
     /// Splits `rows` rows.
     pub fn new(rows: usize, holdout: Holdout, seed: u64) -> Result<Self, Diagnostic> {
+        if rows == 0 {
+            return Err(Diagnostic::new("too-few-rows", "the data fills no row")
+                .expected("at least one row; of a text, two windows of the model's length and a character"));
+        }
         let mut order: Vec<usize> = (0..rows).collect();
         let held = match holdout {
             Holdout::Nothing => 0,

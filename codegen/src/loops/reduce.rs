@@ -11,7 +11,7 @@ use gradc_ir::lower::{Combine, Scalar, ScalarId};
 use gradc_ir::types::DType;
 
 /// Terms from which on a sum of f32 is kept in f64.
-const LONG_SUM: usize = 1024;
+const LONG_SUM: usize = 64;
 
 /// Two vectors of two f64 for a vector of four f32: the low half, then the high half.
 const HALVES: usize = 2;

@@ -6,6 +6,7 @@ pub mod torch_export;
 
 use crate::model::{ImportOptions, Model};
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
+use gradc_ir::graph::Role;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::path::Path;
@@ -15,9 +16,28 @@ use std::path::Path;
 /// # Errors
 /// Every problem found, each with its place in the file.
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Model, Diagnostics> {
+    if options.batch == Some(0) || options.dims.values().any(|&size| size == 0) {
+        return Err(Diagnostic::new("invalid-batch", "a batch must not be empty")
+            .expected("at least 1")
+            .found(0)
+            .into());
+    }
     let bytes = read(path)?;
     let format = Format::of(&bytes).map_err(|d| d.in_file(path.display()))?;
-    format.importer()(path, bytes, options)
+    let model = format.importer()(path, bytes, options)?;
+    if let Some(empty) =
+        model.infer.inputs().iter().find(|i| i.role == Role::Input && model.infer.ty(i.value).elements() == 0)
+    {
+        let message = format!("input `{}` has no elements", empty.name);
+        return Err(Diagnostic::new("invalid-batch", message)
+            .in_file(path.display())
+            .found(model.infer.ty(empty.value))
+            .into());
+    }
+    if model.infer.outputs().is_empty() {
+        return Err(Diagnostic::new("no-outputs", "the model returns nothing").in_file(path.display()).into());
+    }
+    Ok(model)
 }
 
 /// Reads a model from the bytes of a file; the path names it and finds what lies beside it.

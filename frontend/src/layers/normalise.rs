@@ -156,8 +156,7 @@ pub fn batch_norm_train(
     Ok(BatchNormOutput { y, running_mean, running_var })
 }
 
-/// (x − mean) / √(var + eps) · gamma + beta as x · scale + shift with one scale and shift per channel, as PyTorch
-/// computes it: two operations touch every element.
+/// (x − mean) · (gamma / √(var + eps)) + beta: one factor per channel, so that few operations touch every element.
 fn standardise_per_channel(
     b: &mut Builder,
     x: Value,
@@ -169,10 +168,9 @@ fn standardise_per_channel(
     let inverse = inverse_deviation(b, var, eps)?;
     let scale = gamma.map_or(Ok(inverse), |gamma| b.mul(inverse, gamma))?;
     let minus_mean = b.neg(mean)?;
-    let shift = b.mul(minus_mean, scale)?;
-    let shift = beta.map_or(Ok(shift), |beta| b.add(shift, beta))?;
-    let y = mul_per_channel(b, x, Some(scale))?;
-    add_per_channel(b, y, Some(shift))
+    let centred = add_per_channel(b, x, Some(minus_mean))?;
+    let y = mul_per_channel(b, centred, Some(scale))?;
+    add_per_channel(b, y, beta)
 }
 
 /// Batch normalisation of `x` `[N, C, …]` with given statistics: (x − mean) / √(var + eps) · gamma + beta.

@@ -107,7 +107,7 @@ fn reads_and_writes(forms: &Forms, action: &Action) -> (BTreeSet<Value>, Vec<Val
         Action::Run(group) => {
             let nodes: BTreeSet<_> = group.nodes.iter().collect();
             let operands = group.nodes.iter().flat_map(|&n| &forms.graph.node(n).operands);
-            let outside = operands.filter(|v| !nodes.contains(&v.node)).map(|v| forms.root(*v));
+            let outside = operands.map(|v| forms.root(*v)).filter(|v| !nodes.contains(&v.node));
             (outside.collect(), group.stored.clone())
         }
     }

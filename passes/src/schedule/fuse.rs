@@ -34,6 +34,8 @@ struct Partition<'a> {
     members: Vec<BTreeSet<NodeId>>,
     /// For each scheduled node, the scheduled nodes whose stored values it reads.
     reads: Vec<BTreeSet<NodeId>>,
+    /// For each stored map, the nodes whose values it reads only at the point it computes.
+    pointwise: Vec<BTreeSet<NodeId>>,
 }
 
 impl<'a> Partition<'a> {
@@ -45,6 +47,7 @@ impl<'a> Partition<'a> {
             group_of: vec![None; count],
             members: vec![BTreeSet::new(); count],
             reads: vec![BTreeSet::new(); count],
+            pointwise: vec![BTreeSet::new(); count],
         };
         for id in forms.graph.node_ids() {
             if is_scheduled(forms, inlined, id) {
@@ -56,6 +59,7 @@ impl<'a> Partition<'a> {
                     .filter(|v| is_scheduled(forms, inlined, v.node))
                     .map(|v| v.node)
                     .collect();
+                partition.pointwise[id.index()] = pointwise_reads(forms, inlined, id);
             }
         }
         partition
@@ -63,12 +67,8 @@ impl<'a> Partition<'a> {
 
     /// Joins to the group of map `id` the groups that make what it reads element by element.
     fn join_producers(&mut self, id: NodeId) {
-        let alone =
-            Group { nodes: closure(self.forms, self.inlined, id).0, stored: vec![Value { node: id, result: 0 }] };
-        let kernel = kernels(self.forms, &alone).remove(0);
         let space = self.forms.space(id).expect("a map has a space").to_vec();
-        let producers: Vec<NodeId> = identity_reads(&kernel, &space).into_iter().map(|v| v.node).collect();
-        for producer in producers {
+        for producer in self.pointwise[id.index()].clone() {
             self.try_join(producer, id, &space);
         }
     }
@@ -82,7 +82,8 @@ impl<'a> Partition<'a> {
             return;
         }
         let union: BTreeSet<NodeId> = self.members[from.index()].union(&self.members[to.index()]).copied().collect();
-        if self.accumulators_allow(&union) && !self.detour(from, to) && self.is_small(&union) {
+        let allowed = self.accumulators_allow(&union) && self.reads_pointwise(from, to);
+        if allowed && !self.detour(from, to) && self.is_small(&union) {
             self.merge(from, to, union);
         }
     }
@@ -92,6 +93,14 @@ impl<'a> Partition<'a> {
         union.iter().for_each(|m| self.group_of[m.index()] = Some(kept));
         self.members[emptied.index()].clear();
         self.members[kept.index()] = union;
+    }
+
+    /// Whether group `to` reads what group `from` makes only at the point itself: in one kernel nothing else is there.
+    fn reads_pointwise(&self, from: NodeId, to: NodeId) -> bool {
+        let made = &self.members[from.index()];
+        let reads =
+            |m: &NodeId| self.reads[m.index()].intersection(made).all(|r| self.pointwise[m.index()].contains(r));
+        self.members[to.index()].iter().all(reads)
     }
 
     /// At most one member accumulates, and it reads nothing that the kernel itself makes.
@@ -166,6 +175,14 @@ impl<'a> Partition<'a> {
         let members = &self.members[group.index()];
         members.iter().flat_map(|m| &self.reads[m.index()]).all(|r| done.contains(r) || members.contains(r))
     }
+}
+
+/// The nodes whose values a stored map reads only at the point it computes; empty for other nodes.
+fn pointwise_reads(forms: &Forms, inlined: &[bool], id: NodeId) -> BTreeSet<NodeId> {
+    let Form::Map(nest) = forms.get(id) else { return BTreeSet::new() };
+    let alone = Group { nodes: closure(forms, inlined, id).0, stored: vec![Value { node: id, result: 0 }] };
+    let kernel = kernels(forms, &alone).remove(0);
+    identity_reads(&kernel, &nest.space).into_iter().map(|v| v.node).collect()
 }
 
 fn is_scheduled(forms: &Forms, inlined: &[bool], id: NodeId) -> bool {

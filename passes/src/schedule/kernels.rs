@@ -120,6 +120,13 @@ impl<'a> Fused<'a> {
         })
     }
 
+    /// The member whose value this is under the same shape, through nodes that only rename it; else the value itself.
+    fn member_behind(&self, value: Value) -> Value {
+        let root = self.forms.root(value);
+        let same = self.forms.graph.ty(root) == self.forms.graph.ty(value);
+        if same && self.members.contains(&root.node) { root } else { value }
+    }
+
     /// Code for element `at` of a value; `accumulated` is the node whose accumulation is at hand.
     fn value(&mut self, code: &mut Code, value: Value, at: &[Affine], accumulated: Option<NodeId>) -> ScalarId {
         let key = (value, at.to_vec());
@@ -185,7 +192,7 @@ impl<'a> Fused<'a> {
         renamed: &[ScalarId],
         accumulated: Option<NodeId>,
     ) -> ScalarId {
-        let value = self.forms.graph.node(id).operands[access.operand];
+        let value = self.member_behind(self.forms.graph.node(id).operands[access.operand]);
         let composed: Vec<Affine> = access.indices.iter().map(|i| compose(&i.affine, at, code.rank)).collect();
         if self.members.contains(&value.node) {
             debug_assert!(is_plain(access), "a member is read by plain accesses");

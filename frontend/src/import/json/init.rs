@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 /// The most elements that all initialised tensors of a model may have together (1 GiB of f32).
 ///
 /// A few bytes of JSON can ask for any size; larger models bring a weights file, whose size is that of its tensors.
-const MAX_INITIALISED: usize = 1 << 28;
+pub(crate) const MAX_INITIALISED: usize = 1 << 28;
 
 /// The value of every parameter, buffer and constant, or everything that stands in the way.
 pub(super) fn tensors(
@@ -79,7 +79,7 @@ fn value(
 }
 
 /// A tensor with its first value; `stream` tells apart tensors drawn with one seed.
-fn initialise(init: &Init, ty: &TensorType, seed: u64, stream: usize) -> Result<HostTensor, TypeError> {
+pub(crate) fn initialise(init: &Init, ty: &TensorType, seed: u64, stream: usize) -> Result<HostTensor, TypeError> {
     let draw = |low: f64, high: f64, own: &Option<u64>| uniform(ty, low, high, own.unwrap_or(seed), stream);
     let values = match init {
         Init::Zeros {} => vec![0.0; ty.elements()],

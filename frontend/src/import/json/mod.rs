@@ -11,7 +11,9 @@ mod layers;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use file::Init;
 pub use file::ModelFile;
+pub(crate) use init::{MAX_INITIALISED, initialise};
 
 use crate::import::model_name;
 use crate::model::{ImportOptions, Model};

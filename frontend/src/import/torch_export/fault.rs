@@ -46,3 +46,18 @@ impl From<TypeError> for Fault {
         Fault { code: "invalid-operands", error, help: None }
     }
 }
+
+/// Why a node is not built.
+#[derive(Debug)]
+pub enum Stop {
+    /// An operand's node failed before, which has been reported.
+    OperandFailed,
+    /// A problem of its own.
+    Fault(Fault),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Stop::Fault(fault)
+    }
+}

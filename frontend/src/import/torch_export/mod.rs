@@ -12,10 +12,12 @@ use program::Program;
 use std::path::Path;
 
 mod archive;
+mod arguments;
 mod call;
 mod fault;
 mod graph;
 mod init;
+mod memory;
 mod ops;
 mod program;
 mod provenance;

@@ -95,8 +95,8 @@ impl Program {
         let meta = self.meta(id).ok_or_else(|| dangling(id))?;
         let dtype = dtype(meta.dtype).ok_or_else(|| unsupported_dtype(name, meta.dtype))?;
         let shape = self.sizes.shape(name, meta, role == Role::Input)?;
-        let ty = TensorType::checked(dtype, shape)
-            .map_err(|e| Diagnostic::from_type_error("invalid-size", e, Default::default()))?;
+        let ty =
+            TensorType::checked(dtype, shape).map_err(|e| Diagnostic::new("invalid-size", format!("`{name}`: {e}")))?;
         let requires_grad = meta.requires_grad;
         Ok(Some(Declared { id: id.clone(), name: name.clone(), role, ty, requires_grad }))
     }

@@ -131,6 +131,11 @@ pub fn exported_shape(meta: &TensorMeta) -> Option<Vec<usize>> {
     shape.filter(|shape| TensorType::checked(DType::U8, shape.clone()).is_ok())
 }
 
+/// Whether a size is an expression without the value it had.
+pub fn is_unrecorded(meta: &TensorMeta) -> bool {
+    meta.sizes.iter().any(|size| hint(size).is_none())
+}
+
 fn hint(size: &Size) -> Option<i64> {
     match size {
         Size::AsInt(value) => Some(*value),

@@ -1,7 +1,7 @@
 //! Initial values: from the archive, from a safetensors file, or drawn afresh.
 
 use super::archive::Archive;
-use super::init;
+use super::init::Fresh;
 use super::program::{Declared, Program, dtype};
 use super::schema::{Payload, PayloadConfig, Size};
 use crate::model::ImportOptions;
@@ -45,6 +45,7 @@ pub fn load(program: &Program, archive: &Archive, options: &ImportOptions) -> Re
     }
     let mut errors = tie(program, &shelves, &mut tensors.aliases);
     let fresh = !archive.has_weights() && options.weights.is_none();
+    let mut drawn = Fresh::new(program, options.seed);
     for declared in program.declared.iter().filter(|d| d.role != Role::Input) {
         if tensors.aliases.contains_key(&declared.name) {
             continue;
@@ -53,7 +54,7 @@ pub fn load(program: &Program, archive: &Archive, options: &ImportOptions) -> Re
         let value = match (given.get(&declared.name), stored()) {
             (Some(tensor), _) => check_type(declared, tensor.clone()),
             (None, Some((shelf, payload))) => read_payload(archive, shelf, payload, declared),
-            (None, None) if fresh => init::value(program, declared, options.seed),
+            (None, None) if fresh => drawn.value(declared),
             (None, None) => Err(missing(declared)),
         };
         match value {
@@ -128,7 +129,7 @@ fn read_payload(archive: &Archive, shelf: &Shelf, payload: &Payload, of: &Declar
     let stored = layout(payload).zip(dtype).ok_or_else(|| invalid_layout(of))?;
     let ((sizes, strides, offset), dtype) = stored;
     let ty = TensorType::checked(dtype, sizes)
-        .map_err(|e| Diagnostic::from_type_error("invalid-size", e, Default::default()))?;
+        .map_err(|e| Diagnostic::new("invalid-size", format!("`{}`: {e}", of.name)))?;
     check_type(of, read_strided(ty, &strides, offset, storage).ok_or_else(|| invalid_layout(of))?)
 }
 

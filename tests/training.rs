@@ -1,0 +1,139 @@
+//! Training runs from the command line and the library: they learn, resume exactly, and keep their promises.
+
+mod common;
+
+use common::{batch, compiled, file, kept, step_on};
+use gradc::entries::EntryKind;
+use gradc::training::{EpochRecord, Feeds, Holdout, Source, Split, evaluate};
+use gradc::{ImportOptions, Options, Recipe, SessionError, Stage, TensorView};
+use gradc_frontend::{data, weights};
+use gradc_ir::graph::Role;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const VALIDATION_SHARE: f64 = 0.2;
+
+/// `gradc train` on the digits, into a folder.
+fn train_digits(folder: &Path, more: &str) {
+    let path = |name: &str| file(&format!("examples/{name}")).display().to_string();
+    let [model, recipe, data] =
+        ["models/digits.json", "models/digits.recipe.json", "data/digits.safetensors"].map(path);
+    let share = VALIDATION_SHARE.to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gradc"));
+    command.args(["train", &model, "--recipe", &recipe, "--data", &data, "--validation", &share, "--quiet", "--out"]);
+    let output: Output = command.arg(folder).args(more.split_whitespace()).output().expect("gradc starts");
+    assert!(output.status.success(), "{more}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn history(folder: &Path) -> Vec<EpochRecord> {
+    let text = std::fs::read_to_string(folder.join("history.jsonl")).expect("a history");
+    text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
+}
+
+/// The validation loss of a weights file of the digits.
+fn validation_loss(weights: &Path) -> f64 {
+    let recipe = Recipe::from_file(&file("examples/models/digits.recipe.json")).expect("a recipe");
+    let options = ImportOptions { weights: Some(weights.to_path_buf()), ..ImportOptions::default() };
+    let model = gradc::import(&file("examples/models/digits.json"), &options).expect("a model");
+    let step = gradc::compile(&model, Some(&recipe), &Options::default()).expect("it compiles");
+    let rows = data::read(&[file("examples/data/digits.safetensors").display().to_string()]).expect("data");
+    let split = Split::new(rows.rows(), Holdout::Shuffled(VALIDATION_SHARE), 0).expect("a split");
+    let entry = step.entry(EntryKind::Step).expect("compiled with a recipe");
+    let feeds = Feeds::new(Source::Columns(rows), entry, Some("target"), &recipe.data).expect("the data fits");
+    evaluate(&mut step.session().expect("a session"), &feeds, &split.validation).expect("it evaluates").loss
+}
+
+#[test]
+fn digits_are_learnt_and_the_best_weights_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    train_digits(folder.path(), "--epochs 5");
+    let losses: Vec<f64> =
+        history(folder.path()).iter().map(|r| r.validation.expect("there are validation rows").loss).collect();
+    assert_eq!(losses.len(), 5);
+    let last = history(folder.path()).pop().and_then(|r| r.validation).expect("a record");
+    assert!(last.accuracy.expect("labels are integers") > 0.9, "{last:?}");
+    let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!(validation_loss(&folder.path().join("best.safetensors")), best);
+    assert_eq!(validation_loss(&folder.path().join("weights.safetensors")), last.loss);
+}
+
+/// Stopping after whole epochs, within one, and several times leaves no trace in what a run ends with.
+#[test]
+fn resumed_runs_equal_uninterrupted_ones() {
+    const FILES: [&str; 4] = ["weights.safetensors", "checkpoint.safetensors", "best.safetensors", "history.jsonl"];
+    let root = tempfile::tempdir().expect("a folder");
+    let whole = root.path().join("whole");
+    train_digits(&whole, "--epochs 4");
+    let interruptions: [&[&str]; 3] =
+        [&["--epochs 2"], &["--epochs 4 --steps 10"], &["--epochs 1", "--epochs 4 --steps 90 --resume"]];
+    for (k, runs) in interruptions.into_iter().enumerate() {
+        let folder = root.path().join(k.to_string());
+        runs.iter().for_each(|more| train_digits(&folder, more));
+        train_digits(&folder, "--epochs 4 --resume");
+        for name in FILES {
+            let [a, b] = [&whole, &folder].map(|f| std::fs::read(f.join(name)).expect("a file of the run"));
+            assert!(a == b, "{name} differs after {runs:?}");
+        }
+    }
+}
+
+#[test]
+fn a_step_with_a_loss_that_is_not_finite_changes_nothing() {
+    let step = compiled("mlp", &Options::default());
+    let mut session = step.session().expect("a session");
+    let mut inputs = batch(&step, 0);
+    step_on(&mut session, &inputs);
+    let before = kept(&session);
+    let x = inputs.get_mut("x").expect("the model's input");
+    x.bytes_mut()[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let views: Vec<(&str, TensorView)> = inputs.iter().map(|(n, t)| (n.as_str(), TensorView::from(t))).collect();
+    assert!(matches!(session.step(&views), Err(SessionError::NonFinite { .. })));
+    assert_eq!(kept(&session), before);
+    assert!(step_on(&mut session, &batch(&step, 1)).is_finite(), "the session goes on");
+}
+
+#[test]
+fn sessions_allocate_what_was_planned() {
+    for name in common::BUNDLED {
+        let step = compiled(name, &Options { emit: vec![Stage::Memory], ..Options::default() });
+        let plans = step.report().texts.iter().map(|(_, _, text)| gradc_ir::text::parse_plan(text).expect("a plan"));
+        let arena_bytes = plans.map(|plan| plan.arena_bytes).max().expect("several entries");
+        let planned = arena_bytes + step.persistent_bytes() + step.scratch_bytes();
+        let mut session = step.session().expect("a session");
+        assert_eq!(session.allocated_bytes(), planned, "{name}");
+        step_on(&mut session, &batch(&step, 0));
+        assert_eq!(session.allocated_bytes(), planned, "{name}: after a step");
+    }
+}
+
+#[test]
+fn frozen_parameters_stay_and_have_no_state() {
+    let cases = [
+        ("lora", &["base.weight", "base.bias", "head.weight"][..], "lora.up"),
+        ("language_model", &["embedding.weight"], "head.weight"),
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, frozen, trained) in cases {
+        let step = compiled(name, &Options::default());
+        let mut session = step.session().expect("a session");
+        let before = kept(&session);
+        (0..4).for_each(|seed| {
+            step_on(&mut session, &batch(&step, seed));
+        });
+        let path = folder.path().join(name);
+        session.save(&path).expect("it is written");
+        let checkpoint = weights::read(&path).expect("it is read");
+        let states = |parameter: &str| {
+            let state = |key: &&String| key.starts_with("state/") && key.contains(parameter);
+            checkpoint.keys().filter(state).count()
+        };
+        for parameter in frozen {
+            assert_eq!(checkpoint[*parameter], before[*parameter], "{name}: {parameter} changed");
+            assert_eq!(states(parameter), 0, "{name}: {parameter} has optimizer state");
+        }
+        assert_ne!(checkpoint[trained], before[trained], "{name}: {trained} did not train");
+        assert!(states(trained) > 0, "{name}: {trained} has no optimizer state");
+        let kept_states = step.persistent().iter().filter(|t| t.role == Role::State).count();
+        assert_eq!(checkpoint.len(), before.len(), "{name}: {kept_states} states and all tensors are saved");
+    }
+}
