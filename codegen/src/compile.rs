@@ -62,14 +62,16 @@ pub struct CodegenOptions {
     pub target: Target,
     /// Have Cranelift verify what it is given (tests).
     pub verify: bool,
-    /// Keep the text of every function, for [`Executable::text`].
+    /// Keep the text of every function, for [`Executable::texts`].
     pub keep_text: bool,
+    /// Note when each action ends, for [`Executable::profile`].
+    pub profile: bool,
 }
 
 impl CodegenOptions {
     /// Options for a target, without checks or texts.
     pub fn new(target: Target) -> Self {
-        CodegenOptions { target, verify: false, keep_text: false }
+        CodegenOptions { target, verify: false, keep_text: false, profile: false }
     }
 }
 
@@ -107,9 +109,10 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
     let mut scratch = (Context::new(), FunctionBuilderContext::new());
     for (entry, runs) in entries.iter().zip(&runs) {
         needs.push(Needs::of(entry)?);
-        entry_functions.push(compile_entry(entry, runs, &codes, &*isa, &mut scratch, options.keep_text)?);
+        entry_functions.push(compile_entry(entry, runs, &codes, &*isa, &mut scratch, options)?);
     }
-    Executable::link(entries.iter().map(|e| e.name.clone()).collect(), functions, entry_functions, needs, program)
+    let actions = entries.iter().map(|e| e.actions.len()).collect();
+    Executable::link(entries.iter().map(|e| e.name.clone()).collect(), functions, entry_functions, needs, actions, program)
 }
 
 fn add_kernel<'a>(kernels: &mut Kernels<'a>, action: &'a PlacedAction) -> Result<Option<usize>, Diagnostic> {

@@ -1,6 +1,6 @@
 //! Native functions: one per kernel, and one per entry that calls them.
 
-use crate::compile::{EntryCode, Operand, PlacedAction};
+use crate::compile::{CodegenOptions, EntryCode, Operand, PlacedAction};
 use crate::kernel_code::{ContractionCode, KernelCode};
 use crate::loops::{Buffer, KernelArguments, MEMORY, emit_loops, emit_scatter};
 use crate::runtime::{Function, StepContext, host_convention, load_field};
@@ -104,10 +104,11 @@ pub(crate) fn compile_entry(
     codes: &[KernelCode],
     isa: &dyn TargetIsa,
     scratch: &mut Scratch,
-    keep_text: bool,
+    options: &CodegenOptions,
 ) -> Result<Compiled, Diagnostic> {
-    compile_function(isa, scratch, 1, true, keep_text, |b, parameters| {
+    compile_function(isa, scratch, 1, true, options.keep_text, |b, parameters| {
         let mut emitter = EntryEmitter::new(b, parameters[0], entry);
+        emitter.mark(options, 0);
         for (at, (action, run)) in entry.actions.iter().zip(runs).enumerate() {
             match (action, run) {
                 (PlacedAction::Run { operands, results, .. }, Some(kernel)) => {
@@ -116,6 +117,7 @@ pub(crate) fn compile_entry(
                 (PlacedAction::CheckFinite { operand }, _) => emitter.check_finite(at, operand),
                 (PlacedAction::Run { .. }, None) => unreachable!("every run has a kernel"),
             }
+            emitter.mark(options, at + 1);
         }
         emitter.commit(&entry.commits);
     })
@@ -154,6 +156,14 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
             }
         };
         self.b.ins().iadd_imm_s(base, place.offset_bytes as i64)
+    }
+
+    /// Notes the time at which all before this action was done.
+    fn mark(&mut self, options: &CodegenOptions, action: usize) {
+        if options.profile {
+            let action = self.constant(action);
+            Function::Mark.emit_call(self.b, self.context, &[self.context, action]);
+        }
     }
 
     fn constant(&mut self, value: usize) -> Value {

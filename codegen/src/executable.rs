@@ -9,6 +9,7 @@ use crate::program::Program;
 use crate::runtime::{Function, StepContext};
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::plan::{ALIGNMENT_BYTES, Place, Segment};
+use std::time::Instant;
 
 /// Why a call of an entry did not come to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +113,8 @@ pub struct Executable {
     names: Vec<String>,
     texts: Vec<(String, String)>,
     needs: Vec<Needs>,
+    /// Number of actions of each entry.
+    actions: Vec<usize>,
     program: Program,
 }
 
@@ -122,6 +125,7 @@ impl Executable {
         kernels: Vec<Compiled>,
         entries: Vec<Compiled>,
         needs: Vec<Needs>,
+        actions: Vec<usize>,
         program: Program,
     ) -> Result<Executable, Diagnostic> {
         let mut bytes = Vec::new();
@@ -140,6 +144,7 @@ impl Executable {
             texts: all.filter_map(|(name, c)| Some((name, c.text?))).collect(),
             names,
             needs,
+            actions,
             program,
         })
     }
@@ -176,28 +181,57 @@ impl Executable {
 
     /// Runs an entry: one native call. `host` has a slice per data input and hyperparameter, of any alignment.
     pub fn run(&self, entry: usize, memory: &mut Memory, host: &[&[u8]], pool: &Pool) -> Result<(), StepFailure> {
+        self.run_marked(entry, memory, host, pool, std::ptr::null_mut())
+    }
+
+    /// Runs an entry compiled with [`CodegenOptions::profile`](crate::CodegenOptions) and returns how long each of its
+    /// actions took, ns; without that option all are 0.
+    pub fn profile(
+        &self,
+        entry: usize,
+        memory: &mut Memory,
+        host: &[&[u8]],
+        pool: &Pool,
+    ) -> Result<Vec<u64>, StepFailure> {
+        let mut marks = vec![0; self.actions.get(entry).map_or(0, |actions| actions + 1)];
+        self.run_marked(entry, memory, host, pool, marks.as_mut_ptr())?;
+        Ok(marks.windows(2).map(|ends| ends[1] - ends[0]).collect())
+    }
+
+    fn run_marked(
+        &self,
+        entry: usize,
+        memory: &mut Memory,
+        host: &[&[u8]],
+        pool: &Pool,
+        marks: *mut u64,
+    ) -> Result<(), StepFailure> {
         self.check(entry, memory, host, pool).map_err(StepFailure::Arguments)?;
         let slices: Vec<*const u8> = host.iter().map(|s| s.as_ptr()).collect();
-        let context = StepContext {
-            segments: [
-                memory.arena.bytes_mut().as_mut_ptr(),
-                memory.persistent.bytes_mut().as_mut_ptr(),
-                memory.constants.bytes().as_ptr().cast_mut(),
-                memory.scratch.bytes_mut().as_mut_ptr(),
-            ],
-            host: slices.as_ptr(),
-            kernels: self.kernels.as_ptr(),
-            functions: self.functions.as_ptr(),
-            program: &self.program,
-            parallel: pool.threads() > 1,
-        };
-        // SAFETY: the offset is that of an entry's function, compiled with this signature and alive with `self.code`.
-        let function: unsafe extern "C" fn(*const StepContext) -> usize =
-            unsafe { std::mem::transmute(self.code.bytes().as_ptr().add(self.entries[entry])) };
-        let context = &context;
-        // SAFETY: `check` compared every place with the memory given, kernels stay inside their operands (`verify`) and
-        // write only to the arena and to persistent memory, both exclusively borrowed.
-        let status = pool.run(move || unsafe { function(context) });
+        let status = pool.run(|board| {
+            let context = StepContext {
+                segments: [
+                    memory.arena.bytes_mut().as_mut_ptr(),
+                    memory.persistent.bytes_mut().as_mut_ptr(),
+                    memory.constants.bytes().as_ptr().cast_mut(),
+                    memory.scratch.bytes_mut().as_mut_ptr(),
+                ],
+                host: slices.as_ptr(),
+                kernels: self.kernels.as_ptr(),
+                functions: self.functions.as_ptr(),
+                program: &self.program,
+                board: board.map_or(std::ptr::null(), std::ptr::from_ref),
+                marks,
+                start: Instant::now(),
+            };
+            // SAFETY: the offset is that of an entry's function, compiled with this signature and alive with `self.code`.
+            let function: unsafe extern "C" fn(*const StepContext) -> usize =
+                unsafe { std::mem::transmute(self.code.bytes().as_ptr().add(self.entries[entry])) };
+            // SAFETY: `check` compared every place with the memory given, kernels stay inside their operands (`verify`)
+            // and write only to the arena and to persistent memory, both exclusively borrowed; there is a mark for
+            // every action, if any.
+            unsafe { function(&context) }
+        });
         if status == 0 { Ok(()) } else { Err(StepFailure::Action(status - 1)) }
     }
 

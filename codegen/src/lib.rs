@@ -13,6 +13,7 @@ mod executable;
 mod host;
 mod isa;
 mod kernel_code;
+mod limits;
 mod loops;
 mod memory;
 mod microkernel;
@@ -23,5 +24,6 @@ mod verify;
 
 pub use compile::{CodegenOptions, EntryCode, Operand, PlacedAction, compile};
 pub use executable::{Executable, StepFailure};
+pub use limits::Limits;
 pub use memory::{AlignedBuffer, Memory};
 pub use pool::Pool;

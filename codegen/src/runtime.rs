@@ -5,7 +5,7 @@
 
 use crate::contraction::contract;
 use crate::loops::MEMORY;
-use crate::pool;
+use crate::pool::{Board, position_of_thread};
 use crate::program::Program;
 use cranelift_codegen::ir::types::{F64, I64};
 use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, Type, Value};
@@ -13,6 +13,7 @@ use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::FunctionBuilder;
 use gradc_ir::types::DType;
 use std::mem::offset_of;
+use std::time::Instant;
 
 /// What native code of one call knows.
 #[repr(C)]
@@ -27,8 +28,12 @@ pub(crate) struct StepContext {
     pub functions: *const usize,
     /// Tables of the executable.
     pub program: *const Program,
-    /// Whether chunks may be given to other threads.
-    pub parallel: bool,
+    /// Where other threads find chunks to compute; null where there are none.
+    pub board: *const Board,
+    /// Room for the time at which each action ended, ns; null unless times are measured.
+    pub marks: *mut u64,
+    /// What times count from.
+    pub start: Instant,
 }
 
 // SAFETY: chunks of a kernel share the context; they write disjoint parts of the buffers behind it and scratch of
@@ -41,7 +46,7 @@ impl StepContext {
     /// # Safety
     /// The context is that of a running call.
     pub unsafe fn scratch_of_thread(&self) -> *mut u8 {
-        let thread = if self.parallel { rayon::current_thread_index().unwrap_or(0) } else { 0 };
+        let thread = if self.board.is_null() { 0 } else { position_of_thread() };
         // SAFETY: the scratch was checked to have room for every thread of the pool the call runs in.
         unsafe {
             let program = &*self.program;
@@ -74,6 +79,8 @@ pub(crate) enum Function {
     Contract,
     /// (context, host kernel, arguments) → whether it succeeded.
     Host,
+    /// (context, action): notes the time.
+    Mark,
 }
 
 impl Function {
@@ -88,6 +95,7 @@ impl Function {
         table.push(parallel_for as *const () as usize);
         table.push(contract as *const () as usize);
         table.push(host as *const () as usize);
+        table.push(mark as *const () as usize);
         table
     }
 
@@ -98,6 +106,7 @@ impl Function {
             Function::Copy => (vec![I64; 3], None),
             Function::AllFinite | Function::Host => (vec![I64; 3], Some(I64)),
             Function::ParallelFor | Function::Contract => (vec![I64; 4], None),
+            Function::Mark => (vec![I64; 2], None),
             _ => (vec![F64], Some(F64)),
         }
     }
@@ -162,17 +171,25 @@ unsafe extern "C" fn all_finite(at: *const u8, elements: usize, dtype: usize) ->
     finite.into()
 }
 
-unsafe extern "C" fn parallel_for(context: *const StepContext, kernel: usize, arguments: usize, chunks: usize) {
-    // SAFETY: the caller passes its own context, which outlives the call.
-    let shared = unsafe { &*context };
-    // SAFETY: native code passes the address of one of its kernels.
-    let kernel: KernelFn = unsafe { std::mem::transmute(kernel) };
-    // SAFETY: the arguments live in the caller's frame until all chunks are done.
-    let run = |chunk: usize| unsafe { kernel(shared, arguments as *const *mut u8, chunk) };
-    if shared.parallel {
-        pool::fork(0, chunks, &run);
-    } else {
-        (0..chunks).for_each(run);
+unsafe extern "C" fn parallel_for(context: *const StepContext, kernel: usize, arguments: *const *mut u8, chunks: usize) {
+    // SAFETY: native code passes its own context, the address of one of its kernels, and arguments that live in its
+    // frame until all chunks are done; chunks write disjoint parts of the kernel's results.
+    unsafe {
+        let kernel: KernelFn = std::mem::transmute(kernel);
+        match ((*context).board.as_ref(), u16::try_from(chunks)) {
+            (Some(board), Ok(chunks)) => board.lead(kernel, context, arguments, chunks),
+            _ => (0..chunks).for_each(|chunk| kernel(context, arguments, chunk)),
+        }
+    }
+}
+
+unsafe extern "C" fn mark(context: *const StepContext, action: usize) {
+    // SAFETY: the context outlives the call, and there is room for the marks of all actions where there is any.
+    unsafe {
+        let context = &*context;
+        if !context.marks.is_null() {
+            *context.marks.add(action) = context.start.elapsed().as_nanos() as u64;
+        }
     }
 }
 
