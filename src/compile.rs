@@ -34,8 +34,12 @@ pub fn compile(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Res
     let codes: Vec<EntryCode> =
         planned.iter().map(|(entry, plan)| crate::place::entry_code(entry.kind.name(), plan)).collect();
     let keep_text = options.emit.contains(&Stage::Clif);
-    let codegen =
-        CodegenOptions { verify: cfg!(debug_assertions), keep_text, ..CodegenOptions::new(options.target.clone()) };
+    let codegen = CodegenOptions {
+        verify: cfg!(debug_assertions),
+        keep_text,
+        profile: options.profile,
+        ..CodegenOptions::new(options.target.clone())
+    };
     let executable = report.time("codegen", || gradc_codegen::compile(&codes, &codegen))?;
     report.keep(options, Stage::Clif, "all", || clif(&executable));
     report.kernels = executable.kernels();

@@ -11,6 +11,7 @@ pub mod index_ranges;
 pub mod options;
 pub mod package;
 mod place;
+pub mod profile;
 pub mod reference;
 pub mod session;
 pub mod step;

@@ -18,6 +18,8 @@ pub struct Options {
     pub optimize: bool,
     /// Adds the gradients of the step as results called `grad.<parameter>` and leaves out the updates.
     pub gradients: bool,
+    /// Have each call note when its kernels end, for [`Session::profile`](crate::Session::profile).
+    pub profile: bool,
     /// Stages whose text is kept in the compiled step's report.
     pub emit: Vec<Stage>,
 }
@@ -31,6 +33,7 @@ impl Default for Options {
             peak_mem_bytes: None,
             optimize: true,
             gradients: false,
+            profile: false,
             emit: vec![],
         }
     }

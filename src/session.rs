@@ -4,7 +4,7 @@ use crate::entries::EntryKind;
 use crate::error::SessionError;
 use crate::step::{CompiledStep, EntryInfo, HostInput, PersistentTensor};
 use crate::view::TensorView;
-use gradc_codegen::{AlignedBuffer, Memory, StepFailure};
+use gradc_codegen::{AlignedBuffer, Executable, Memory, Pool, StepFailure};
 use gradc_frontend::weights;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
 use gradc_ir::graph::Role;
@@ -114,23 +114,37 @@ impl Session {
 
     /// Runs an entry and returns its results.
     pub fn call(&mut self, kind: EntryKind, inputs: &[(&str, TensorView)]) -> Result<Outputs<'_>, SessionError> {
+        self.run(kind, inputs, |executable, at, memory, hosts, pool| executable.run(at, memory, hosts, pool))?;
+        Ok(self.outputs(kind))
+    }
+
+    /// Runs an entry compiled with [`Options::profile`](crate::Options) and returns how long each kernel took, ns.
+    pub fn profile(&mut self, kind: EntryKind, inputs: &[(&str, TensorView)]) -> Result<Vec<u64>, SessionError> {
+        self.run(kind, inputs, |executable, at, memory, hosts, pool| executable.profile(at, memory, hosts, pool))
+    }
+
+    fn run<R>(
+        &mut self,
+        kind: EntryKind,
+        inputs: &[(&str, TensorView)],
+        run: impl FnOnce(&Executable, usize, &mut Memory, &[&[u8]], &Pool) -> Result<R, StepFailure>,
+    ) -> Result<R, SessionError> {
         let step = self.step.clone();
         let at = step.inner.entries.iter().position(|e| e.kind == kind);
         let at = at.ok_or_else(|| SessionError::Input(no_entry(kind)))?;
         let entry = &step.inner.entries[at];
         let bound = bind(&step, &self.hyper, entry, inputs).map_err(SessionError::Input)?;
-        let hosts: Vec<&[u8]> = bound.iter().map(TensorView::bytes).collect();
+        let hosts: Vec<&[u8]> = bound.iter().map(|view| view.bytes()).collect();
         let mut memory = Memory {
             arena: &mut self.arena,
             persistent: &mut self.persistent,
             constants: &self.constants,
             scratch: &mut self.scratch,
         };
-        match step.inner.executable.run(at, &mut memory, &hosts, &step.inner.pool) {
-            Ok(()) => Ok(self.outputs(kind)),
-            Err(StepFailure::Arguments(diagnostic)) => Err(SessionError::Input(diagnostic)),
-            Err(StepFailure::Action(_)) => Err(self.explain_failure(entry, &bound)),
-        }
+        run(&step.inner.executable, at, &mut memory, &hosts, &step.inner.pool).map_err(|failure| match failure {
+            StepFailure::Arguments(diagnostic) => SessionError::Input(diagnostic),
+            StepFailure::Action(_) => self.explain_failure(entry, &bound),
+        })
     }
 
     fn outputs(&self, kind: EntryKind) -> Outputs<'_> {
@@ -315,10 +329,9 @@ fn check_stored(
 
 fn check_range(declared: &HostInput, view: &TensorView) -> Result<(), Diagnostic> {
     let Some(range) = &declared.range else { return Ok(()) };
-    let values = view.to_host().to_tensor();
-    let bad = values.ints().iter().position(|v| !(range.min..=range.max).contains(v) && range.also != Some(*v));
-    let Some(at) = bad else { return Ok(()) };
+    let outside = |v: &i64| !(range.min..=range.max).contains(v) && range.also != Some(*v);
+    let Some((at, found)) = view.ints().enumerate().find(|(_, v)| outside(v)) else { return Ok(()) };
     Err(Diagnostic::new("index-range", format!("element {at} of input `{}` is out of range", declared.name))
         .expected(format!("{} to {}", range.min, range.max))
-        .found(values.ints()[at]))
+        .found(found))
 }

@@ -49,6 +49,17 @@ impl<'a> TensorView<'a> {
         }
     }
 
+    /// Elements of an integer or boolean tensor; none of a tensor of floats.
+    pub(crate) fn ints(&self) -> impl Iterator<Item = i64> {
+        let dtype = self.ty.dtype;
+        self.bytes.chunks_exact(dtype.size_bytes()).filter_map(move |bytes| match dtype {
+            DType::Bool | DType::U8 => Some(bytes[0].into()),
+            DType::I32 => bytes.try_into().ok().map(|b| i32::from_le_bytes(b).into()),
+            DType::I64 => bytes.try_into().ok().map(i64::from_le_bytes),
+            DType::F32 | DType::F64 | DType::F16 | DType::BF16 => None,
+        })
+    }
+
     /// An owned copy.
     pub fn to_host(&self) -> HostTensor {
         HostTensor::new(self.ty.clone(), self.bytes.to_vec()).expect("a view has as many bytes as its type")

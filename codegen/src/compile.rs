@@ -112,7 +112,14 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
         entry_functions.push(compile_entry(entry, runs, &codes, &*isa, &mut scratch, options)?);
     }
     let actions = entries.iter().map(|e| e.actions.len()).collect();
-    Executable::link(entries.iter().map(|e| e.name.clone()).collect(), functions, entry_functions, needs, actions, program)
+    Executable::link(
+        entries.iter().map(|e| e.name.clone()).collect(),
+        functions,
+        entry_functions,
+        needs,
+        actions,
+        program,
+    )
 }
 
 fn add_kernel<'a>(kernels: &mut Kernels<'a>, action: &'a PlacedAction) -> Result<Option<usize>, Diagnostic> {

@@ -171,7 +171,12 @@ unsafe extern "C" fn all_finite(at: *const u8, elements: usize, dtype: usize) ->
     finite.into()
 }
 
-unsafe extern "C" fn parallel_for(context: *const StepContext, kernel: usize, arguments: *const *mut u8, chunks: usize) {
+unsafe extern "C" fn parallel_for(
+    context: *const StepContext,
+    kernel: usize,
+    arguments: *const *mut u8,
+    chunks: usize,
+) {
     // SAFETY: native code passes its own context, the address of one of its kernels, and arguments that live in its
     // frame until all chunks are done; chunks write disjoint parts of the kernel's results.
     unsafe {

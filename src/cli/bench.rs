@@ -3,9 +3,11 @@
 use super::Failure;
 use super::common::{CodeArguments, ModelArguments, human_bytes};
 use clap::Args;
-use gradc::bench::{measure, random_inputs};
+use gradc::bench::{Measurement, measure, random_inputs};
 use gradc::entries::EntryKind;
-use gradc::{Diagnostic, TensorView};
+use gradc::profile::{KernelTime, chrome_trace, profile};
+use gradc::{Diagnostic, Options, TensorView};
+use gradc_codegen::Limits;
 use gradc_frontend::weights;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +24,12 @@ pub(crate) struct Arguments {
     /// Inputs instead of made ones (safetensors)
     #[arg(long)]
     inputs: Option<PathBuf>,
+    /// Also say where the time goes: kernel by kernel, against the measured limits of this machine
+    #[arg(long)]
+    profile: bool,
+    /// Write one step's kernels to this file, for Perfetto or chrome://tracing (implies --profile)
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -41,21 +49,85 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let seconds = Duration::try_from_secs_f64(arguments.seconds)
         .map_err(|e| Diagnostic::new("usage", format!("--seconds: {e}")))?;
     let result = measure(&step, &views, seconds, options.threads).map_err(|e| e.into_diagnostic())?;
-    if arguments.json {
-        println!("{}", serde_json::json!(result));
-    } else {
-        println!(
-            "{}: median {:.1} µs, min {:.1} µs over {} steps",
-            result.model, result.median_us, result.min_us, result.steps
-        );
-        println!("  {} threads, {} kernels, compiled in {:.2} s", result.threads, result.kernels, result.compile_s);
-        let gflops = result.flops_per_step as f64 / result.median_us / 1e3;
-        println!("  {:.3} MFLOP per step, {gflops:.1} GFLOP/s", result.flops_per_step as f64 / 1e6);
-        println!(
-            "  planned peak {}, resident peak {:.1} MiB",
-            human_bytes(result.planned_peak_bytes),
-            result.peak_rss_mib
-        );
+    let profiled = arguments.profile || arguments.trace.is_some();
+    let kernels = if profiled { profiled_kernels(&arguments, &options, &views, seconds)? } else { vec![] };
+    if let Some(path) = &arguments.trace {
+        std::fs::write(path, chrome_trace(&kernels).to_string())
+            .map_err(|e| Diagnostic::new("unwritable-file", e.to_string()).in_file(path.display()))?;
+    }
+    match (arguments.json, arguments.profile) {
+        (true, true) => println!("{}", serde_json::json!({"step": result, "kernels": kernels})),
+        (true, false) => println!("{}", serde_json::json!(result)),
+        (false, _) => print(&result),
+    }
+    if arguments.profile && !arguments.json {
+        print_kernels(&kernels, &Limits::measure(options.target.vector_isa), options.threads);
     }
     Ok(())
+}
+
+fn print(result: &Measurement) {
+    println!(
+        "{}: median {:.1} µs, min {:.1} µs over {} steps",
+        result.model, result.median_us, result.min_us, result.steps
+    );
+    println!("  {} threads, {} kernels, compiled in {:.2} s", result.threads, result.kernels, result.compile_s);
+    let gflops = result.flops_per_step as f64 / result.median_us / 1e3;
+    println!("  {:.3} MFLOP per step, {gflops:.1} GFLOP/s", result.flops_per_step as f64 / 1e6);
+    println!("  planned peak {}, resident peak {:.1} MiB", human_bytes(result.planned_peak_bytes), result.peak_rss_mib);
+}
+
+/// Compiles again, with clocks, and measures every kernel.
+fn profiled_kernels(
+    arguments: &Arguments,
+    options: &Options,
+    views: &[(&str, TensorView)],
+    time: Duration,
+) -> Result<Vec<KernelTime>, Failure> {
+    let step = arguments.model.compile(&Options { profile: true, ..options.clone() })?;
+    Ok(profile(&step, views, time).map_err(|e| e.into_diagnostic())?)
+}
+
+/// Equal kernels in one line, the most expensive first.
+fn print_kernels(kernels: &[KernelTime], limits: &Limits, threads: usize) {
+    let total_us: f64 = kernels.iter().map(|k| k.median_us).sum();
+    println!(
+        "\n  limits of a core: {:.1} GFLOP/s, {:.1} GB/s; with clocks the kernels take {total_us:.1} µs",
+        limits.gflops, limits.bandwidth_gbps
+    );
+    println!("       µs  share  runs  GFLOP/s    GB/s  of limit  ops");
+    for (runs, kernel) in merged(kernels) {
+        println!(
+            "{:9.1}  {:4.1}%  {runs:4}  {:7.1} {:7.1}     {:4.0}%  {}  [{}]",
+            kernel.median_us,
+            100.0 * kernel.median_us / total_us,
+            kernel.gflops(),
+            kernel.gbps(),
+            100.0 * kernel.share_of_limit(limits, threads),
+            kernel.ops,
+            kernel.layer,
+        );
+    }
+}
+
+/// Kernels of the same ops and sizes added up, each under its first layer.
+fn merged(kernels: &[KernelTime]) -> Vec<(usize, KernelTime)> {
+    let mut merged: Vec<(usize, KernelTime)> = vec![];
+    for kernel in kernels {
+        let same = |(runs, k): &&mut (usize, KernelTime)| {
+            let runs = *runs as f64;
+            k.ops == kernel.ops && k.flops == runs * kernel.flops && k.bytes == runs * kernel.bytes
+        };
+        match merged.iter_mut().find(same) {
+            None => merged.push((1, kernel.clone())),
+            Some((runs, sum)) => {
+                *runs += 1;
+                sum.median_us += kernel.median_us;
+                sum.flops += kernel.flops;
+                sum.bytes += kernel.bytes;
+            }
+        }
+    }
+    merged.sort_by(|(_, a), (_, b)| b.median_us.total_cmp(&a.median_us));
+    merged
 }

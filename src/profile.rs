@@ -1,0 +1,144 @@
+//! Where the time of a training step goes: per kernel, against the limits of the machine.
+
+use crate::entries::EntryKind;
+use crate::error::SessionError;
+use crate::step::{CompiledStep, EntryInfo};
+use crate::view::TensorView;
+use gradc_codegen::Limits;
+use gradc_ir::graph::Graph;
+use gradc_ir::kernel::Kernel;
+use gradc_ir::plan::{Action, Group};
+use gradc_ir::target::Target;
+use gradc_ir::types::TensorType;
+use gradc_passes::cost::op_cost;
+use gradc_passes::schedule::kernels;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// One native kernel of a step and what it took.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelTime {
+    /// Ops computed in it.
+    pub ops: String,
+    /// Layer path of its last op.
+    pub layer: String,
+    /// Median time of a run, µs.
+    pub median_us: f64,
+    /// Scalar operations, two per product of a sum of products.
+    pub flops: f64,
+    /// Size of what it reads and writes, each buffer once.
+    pub bytes: f64,
+}
+
+impl KernelTime {
+    /// Billions of scalar operations per second.
+    pub fn gflops(&self) -> f64 {
+        self.flops / self.median_us / 1e3
+    }
+
+    /// Billions of bytes per second.
+    pub fn gbps(&self) -> f64 {
+        self.bytes / self.median_us / 1e3
+    }
+
+    /// Share of what `threads` cores could do: their arithmetic, or the memory's bandwidth, whichever binds.
+    ///
+    /// Above 1 where buffers are in the caches, which are faster than the memory.
+    pub fn share_of_limit(&self, limits: &Limits, threads: usize) -> f64 {
+        (self.gflops() / (limits.gflops * threads as f64)).max(self.gbps() / limits.bandwidth_gbps)
+    }
+}
+
+/// Runs a step compiled with [`Options::profile`](crate::Options) until `time` has passed, at least three times; kernels in
+/// the order they run.
+pub fn profile(
+    step: &CompiledStep,
+    inputs: &[(&str, TensorView)],
+    time: Duration,
+) -> Result<Vec<KernelTime>, SessionError> {
+    let mut session = step.session().map_err(SessionError::from)?;
+    session.step(inputs)?;
+    let (start, mut runs) = (Instant::now(), Vec::new());
+    while start.elapsed() < time || runs.len() < 3 {
+        runs.push(session.profile(EntryKind::Step, inputs)?);
+    }
+    let entry = step.entry(EntryKind::Step).expect("a step has just run");
+    let mut described = describe(entry);
+    for (at, kernel) in described.iter_mut().enumerate() {
+        let mut times_ns: Vec<u64> = runs.iter().map(|run| run[at]).collect();
+        times_ns.sort_unstable();
+        kernel.median_us = times_ns[times_ns.len() / 2] as f64 / 1e3;
+    }
+    Ok(described)
+}
+
+/// What each action of an entry is, with no times yet.
+fn describe(entry: &EntryInfo) -> Vec<KernelTime> {
+    let schedule = &entry.plan.schedule;
+    let groups = schedule.actions.iter().filter_map(|action| match action {
+        Action::Run(group) => Some(group),
+        Action::CheckFinite(_) => None,
+    });
+    let mut made = kernels(&schedule.graph, groups).into_iter();
+    let describe = |action: &Action| match action {
+        Action::Run(group) => {
+            let kernels = made.next().expect("one list of kernels per group");
+            let describe = |kernel| describe_kernel(&schedule.graph, group, kernel, kernels.len());
+            kernels.iter().map(describe).collect()
+        }
+        Action::CheckFinite(value) => vec![KernelTime {
+            ops: "check_finite".into(),
+            layer: schedule.graph.loc(value.node).layer.clone(),
+            median_us: 0.0,
+            flops: 0.0,
+            bytes: schedule.graph.ty(*value).size_bytes() as f64,
+        }],
+    };
+    schedule.actions.iter().flat_map(describe).collect()
+}
+
+fn describe_kernel(graph: &Graph, group: &Group, kernel: &Kernel, kernels_of_group: usize) -> KernelTime {
+    let buffers: BTreeSet<_> = kernel.operands.iter().chain(&kernel.results).collect();
+    let flops: f64 = group
+        .nodes
+        .iter()
+        .filter_map(|&id| {
+            let inputs: Vec<&TensorType> = graph.node(id).operands.iter().map(|&v| graph.ty(v)).collect();
+            Some(op_cost(graph.op(id)?, &inputs, &graph.node(id).types, &Target::host()).flops)
+        })
+        .sum();
+    let last = *group.nodes.last().expect("a group has a node");
+    KernelTime {
+        ops: op_names(graph, group),
+        layer: graph.loc(last).layer.clone(),
+        median_us: 0.0,
+        flops: flops / kernels_of_group as f64,
+        bytes: buffers.iter().map(|&&v| graph.ty(v).size_bytes() as f64).sum(),
+    }
+}
+
+/// The names of a group's ops, each once, in the order of the graph.
+fn op_names(graph: &Graph, group: &Group) -> String {
+    let mut names: Vec<&str> = vec![];
+    for name in group.nodes.iter().filter_map(|&id| Some(graph.op(id)?.name())) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(" ")
+}
+
+/// The kernels of one step as a trace that Perfetto and `chrome://tracing` show.
+pub fn chrome_trace(kernels: &[KernelTime]) -> serde_json::Value {
+    let mut start_us = 0.0;
+    let events = kernels.iter().map(|kernel| {
+        let event = serde_json::json!({
+            "name": kernel.ops, "cat": kernel.layer, "ph": "X", "pid": 0, "tid": 0, "ts": start_us, "dur": kernel.median_us,
+            "args": {"layer": kernel.layer, "flops": kernel.flops, "bytes": kernel.bytes},
+        });
+        start_us += kernel.median_us;
+        event
+    });
+    serde_json::json!({"displayTimeUnit": "ns", "traceEvents": events.collect::<Vec<_>>()})
+}
