@@ -3,12 +3,12 @@
 //! Zero is symbolic: a value without a contribution has no cotangent, and what leads to nothing that
 //! trains is never asked for. Pruning of the backward graph rests on this alone.
 
+use crate::cotangents::Cotangents;
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Value};
 use gradc_ir::op::{Cotangent, DifferentiateBody, VjpContext};
 use gradc_ir::types::TypeError;
-use std::collections::BTreeMap;
 
 /// Appends the gradients of `loss` (a float scalar) with respect to `wrt`; `None` where it is symbolically zero.
 ///
@@ -60,8 +60,7 @@ struct Sweep<'a> {
     builder: &'a mut Builder,
     /// Which forward nodes lead to something asked for.
     wanted: Vec<bool>,
-    /// Sum of the contributions so far.
-    cotangents: BTreeMap<Value, Value>,
+    cotangents: Cotangents,
     /// Last node seen, going backward, that answered zero for a wanted operand.
     zero_at: Option<NodeId>,
 }
@@ -69,35 +68,29 @@ struct Sweep<'a> {
 impl<'a> Sweep<'a> {
     fn new(builder: &'a mut Builder, wrt: &[Value]) -> Self {
         let wanted = dependents(builder.graph(), wrt);
-        Sweep { builder, wanted, cotangents: BTreeMap::new(), zero_at: None }
+        Sweep { builder, wanted, cotangents: Cotangents::default(), zero_at: None }
     }
 
     fn run(&mut self, seeds: &[(Value, Value)], wrt: &[Value]) -> Result<Vec<Option<Value>>, Diagnostic> {
-        for &(value, seed) in seeds {
-            self.contribute(value, seed).map_err(|e| at_node(self.builder, value.node, e))?;
-        }
+        seeds.iter().for_each(|&(value, seed)| self.cotangents.contribute(value, seed));
         for index in (0..self.wanted.len()).rev() {
             if self.wanted[index] {
                 self.visit(NodeId(index as u32))?;
             }
         }
-        Ok(wrt.iter().map(|v| self.cotangents.get(v).copied()).collect())
+        wrt.iter().map(|&value| self.cotangent(value)).collect()
     }
 
-    fn contribute(&mut self, value: Value, cotangent: Value) -> Result<(), TypeError> {
-        let sum = match self.cotangents.get(&value) {
-            Some(&before) => self.builder.add(before, cotangent)?,
-            None => cotangent,
-        };
-        self.cotangents.insert(value, sum);
-        Ok(())
+    fn cotangent(&mut self, value: Value) -> Result<Option<Value>, Diagnostic> {
+        self.builder.set_loc(self.builder.graph().loc(value.node).to_backward());
+        self.cotangents.sum(self.builder, value).map_err(|e| at_node(self.builder, value.node, e))
     }
 
     fn visit(&mut self, id: NodeId) -> Result<(), Diagnostic> {
         let node = self.builder.graph().node(id).clone();
         let Def::Op(op) = &node.def else { return Ok(()) };
         let outputs: Vec<Value> = self.builder.graph().results(id).collect();
-        let cotangents: Vec<Option<Value>> = outputs.iter().map(|v| self.cotangents.get(v).copied()).collect();
+        let cotangents = outputs.iter().map(|&v| self.cotangent(v)).collect::<Result<Vec<_>, _>>()?;
         if cotangents.iter().all(Option::is_none) {
             return Ok(());
         }
@@ -124,7 +117,8 @@ impl<'a> Sweep<'a> {
     fn take(&mut self, id: NodeId, operand: Value, answer: Cotangent) -> Result<(), Diagnostic> {
         match answer {
             Cotangent::Flows(cotangent) => {
-                self.contribute(operand, cotangent).map_err(|e| at_node(self.builder, id, e))
+                self.cotangents.contribute(operand, cotangent);
+                Ok(())
             }
             Cotangent::Zero => {
                 self.zero_at = Some(id);

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cost;
+mod cotangents;
 pub mod differentiate;
 pub mod egraph;
 pub mod expand_regions;
