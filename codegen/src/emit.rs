@@ -54,7 +54,7 @@ pub(crate) fn compile_kernel(
                 let [context, operands, chunk] = [parameters[0], parameters[1], parameters[2]];
                 Function::Contract.emit_call(b, context, &[context, contraction, operands, chunk]);
             }
-            KernelCode::Host(_) => {}
+            KernelCode::Host(_) | KernelCode::Pieces(_) => {}
         }
         b.ins().return_(&[]);
     })
@@ -180,15 +180,18 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
             self.b.ins().stack_store(I64, address, self.arguments, 8 * k as i32);
         }
         let arguments = self.b.ins().stack_addr(I64, self.arguments, 0);
-        match codes[kernel] {
+        match &codes[kernel] {
             KernelCode::Host(host) => {
-                let host = self.constant(host);
+                let host = self.constant(*host);
                 let ok = Function::Host.emit_call(self.b, self.context, &[self.context, host, arguments]);
                 self.leave_unless(ok.expect("a host kernel reports success"), action);
             }
             KernelCode::Contraction(ContractionCode { epilogue: Some(epilogue), .. }) => {
                 self.call(kernel, codes[kernel].chunks(), arguments);
-                self.call(epilogue, codes[epilogue].chunks(), arguments);
+                self.call(*epilogue, codes[*epilogue].chunks(), arguments);
+            }
+            KernelCode::Pieces(pieces) => {
+                pieces.clone().for_each(|piece| self.call(piece, codes[piece].chunks(), arguments));
             }
             _ => self.call(kernel, codes[kernel].chunks(), arguments),
         }

@@ -3,7 +3,7 @@
 use crate::chunks::Chunks;
 use crate::contraction::ContractionPlan;
 use crate::host::HostKernel;
-use crate::loops::{LoopPlan, ScatterPlan};
+use crate::loops::{LoopPlan, Piece, ScatterPlan, pieces};
 use crate::program::{PlacedContraction, Program};
 use crate::verify::Signature;
 use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel};
@@ -11,6 +11,7 @@ use gradc_ir::lower::{Access, Scalar, ScalarId};
 use gradc_ir::plan::ALIGNMENT_BYTES;
 use gradc_ir::target::VectorIsa;
 use gradc_ir::types::DType;
+use std::ops::Range;
 
 /// What a kernel is compiled from.
 ///
@@ -19,6 +20,8 @@ use gradc_ir::types::DType;
 pub(crate) enum KernelCode {
     /// A loop nest.
     Loops(Box<LoopPlan>, Vec<DType>),
+    /// Loop nests for parts of the points; they are the codes with these positions.
+    Pieces(Range<usize>),
     /// A scatter.
     Scatter(Box<ScatterPlan>, Vec<DType>),
     /// A contraction by micro-kernels, its address of sums standing between operands and results.
@@ -62,40 +65,41 @@ impl Planned {
     /// Chooses the form of every kernel.
     pub fn new(kernels: &[(&KernelKind, Signature)], isa: VectorIsa) -> Planned {
         let mut planned = Planned { codes: vec![], program: Program::default() };
-        let mut epilogues = vec![];
+        let mut further = vec![];
         for (kind, signature) in kernels {
-            let next = kernels.len() + epilogues.len();
-            let (code, epilogue) = planned.choose(kind, signature, isa, next);
+            let next = kernels.len() + further.len();
+            let (code, parts) = planned.choose(kind, signature, isa, next);
             planned.codes.push(code);
-            epilogues.extend(epilogue);
+            further.extend(parts);
         }
-        planned.codes.extend(epilogues);
+        planned.codes.extend(further);
         planned
     }
 
+    /// The code of a kernel, and codes it consists of, the first of which will have position `next`.
     fn choose(
         &mut self,
         kind: &KernelKind,
         signature: &Signature,
         isa: VectorIsa,
         next: usize,
-    ) -> (KernelCode, Option<KernelCode>) {
+    ) -> (KernelCode, Vec<KernelCode>) {
         let dtypes = |types: &[gradc_ir::types::TensorType]| types.iter().map(|t| t.dtype).collect::<Vec<DType>>();
         let (operands, results) = (dtypes(&signature.operands), dtypes(&signature.results));
         let all = [&operands[..], &results].concat();
         match kind {
             KernelKind::Loops(kernel) => match contraction_plan(kernel, &operands, isa) {
                 Some(plan) => self.contraction(plan, kernel, &operands, &results, next),
-                None => (KernelCode::Loops(Box::new(LoopPlan::new(kernel, &operands)), all), None),
+                None => loop_codes(kernel, &operands, &all, next),
             },
             KernelKind::Scatter(scatter) => {
                 let plan = ScatterPlan::new(scatter, &operands, results[0]);
-                (KernelCode::Scatter(Box::new(plan), all), None)
+                (KernelCode::Scatter(Box::new(plan), all), vec![])
             }
             KernelKind::Host(op) => {
                 let Signature { operands, results } = signature.clone();
                 self.program.hosts.push(HostKernel { op: op.clone(), operands, results });
-                (KernelCode::Host(self.program.hosts.len() - 1), None)
+                (KernelCode::Host(self.program.hosts.len() - 1), vec![])
             }
         }
     }
@@ -107,7 +111,7 @@ impl Planned {
         operands: &[DType],
         results: &[DType],
         next: usize,
-    ) -> (KernelCode, Option<KernelCode>) {
+    ) -> (KernelCode, Vec<KernelCode>) {
         let (chunks, contraction) = (plan.chunks(), self.program.contractions.len());
         let (left, right) = plan.scratch();
         let bytes = (4 * (left + right)).next_multiple_of(ALIGNMENT_BYTES);
@@ -121,7 +125,15 @@ impl Planned {
             KernelCode::Loops(Box::new(plan), [&operands[..], results].concat())
         });
         let code = ContractionCode { contraction, chunks, epilogue: epilogue.as_ref().map(|_| next) };
-        (KernelCode::Contraction(code), epilogue)
+        (KernelCode::Contraction(code), epilogue.into_iter().collect())
+    }
+}
+
+fn loop_codes(kernel: &LoopKernel, operands: &[DType], all: &[DType], next: usize) -> (KernelCode, Vec<KernelCode>) {
+    let code = |piece: &Piece| KernelCode::Loops(Box::new(LoopPlan::of_piece(piece, operands)), all.to_vec());
+    match &pieces(kernel)[..] {
+        [whole] => (code(whole), vec![]),
+        parts => (KernelCode::Pieces(next..next + parts.len()), parts.iter().map(code).collect()),
     }
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod emitter;
 mod math;
+mod pieces;
 mod plan;
 mod reduce;
 mod scalar;
@@ -10,6 +11,7 @@ mod scatter;
 mod values;
 
 pub(crate) use emitter::Buffer;
+pub(crate) use pieces::{Piece, pieces};
 pub(crate) use plan::{LoadPlan, LoopPlan};
 pub(crate) use scatter::{ScatterPlan, emit_scatter};
 pub(crate) use values::MEMORY;
@@ -19,7 +21,6 @@ use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::FunctionBuilder;
 use emitter::{Bound, Emitter, Which, Width};
-use gradc_ir::lower::Affine;
 use values::LANES;
 
 /// Vectors interleaved in a block, so that the latencies of one overlap with the others.
@@ -124,10 +125,9 @@ impl<'e, 'f> Emitter<'e, 'f> {
         for &id in &plan.stores {
             self.rep(Which::Point, id);
         }
-        let flat = Affine { base: 0, coeffs: plan.result_strides() };
         let first = self.buffers.len() - plan.stores.len();
         for (k, &id) in plan.stores.iter().enumerate() {
-            self.store(first + k, &flat, Which::Point, id);
+            self.store(first + k, &plan.result, Which::Point, id);
         }
     }
 

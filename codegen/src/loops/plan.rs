@@ -1,5 +1,6 @@
 //! A loop kernel made ready for emission: accesses flattened to offsets, loops merged, vector loop chosen.
 
+use super::pieces::Piece;
 use gradc_ir::kernel::{Accumulate, LoopKernel};
 use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Combine, Contraction, Index, Scalar, ScalarId, UnaryFn};
 use gradc_ir::types::{DType, row_major_strides};
@@ -23,6 +24,8 @@ pub(crate) struct LoopPlan {
     pub body: BodyPlan,
     /// One scalar of `body` per result.
     pub stores: Vec<ScalarId>,
+    /// Offset of a point's results in elements.
+    pub result: Affine,
     /// The loop that runs in vectors: the last of the space or the last reduced.
     pub vector: Option<usize>,
     /// The plan for the part of the vector loop where guards moving with it hold, and that part.
@@ -262,6 +265,11 @@ fn guard_range(axis: &AxisPlan, dim: usize, extents: &[usize]) -> Option<(i64, i
 impl LoopPlan {
     /// Plans a kernel whose operands have the given dtypes.
     pub fn new(kernel: &LoopKernel, operands: &[DType]) -> LoopPlan {
+        LoopPlan::of_piece(&Piece::whole(kernel), operands)
+    }
+
+    /// Plans a part of a kernel whose operands have the given dtypes.
+    pub fn of_piece(Piece { kernel, result }: &Piece, operands: &[DType]) -> LoopPlan {
         let (reduced, reduction) = match &kernel.accumulate {
             None => (vec![], None),
             Some(Accumulate::Reduce { extents, combine, body, value }) => {
@@ -278,6 +286,7 @@ impl LoopPlan {
             }),
             body: BodyPlan::new(&kernel.body, &extents),
             stores: kernel.stores.clone(),
+            result: Affine { base: result.base, coeffs: [&result.coeffs[..], &vec![0; reduced.len()]].concat() },
             vector: None,
             interior: None,
             extents,
@@ -320,6 +329,7 @@ impl LoopPlan {
                 extents.remove(at);
             }
         }
+        self.result.coeffs = kept.iter().map(|&d| self.result.coeffs[d]).collect();
         self.body.keep_loops(&kept);
         if let Some(reduction) = &mut self.reduction {
             reduction.body.keep_loops(&kept);
@@ -330,7 +340,8 @@ impl LoopPlan {
 
     fn can_merge(&self, outer: usize, inner: usize, inner_extent: usize) -> bool {
         let strided = |a: &Affine| a.coeffs[outer] == a.coeffs[inner] * inner_extent as i64;
-        self.bodies().all(|b| b.affines().all(strided) && !b.uses_index(outer) && !b.uses_index(inner))
+        strided(&self.result)
+            && self.bodies().all(|b| b.affines().all(strided) && !b.uses_index(outer) && !b.uses_index(inner))
     }
 
     fn choose_vector_loop(&self) -> Option<usize> {
@@ -345,14 +356,6 @@ impl LoopPlan {
         }
         let reduced = last(self.extents.len()).filter(|&d| d >= self.space);
         [reduced, space].into_iter().flatten().min_by_key(|&d| reduction.body.vector_cost(d))
-    }
-
-    /// Strided distance between results of neighbouring space indices.
-    pub fn result_strides(&self) -> Vec<i64> {
-        let mut strides: Vec<i64> =
-            row_major_strides(&self.extents[..self.space]).into_iter().map(|s| s as i64).collect();
-        strides.resize(self.extents.len(), 0);
-        strides
     }
 
     fn find_interior(&self) -> Option<(LoopPlan, (i64, i64))> {
