@@ -1,8 +1,8 @@
 //! Native functions: one per kernel, and one per entry that calls them.
 
 use crate::compile::{CodegenOptions, EntryCode, Operand, PlacedAction};
-use crate::kernel_code::{ContractionCode, KernelCode};
-use crate::loops::{Buffer, KernelArguments, MEMORY, emit_loops, emit_scatter};
+use crate::kernel_code::KernelCode;
+use crate::loops::{Buffer, KernelArguments, MEMORY, emit_epilogue, emit_loops, emit_scatter};
 use crate::runtime::{Function, StepContext, host_convention, load_field};
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
@@ -49,8 +49,12 @@ pub(crate) fn compile_kernel(
                 let buffers = load_buffers(b, parameters[1], dtypes);
                 emit_scatter(b, plan, &buffers, arguments, fma);
             }
-            KernelCode::Contraction(code) => {
-                let contraction = b.ins().iconst(I64, code.contraction as i64);
+            KernelCode::Epilogue(plan, dtypes) => {
+                let buffers = load_buffers(b, parameters[1], dtypes);
+                emit_epilogue(b, plan, buffers, [parameters[0], parameters[2]], fma);
+            }
+            KernelCode::Contraction { contraction, .. } => {
+                let contraction = b.ins().iconst(I64, *contraction as i64);
                 let [context, operands, chunk] = [parameters[0], parameters[1], parameters[2]];
                 Function::Contract.emit_call(b, context, &[context, contraction, operands, chunk]);
             }
@@ -135,7 +139,7 @@ struct EntryEmitter<'e, 'f> {
 impl<'e, 'f> EntryEmitter<'e, 'f> {
     fn new(b: &'e mut FunctionBuilder<'f>, context: Value, entry: &EntryCode) -> Self {
         let most = entry.actions.iter().map(|action| match action {
-            PlacedAction::Run { operands, results, .. } => operands.len() + 1 + results.len(),
+            PlacedAction::Run { operands, results, .. } => operands.len() + results.len(),
             PlacedAction::CheckFinite { .. } => 0,
         });
         let bytes = 8 * most.max().unwrap_or(0) as u32;
@@ -171,11 +175,7 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
     }
 
     fn run(&mut self, action: usize, kernel: usize, codes: &[KernelCode], [operands, results]: [&[Operand]; 2]) {
-        let mut addresses: Vec<Value> = operands.iter().chain(results).map(|o| self.address(o.place)).collect();
-        if let KernelCode::Contraction(code) = codes[kernel] {
-            let sums = self.sums_address(operands, &results[0], addresses[operands.len()], code.epilogue.is_some());
-            addresses.insert(operands.len(), sums);
-        }
+        let addresses: Vec<Value> = operands.iter().chain(results).map(|o| self.address(o.place)).collect();
         for (k, address) in addresses.into_iter().enumerate() {
             self.b.ins().stack_store(I64, address, self.arguments, 8 * k as i32);
         }
@@ -186,29 +186,11 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
                 let ok = Function::Host.emit_call(self.b, self.context, &[self.context, host, arguments]);
                 self.leave_unless(ok.expect("a host kernel reports success"), action);
             }
-            KernelCode::Contraction(ContractionCode { epilogue: Some(epilogue), .. }) => {
-                self.call(kernel, codes[kernel].chunks(), arguments);
-                self.call(*epilogue, codes[*epilogue].chunks(), arguments);
-            }
             KernelCode::Pieces(pieces) => {
                 pieces.clone().for_each(|piece| self.call(piece, codes[piece].chunks(), arguments));
             }
             _ => self.call(kernel, codes[kernel].chunks(), arguments),
         }
-    }
-
-    /// Where the sums of a contraction go: where the result will stand, unless something read later stands there.
-    fn sums_address(&mut self, operands: &[Operand], result: &Operand, address: Value, epilogue: bool) -> Value {
-        let span = |o: &Operand| (o.place.offset_bytes, o.place.offset_bytes + o.ty.size_bytes());
-        let overlaps = |o: &Operand| {
-            let ((a, b), (c, d)) = (span(o), span(result));
-            o.place.segment == result.place.segment && a < d && c < b
-        };
-        let free = result.ty.dtype == DType::F32 && !operands.iter().any(overlaps);
-        if free || !epilogue {
-            return address;
-        }
-        load_field(self.b, self.context, offset_of!(StepContext, segments) + 24)
     }
 
     fn call(&mut self, kernel: usize, chunks: usize, arguments: Value) {

@@ -3,11 +3,10 @@
 use crate::chunks::Chunks;
 use crate::contraction::ContractionPlan;
 use crate::host::HostKernel;
-use crate::loops::{LoopPlan, Piece, ScatterPlan, pieces};
+use crate::loops::{EpiloguePlan, LoopPlan, Piece, ScatterPlan, pieces, stores_only_sums};
 use crate::program::{PlacedContraction, Program};
 use crate::verify::Signature;
 use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel};
-use gradc_ir::lower::{Access, Scalar, ScalarId};
 use gradc_ir::plan::ALIGNMENT_BYTES;
 use gradc_ir::target::VectorIsa;
 use gradc_ir::types::DType;
@@ -24,21 +23,12 @@ pub(crate) enum KernelCode {
     Pieces(Range<usize>),
     /// A scatter.
     Scatter(Box<ScatterPlan>, Vec<DType>),
-    /// A contraction by micro-kernels, its address of sums standing between operands and results.
-    Contraction(ContractionCode),
+    /// A contraction by micro-kernels: its position in the program, and its chunks.
+    Contraction { contraction: usize, chunks: usize },
+    /// What is computed with the sums of a contraction, a block at a time; called by the contraction.
+    Epilogue(Box<EpiloguePlan>, Vec<DType>),
     /// An op called by its position in the program; it has no native function.
     Host(usize),
-}
-
-/// A contraction by micro-kernels.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ContractionCode {
-    /// Its position in the program.
-    pub contraction: usize,
-    /// Its chunks.
-    pub chunks: usize,
-    /// The kernel that makes the results of the sums; without one, the sums are the result.
-    pub epilogue: Option<usize>,
 }
 
 impl KernelCode {
@@ -46,7 +36,7 @@ impl KernelCode {
     pub fn chunks(&self) -> usize {
         match self {
             KernelCode::Loops(plan, _) => plan.chunks().count,
-            KernelCode::Contraction(code) => code.chunks,
+            KernelCode::Contraction { chunks, .. } => *chunks,
             _ => Chunks::whole(1).count,
         }
     }
@@ -106,26 +96,25 @@ impl Planned {
 
     fn contraction(
         &mut self,
-        plan: ContractionPlan,
+        mut plan: ContractionPlan,
         kernel: &LoopKernel,
         operands: &[DType],
         results: &[DType],
         next: usize,
     ) -> (KernelCode, Vec<KernelCode>) {
-        let (chunks, contraction) = (plan.chunks(), self.program.contractions.len());
-        let (left, right) = plan.scratch();
-        let bytes = (4 * (left + right)).next_multiple_of(ALIGNMENT_BYTES);
+        let has_epilogue = !stores_only_sums(kernel);
+        let epilogue = |plan: &ContractionPlan| EpiloguePlan::new(kernel, plan.groups, operands, plan.blocking);
+        let whole = has_epilogue.then(|| epilogue(&plan));
+        plan.cut(whole.as_ref());
+        let epilogue =
+            has_epilogue.then(|| KernelCode::Epilogue(Box::new(epilogue(&plan)), [operands, results].concat()));
+        let sums = if has_epilogue { plan.sums() } else { 0 };
+        let bytes = (4 * (plan.scratch().iter().sum::<usize>() + sums)).next_multiple_of(ALIGNMENT_BYTES);
         self.program.thread_bytes = self.program.thread_bytes.max(bytes);
-        self.program.contractions.push(PlacedContraction { plan, result: operands.len() });
-        let epilogue = epilogue_kernel(kernel, operands.len()).map(|epilogue| {
-            let sums = (4 * kernel.space.iter().product::<usize>()).next_multiple_of(ALIGNMENT_BYTES);
-            self.program.sums_bytes = self.program.sums_bytes.max(sums);
-            let operands = [operands, &[DType::F32]].concat();
-            let plan = LoopPlan::new(&epilogue, &operands);
-            KernelCode::Loops(Box::new(plan), [&operands[..], results].concat())
-        });
-        let code = ContractionCode { contraction, chunks, epilogue: epilogue.as_ref().map(|_| next) };
-        (KernelCode::Contraction(code), epilogue.into_iter().collect())
+        let (chunks, contraction) = (plan.chunks(), self.program.contractions.len());
+        let epilogue_at = has_epilogue.then_some(next);
+        self.program.contractions.push(PlacedContraction { plan, epilogue: epilogue_at, result: operands.len() });
+        (KernelCode::Contraction { contraction, chunks }, epilogue.into_iter().collect())
     }
 }
 
@@ -142,21 +131,4 @@ fn contraction_plan(kernel: &LoopKernel, operands: &[DType], isa: VectorIsa) -> 
         Some(Accumulate::Contract(c)) if operands[c.lhs.operand] == DType::F32 => ContractionPlan::new(c, isa),
         _ => None,
     }
-}
-
-/// The body of a contraction as a kernel that reads the sums as operand `sums`; `None` when it only stores them.
-fn epilogue_kernel(kernel: &LoopKernel, sums: usize) -> Option<LoopKernel> {
-    let is_sum = |id: &ScalarId| kernel.body.scalars[id.0 as usize].0 == Scalar::Accumulated;
-    if let [only] = &kernel.stores[..]
-        && is_sum(only)
-    {
-        return None;
-    }
-    let mut body = kernel.body.clone();
-    for (scalar, _) in &mut body.scalars {
-        if *scalar == Scalar::Accumulated {
-            *scalar = Scalar::Load(Access::identity(sums, &kernel.space, kernel.space.len()));
-        }
-    }
-    Some(LoopKernel { accumulate: None, body, ..kernel.clone() })
 }

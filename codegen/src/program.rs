@@ -10,17 +10,17 @@ pub(crate) struct Program {
     pub hosts: Vec<HostKernel>,
     /// Contractions computed by micro-kernels.
     pub contractions: Vec<PlacedContraction>,
-    /// Work space for sums that cannot stand where the result will, bytes.
-    pub sums_bytes: usize,
     /// Work space of one thread, bytes.
     pub thread_bytes: usize,
 }
 
-/// A contraction and which of its kernel's arguments the sums go to.
+/// A contraction and where its sums go.
 #[derive(Debug)]
 pub(crate) struct PlacedContraction {
     /// How it is computed.
     pub plan: ContractionPlan,
-    /// Position of the result's address among the arguments.
+    /// The kernel that is run on each block of sums; without one, the sums are the result.
+    pub epilogue: Option<usize>,
+    /// Position of the first result's address among the arguments.
     pub result: usize,
 }

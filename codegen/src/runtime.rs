@@ -50,7 +50,7 @@ impl StepContext {
         // SAFETY: the scratch was checked to have room for every thread of the pool the call runs in.
         unsafe {
             let program = &*self.program;
-            self.segments[3].add(program.sums_bytes + thread * program.thread_bytes)
+            self.segments[3].add(thread * program.thread_bytes)
         }
     }
 }

@@ -186,3 +186,62 @@ fn two_compilations_give_the_same_bytes() {
         }
     }
 }
+
+/// Products with several axes for rows, columns and repetitions, and a body whose other operand is read transposed, so
+/// that none of these axes can be taken for one.
+fn fused_transposed(op: &Op, inputs: &[TensorType], space: &[usize]) -> KernelKind {
+    let types: Vec<&TensorType> = inputs.iter().collect();
+    let outputs = op.infer(&types).expect("the operands fit");
+    let kernels = op_kernels(op, &types, &outputs).expect("a contraction");
+    let Some(KernelKind::Loops(kernel)) = kernels.into_iter().next() else { panic!("a contraction is a loop kernel") };
+    let rank = space.len();
+    let (view, indices) = (0..rank).rev().map(|d| (space[d], Affine::dim(rank, d))).unzip::<_, _, Vec<_>, Vec<_>>();
+    let mut body = Body::default();
+    let sum = body.push(Scalar::Accumulated, DType::F32);
+    let other = body.load(DType::F32, Access::new(2, &view, indices));
+    let out = body.binary(BinaryFn::Sub, sum, other);
+    KernelKind::Loops(LoopKernel { body, stores: vec![out], ..kernel })
+}
+
+#[test]
+fn bodies_that_read_transposed_operands() {
+    let dot = |lhs_batch: &[usize], rhs_batch: &[usize], lhs_contract: &[usize], rhs_contract: &[usize]| DotGeneral {
+        lhs_batch: lhs_batch.to_vec(),
+        rhs_batch: rhs_batch.to_vec(),
+        lhs_contract: lhs_contract.to_vec(),
+        rhs_contract: rhs_contract.to_vec(),
+    };
+    let cases: [(DotGeneral, &[usize], &[usize], &[usize]); 3] = [
+        (dot(&[], &[], &[0], &[0]), &[70, 6, 11], &[70, 5, 13], &[6, 11, 5, 13]),
+        (dot(&[0, 2], &[0, 1], &[3], &[3]), &[2, 20, 3, 8], &[2, 3, 30, 8], &[2, 3, 20, 30]),
+        (dot(&[], &[], &[0], &[0]), &[300, 340], &[300, 300], &[340, 300]),
+    ];
+    for (op, lhs, rhs, space) in cases {
+        let op = Op::from(op);
+        let other: Vec<usize> = space.iter().rev().copied().collect();
+        let inputs = random_inputs(&[lhs, rhs, &other], 11);
+        let types: Vec<TensorType> = inputs.iter().map(|t| t.ty.clone()).collect();
+        let (sums, limits) = reference(&op, &inputs[..2]);
+        let transposed = |at: usize| {
+            let (mut at, mut to) = (at, 0);
+            let mut stride = space.iter().product::<usize>();
+            for &extent in space.iter().rev() {
+                stride /= extent;
+                to += at % extent * stride;
+                at /= extent;
+            }
+            to
+        };
+        let values = sums.floats().iter().enumerate().map(|(p, s)| s - inputs[2].floats()[transposed(p)]).collect();
+        let expected = Tensor::float(TensorType::f32(space.to_vec()), values);
+        let limits: Vec<f64> = limits.iter().zip(expected.floats()).map(|(l, e)| l + e.abs() * 4e-7).collect();
+        let case = Case::new(vec![fused_transposed(&op, &types[..2], space)], &types, &[expected.ty.clone()]);
+        for isa in instruction_sets() {
+            let executable = case.compile(&options(isa));
+            let one = case.run(&executable, &inputs, &Pool::default());
+            assert_near(&format!("{op} and a transposed operand"), &one[0], &(expected.clone(), limits.clone()));
+            let pool = Pool::new(2).expect("threads start");
+            assert_eq!(one, case.run(&executable, &inputs, &pool), "2 threads change bits");
+        }
+    }
+}

@@ -1,9 +1,10 @@
 //! Computes the blocks of a contraction.
 
 use super::pack::pack;
-use super::plan::{ContractionPlan, DEPTH_BLOCK};
+use super::plan::{Block, ContractionPlan, DEPTH_BLOCK};
+use crate::loops::Blocking;
 use crate::microkernel::Tile;
-use crate::runtime::StepContext;
+use crate::runtime::{KernelFn, StepContext};
 use std::ops::Range;
 
 /// Computes one chunk of the contraction with this position in the program; see [`Function`](crate::runtime::Function).
@@ -23,57 +24,62 @@ pub(crate) unsafe extern "C" fn contract(
         let entry = &program.contractions[contraction];
         let plan = &entry.plan;
         let floats = |k: usize| (*arguments.add(k)).cast::<f32>();
-        let block = Block {
+        let product = Product {
             plan,
             left: floats(plan.left.operand),
             right: floats(plan.right.operand),
-            result: floats(entry.result),
             scratch: context.scratch_of_thread().cast(),
         };
         let first = chunk * plan.blocks_per_chunk;
         for at in first..plan.blocks().min(first + plan.blocks_per_chunk) {
-            block.compute(at);
+            let block = plan.block_at(at);
+            let Blocking { m, n, .. } = plan.blocking;
+            let Some(epilogue) = entry.epilogue else {
+                product.compute(&block, floats(entry.result).wrapping_add(block.outer * m * n), n);
+                continue;
+            };
+            let row_stride = plan.blocking.row_stride();
+            let before = block.rows.start * row_stride + block.columns.start;
+            let sums = product.scratch.add(plan.scratch().iter().sum()).wrapping_sub(before);
+            product.compute(&block, sums, row_stride);
+            let epilogue: KernelFn = std::mem::transmute(*context.kernels.add(epilogue));
+            let rectangle = block.rectangle(sums);
+            epilogue(context, arguments, &raw const rectangle as usize);
         }
     }
 }
 
 /// A contraction on concrete memory.
-struct Block<'a> {
+struct Product<'a> {
     plan: &'a ContractionPlan,
     left: *const f32,
     right: *const f32,
-    result: *mut f32,
     scratch: *mut f32,
 }
 
-impl Block<'_> {
-    /// Computes the block with this number; blocks of one product follow each other by rows.
+impl Product<'_> {
+    /// Computes a block of sums; `sums` is where row 0 and column 0 of the product would be.
     ///
     /// # Safety
-    /// The addresses are those of the plan's operands and result; the scratch is this thread's own.
-    unsafe fn compute(&self, at: usize) {
-        let plan = self.plan;
-        let (down, across) = plan.grid();
-        let (outer, at) = (at / (down * across), at % (down * across));
-        let (i, j) = (at / across, at % across);
-        let rows = i * plan.block.0..plan.m.min((i + 1) * plan.block.0);
-        let columns = j * plan.block.1..plan.n.min((j + 1) * plan.block.1);
-        for first in (0..plan.k).step_by(DEPTH_BLOCK) {
-            let depth = first..plan.k.min(first + DEPTH_BLOCK);
+    /// The addresses are those of the plan's operands and of room for the block; the scratch is this thread's own.
+    unsafe fn compute(&self, block: &Block, sums: *mut f32, row_stride: usize) {
+        for first in (0..self.plan.k).step_by(DEPTH_BLOCK) {
+            let depth = first..self.plan.k.min(first + DEPTH_BLOCK);
             // SAFETY: as promised by the caller.
-            unsafe { self.compute_depth(outer, rows.clone(), columns.clone(), depth) };
+            unsafe { self.compute_depth(block, depth, sums, row_stride) };
         }
     }
 
-    unsafe fn compute_depth(&self, outer: usize, rows: Range<usize>, columns: Range<usize>, depth: Range<usize>) {
+    unsafe fn compute_depth(&self, block: &Block, depth: Range<usize>, sums: *mut f32, row_stride: usize) {
+        let Block { outer, rows, columns } = block;
         // SAFETY: as promised by the caller.
         let (left, right) = unsafe {
             (
-                self.left_panels(outer, rows.clone(), depth.clone()),
-                self.right_panels(outer, columns.clone(), depth.clone()),
+                self.left_panels(*outer, rows.clone(), depth.clone()),
+                self.right_panels(*outer, columns.clone(), depth.clone()),
             )
         };
-        let (plan, kernel) = (self.plan, &self.plan.kernel);
+        let kernel = &self.plan.kernel;
         for (j, column) in columns.clone().step_by(kernel.columns).enumerate() {
             for (i, row) in rows.clone().step_by(kernel.rows).enumerate() {
                 // SAFETY: offsets of rows, columns and panels stay inside the factors, the packed panels and the result.
@@ -85,8 +91,8 @@ impl Block<'_> {
                         a_step: left.step,
                         b: right.start.offset(j as isize * right.panel),
                         b_step: right.step,
-                        c: self.result.add((outer * plan.m + row) * plan.n + column),
-                        c_row: plan.n,
+                        c: sums.wrapping_add(row * row_stride + column),
+                        c_row: row_stride,
                         rows: kernel.rows.min(rows.end - row),
                         columns: kernel.columns.min(columns.end - column),
                         accumulate: depth.start > 0,
@@ -119,7 +125,7 @@ impl Block<'_> {
         }
         // SAFETY: the scratch has room for the block's columns behind those of the left factor.
         let start = unsafe {
-            let to = self.scratch.add(self.plan.scratch().0);
+            let to = self.scratch.add(self.plan.scratch()[0]);
             pack(factor, outer, columns, depth.clone(), width, self.right, to);
             to
         };

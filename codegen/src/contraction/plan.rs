@@ -1,9 +1,10 @@
 //! A contraction seen as products of matrices: which loops are rows, columns and depth, and where elements are.
 
-use crate::loops::LoadPlan;
+use crate::loops::{Blocking, EpiloguePlan, Groups, LoadPlan, Rectangle};
 use crate::microkernel::{MicroKernel, micro_kernel};
 use gradc_ir::lower::{Access, Affine, Contraction};
 use gradc_ir::target::VectorIsa;
+use std::ops::Range;
 
 /// Depth of a block: what is summed before it is added to the result. Part of the order of summation.
 pub(crate) const DEPTH_BLOCK: usize = 256;
@@ -11,6 +12,12 @@ pub(crate) const DEPTH_BLOCK: usize = 256;
 /// Row tiles and column tiles of the largest block.
 const ROW_TILES: usize = 20;
 const COLUMN_TILES: usize = 16;
+
+/// Sums of the largest block that an epilogue runs on: a part of the second-level cache.
+const BLOCK_SUMS: usize = 1 << 15;
+
+/// Row tiles such a block has at least.
+const LEAST_ROW_TILES: usize = 4;
 
 /// Multiplications a chunk should have at least, about 20 µs of work.
 const CHUNK_PRODUCTS: usize = 1 << 20;
@@ -21,11 +28,13 @@ const BLOCKS_WANTED: usize = 8;
 /// `outer` products of an `m × k` with a `k × n` matrix, each cut into blocks.
 #[derive(Clone, Debug)]
 pub(crate) struct ContractionPlan {
+    /// Which loops are rows and columns.
+    pub groups: Groups,
     /// Number of products.
     pub outer: usize,
-    /// Rows, columns and depth of each.
-    pub m: usize,
-    pub n: usize,
+    /// Rows and columns of each, and how they are cut.
+    pub blocking: Blocking,
+    /// Depth of each.
     pub k: usize,
     /// The factor with the rows.
     pub left: Factor,
@@ -33,8 +42,6 @@ pub(crate) struct ContractionPlan {
     pub right: Factor,
     /// Computes tiles.
     pub kernel: MicroKernel,
-    /// Rows and columns of a block.
-    pub block: (usize, usize),
     /// Blocks a chunk computes one after the other.
     pub blocks_per_chunk: usize,
 }
@@ -98,27 +105,48 @@ impl ContractionPlan {
         let extents = [&contraction.space[..], &contraction.reduce].concat();
         let product = |dims: &[usize]| dims.iter().map(|&d| extents[d]).product::<usize>();
         let classes: Vec<Class> = (0..space).map(|d| class_of(contraction, d, extents[d])).collect();
-        let groups = split_space(&classes, &contraction.space)?;
-        let depth: Vec<usize> = (space..extents.len()).collect();
-        let [outer, m, n, k] = [&groups.outer, &groups.rows, &groups.columns, &depth].map(|d| product(d));
+        let (groups, columns_are) = split_space(&classes, &contraction.space)?;
+        let range = |from: usize, to: usize| (from..to).collect::<Vec<usize>>();
+        let (outers, rows) = (range(0, groups.first_row), range(groups.first_row, groups.first_column));
+        let (columns, depth) = (range(groups.first_column, space), range(space, extents.len()));
+        let [outer, m, n, k] = [&outers, &rows, &columns, &depth].map(|d| product(d));
         if !pays(m, n, k) || outer == 0 {
             return None;
         }
-        let (left, right) = match groups.columns_are {
+        let (left, right) = match columns_are {
             Class::Left => (&contraction.rhs, &contraction.lhs),
             _ => (&contraction.lhs, &contraction.rhs),
         };
-        let factor = |access: &Access, free: &[usize]| Factor::new(access, &extents, [&groups.outer, free, &depth]);
+        let factor = |access: &Access, free: &[usize]| Factor::new(access, &extents, [&outers, free, &depth]);
         let kernel = micro_kernel(isa);
-        let block = block_size(&kernel, outer, m, n, k);
-        let blocks_per_chunk = (CHUNK_PRODUCTS / (block.0.min(m) * block.1.min(n) * k).max(1)).max(1);
-        let (left, right) = (factor(left, &groups.rows)?, factor(right, &groups.columns)?);
-        Some(ContractionPlan { outer, m, n, k, left, right, kernel, block, blocks_per_chunk })
+        let (left, right) = (factor(left, &rows)?, factor(right, &columns)?);
+        let blocking = Blocking { m, n, rows: m, columns: n };
+        Some(ContractionPlan { groups, outer, blocking, k, left, right, kernel, blocks_per_chunk: 1 })
+    }
+
+    /// Cuts the products into blocks and these into chunks, for the epilogue that runs on each block.
+    pub fn cut(&mut self, epilogue: Option<&EpiloguePlan>) {
+        let Blocking { m, n, .. } = self.blocking;
+        let largest = match epilogue {
+            None => (self.kernel.rows * ROW_TILES, self.kernel.columns * COLUMN_TILES),
+            Some(_) => {
+                // Long rows: an epilogue reads and writes several arrays, which memory serves best in long runs.
+                let columns =
+                    n.next_multiple_of(self.kernel.columns).min(BLOCK_SUMS / (LEAST_ROW_TILES * self.kernel.rows));
+                (BLOCK_SUMS / columns, columns)
+            }
+        };
+        let (rows, columns) = block_size(&self.kernel, self.outer, [m, n, self.k], largest);
+        let divisible = epilogue.is_none_or(EpiloguePlan::has_divisible_columns);
+        self.blocking = Blocking { m, n, rows: rows.min(m), columns: if divisible { columns.min(n) } else { n } };
+        let per_sum = self.k + epilogue.map_or(0, EpiloguePlan::cost_per_point);
+        let products = self.blocking.rows * self.blocking.columns * per_sum;
+        self.blocks_per_chunk = (CHUNK_PRODUCTS / products.max(1)).max(1);
     }
 
     /// Blocks along the rows and along the columns of one product.
     pub fn grid(&self) -> (usize, usize) {
-        (self.m.div_ceil(self.block.0), self.n.div_ceil(self.block.1))
+        (self.blocking.m.div_ceil(self.blocking.rows), self.blocking.n.div_ceil(self.blocking.columns))
     }
 
     /// Number of blocks.
@@ -131,13 +159,43 @@ impl ContractionPlan {
         self.blocks().div_ceil(self.blocks_per_chunk)
     }
 
+    /// The block with this number; blocks of one product follow each other by rows.
+    pub fn block_at(&self, at: usize) -> Block {
+        let (down, across) = self.grid();
+        let Blocking { m, n, rows, columns } = self.blocking;
+        let (outer, at) = (at / (down * across), at % (down * across));
+        let (i, j) = (at / across, at % across);
+        Block { outer, rows: i * rows..m.min((i + 1) * rows), columns: j * columns..n.min((j + 1) * columns) }
+    }
+
     /// Floats of work space for packed parts of the left and of the right factor.
-    pub fn scratch(&self) -> (usize, usize) {
+    pub fn scratch(&self) -> [usize; 2] {
         let depth = self.k.min(DEPTH_BLOCK);
-        let rows = self.block.0.min(self.m).next_multiple_of(self.kernel.rows);
-        let columns = self.block.1.min(self.n).next_multiple_of(self.kernel.columns);
+        let Blocking { rows, columns, .. } = self.blocking;
+        let (rows, columns) = (rows.next_multiple_of(self.kernel.rows), columns.next_multiple_of(self.kernel.columns));
         let packed = |needed: bool, floats: usize| if needed { floats.next_multiple_of(16) } else { 0 };
-        (packed(!self.left.is_direct(), rows * depth), packed(!self.right.has_contiguous_columns(), columns * depth))
+        [packed(!self.left.is_direct(), rows * depth), packed(!self.right.has_contiguous_columns(), columns * depth)]
+    }
+
+    /// Floats of work space for the sums of a block.
+    pub fn sums(&self) -> usize {
+        self.blocking.rows * self.blocking.row_stride()
+    }
+}
+
+/// Rows and columns of one of the products.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    pub outer: usize,
+    pub rows: Range<usize>,
+    pub columns: Range<usize>,
+}
+
+impl Block {
+    /// The block as native code is told of it; `sums` is where row 0 and column 0 of the product would be.
+    pub fn rectangle(&self, sums: *const f32) -> Rectangle {
+        let ends = |range: &Range<usize>| [range.start, range.end];
+        Rectangle { sums, outer: self.outer, rows: ends(&self.rows), columns: ends(&self.columns) }
     }
 }
 
@@ -146,10 +204,14 @@ fn pays(m: usize, n: usize, k: usize) -> bool {
 }
 
 /// Rows and columns of a block: as large as the second-level cache holds, smaller where threads would lack work.
-fn block_size(kernel: &MicroKernel, outer: usize, m: usize, n: usize, k: usize) -> (usize, usize) {
-    let (mut rows, mut columns) = (kernel.rows * ROW_TILES, kernel.columns * COLUMN_TILES);
-    rows = rows.min(m.next_multiple_of(kernel.rows));
-    columns = columns.min(n.next_multiple_of(kernel.columns));
+fn block_size(
+    kernel: &MicroKernel,
+    outer: usize,
+    [m, n, k]: [usize; 3],
+    (rows, columns): (usize, usize),
+) -> (usize, usize) {
+    let mut rows = rows.min(m).next_multiple_of(kernel.rows);
+    let mut columns = columns.min(n).next_multiple_of(kernel.columns);
     let blocks = |rows: usize, columns: usize| outer * m.div_ceil(rows) * n.div_ceil(columns);
     while blocks(rows, columns) < BLOCKS_WANTED && rows * columns * k > 2 * CHUNK_PRODUCTS {
         if columns > rows && columns > 2 * kernel.columns {
@@ -172,16 +234,8 @@ fn class_of(contraction: &Contraction, dim: usize, extent: usize) -> Class {
     }
 }
 
-/// The loops of the space in three groups that follow each other.
-struct Groups {
-    outer: Vec<usize>,
-    rows: Vec<usize>,
-    columns: Vec<usize>,
-    columns_are: Class,
-}
-
 /// The innermost loops of one factor are columns, those of the other before them rows, all further out is repeated.
-fn split_space(classes: &[Class], extents: &[usize]) -> Option<Groups> {
+fn split_space(classes: &[Class], extents: &[usize]) -> Option<(Groups, Class)> {
     let last = (0..classes.len()).rev().find(|&d| extents[d] != 1)?;
     let columns_are = classes[last];
     let rows_are = match columns_are {
@@ -193,13 +247,7 @@ fn split_space(classes: &[Class], extents: &[usize]) -> Option<Groups> {
         (0..end).rev().find(|&d| extents[d] != 1 && classes[d] != class).map_or(0, |d| d + 1)
     };
     let first_column = run(classes.len(), columns_are);
-    let first_row = run(first_column, rows_are);
-    Some(Groups {
-        outer: (0..first_row).collect(),
-        rows: (first_row..first_column).collect(),
-        columns: (first_column..classes.len()).collect(),
-        columns_are,
-    })
+    Some((Groups { first_row: run(first_column, rows_are), first_column }, columns_are))
 }
 
 impl Factor {

@@ -2,6 +2,7 @@
 
 mod access;
 mod emitter;
+mod epilogue;
 mod math;
 mod pieces;
 mod plan;
@@ -11,6 +12,7 @@ mod scatter;
 mod values;
 
 pub(crate) use emitter::Buffer;
+pub(crate) use epilogue::{Blocking, EpiloguePlan, Groups, Rectangle, emit_epilogue, stores_only_sums};
 pub(crate) use pieces::{Piece, pieces};
 pub(crate) use plan::{LoadPlan, LoopPlan};
 pub(crate) use scatter::{ScatterPlan, emit_scatter};

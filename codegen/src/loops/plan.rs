@@ -269,7 +269,15 @@ impl LoopPlan {
     }
 
     /// Plans a part of a kernel whose operands have the given dtypes.
-    pub fn of_piece(Piece { kernel, result }: &Piece, operands: &[DType]) -> LoopPlan {
+    pub fn of_piece(piece: &Piece, operands: &[DType]) -> LoopPlan {
+        LoopPlan::grouped(piece, operands, &[]).0
+    }
+
+    /// As [`of_piece`](Self::of_piece), with the loops of the space in groups that stay apart: one begins at each of
+    /// `firsts`.
+    ///
+    /// Also gives the last of the kernel's loops that each loop of the plan is made of.
+    pub fn grouped(Piece { kernel, result }: &Piece, operands: &[DType], firsts: &[usize]) -> (LoopPlan, Vec<usize>) {
         let (reduced, reduction) = match &kernel.accumulate {
             None => (vec![], None),
             Some(Accumulate::Reduce { extents, combine, body, value }) => {
@@ -291,10 +299,11 @@ impl LoopPlan {
             interior: None,
             extents,
         };
-        plan.merge_loops();
+        let apart = [firsts, &[plan.space]].concat();
+        let kept = plan.merge_loops(&apart);
         plan.vector = plan.choose_vector_loop();
         plan.interior = plan.find_interior().map(Box::new);
-        plan
+        (plan, kept)
     }
 
     /// Gives up vectors.
@@ -316,13 +325,14 @@ impl LoopPlan {
         self.reduction.iter().map(|r| &r.body).chain([&self.body])
     }
 
-    fn merge_loops(&mut self) {
+    /// Merges loops unless one of `apart` begins between them; gives the innermost part of each loop that is left.
+    fn merge_loops(&mut self, apart: &[usize]) -> Vec<usize> {
         let mut kept: Vec<usize> = (0..self.extents.len()).filter(|&d| self.extents[d] != 1).collect();
         let mut extents: Vec<usize> = kept.iter().map(|&d| self.extents[d]).collect();
-        let is_space = |d: usize| d < self.space;
         for at in (1..kept.len()).rev() {
             let (outer, inner) = (kept[at - 1], kept[at]);
-            if is_space(outer) == is_space(inner) && self.can_merge(outer, inner, extents[at]) {
+            let together = !apart.iter().any(|&first| outer < first && first <= inner);
+            if together && self.can_merge(outer, inner, extents[at]) {
                 extents[at - 1] *= extents[at];
                 kept[at - 1] = inner;
                 kept.remove(at);
@@ -334,8 +344,9 @@ impl LoopPlan {
         if let Some(reduction) = &mut self.reduction {
             reduction.body.keep_loops(&kept);
         }
-        self.space = kept.iter().filter(|&&d| is_space(d)).count();
+        self.space = kept.iter().filter(|&&d| d < self.space).count();
         self.extents = extents;
+        kept
     }
 
     fn can_merge(&self, outer: usize, inner: usize, inner_extent: usize) -> bool {
