@@ -53,12 +53,12 @@ pub(crate) fn compile_kernel(
                 let buffers = load_buffers(b, parameters[1], dtypes);
                 emit_epilogue(b, plan, buffers, [parameters[0], parameters[2]], fma);
             }
-            KernelCode::Contraction { contraction, .. } => {
+            KernelCode::Contraction { contraction, function, .. } => {
                 let contraction = b.ins().iconst(I64, *contraction as i64);
                 let [context, operands, chunk] = [parameters[0], parameters[1], parameters[2]];
-                Function::Contract.emit_call(b, context, &[context, contraction, operands, chunk]);
+                function.emit_call(b, context, &[context, contraction, operands, chunk]);
             }
-            KernelCode::Host(_) | KernelCode::Pieces(_) => {}
+            KernelCode::Host(_) | KernelCode::Sequence(_) => {}
         }
         b.ins().return_(&[]);
     })
@@ -186,8 +186,8 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
                 let ok = Function::Host.emit_call(self.b, self.context, &[self.context, host, arguments]);
                 self.leave_unless(ok.expect("a host kernel reports success"), action);
             }
-            KernelCode::Pieces(pieces) => {
-                pieces.clone().for_each(|piece| self.call(piece, codes[piece].chunks(), arguments));
+            KernelCode::Sequence(steps) => {
+                steps.clone().for_each(|step| self.call(step, codes[step].chunks(), arguments));
             }
             _ => self.call(kernel, codes[kernel].chunks(), arguments),
         }

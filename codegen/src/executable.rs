@@ -176,7 +176,7 @@ impl Executable {
 
     /// Bytes of work space a call needs with this many threads.
     pub fn scratch_bytes(&self, threads: usize) -> usize {
-        threads * self.program.thread_bytes
+        self.program.shared_bytes + threads * self.program.thread_bytes
     }
 
     /// Runs an entry: one native call. `host` has a slice per data input and hyperparameter, of any alignment.

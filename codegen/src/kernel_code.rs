@@ -1,10 +1,11 @@
 //! Which form of code each kernel takes.
 
 use crate::chunks::Chunks;
-use crate::contraction::ContractionPlan;
+use crate::contraction::{ContractionPlan, WorkSpace};
 use crate::host::HostKernel;
 use crate::loops::{EpiloguePlan, LoopPlan, Piece, ScatterPlan, pieces, stores_only_sums};
 use crate::program::{PlacedContraction, Program};
+use crate::runtime::Function;
 use crate::verify::Signature;
 use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel};
 use gradc_ir::plan::ALIGNMENT_BYTES;
@@ -19,12 +20,13 @@ use std::ops::Range;
 pub(crate) enum KernelCode {
     /// A loop nest.
     Loops(Box<LoopPlan>, Vec<DType>),
-    /// Loop nests for parts of the points; they are the codes with these positions.
-    Pieces(Range<usize>),
+    /// Several one after the other: loop nests for parts of the points, steps of a contraction; the codes with these
+    /// positions.
+    Sequence(Range<usize>),
     /// A scatter.
     Scatter(Box<ScatterPlan>, Vec<DType>),
-    /// A contraction by micro-kernels: its position in the program, and its chunks.
-    Contraction { contraction: usize, chunks: usize },
+    /// A step of a contraction by micro-kernels: its position in the program, the function that does it, its chunks.
+    Contraction { contraction: usize, function: Function, chunks: usize },
     /// What is computed with the sums of a contraction, a block at a time; called by the contraction.
     Epilogue(Box<EpiloguePlan>, Vec<DType>),
     /// An op called by its position in the program; it has no native function.
@@ -106,15 +108,25 @@ impl Planned {
         let epilogue = |plan: &ContractionPlan| EpiloguePlan::new(kernel, plan.groups, operands, plan.blocking);
         let whole = has_epilogue.then(|| epilogue(&plan));
         plan.cut(whole.as_ref());
-        let epilogue =
-            has_epilogue.then(|| KernelCode::Epilogue(Box::new(epilogue(&plan)), [operands, results].concat()));
-        let sums = if has_epilogue { plan.sums() } else { 0 };
-        let bytes = (4 * (plan.scratch().iter().sum::<usize>() + sums)).next_multiple_of(ALIGNMENT_BYTES);
-        self.program.thread_bytes = self.program.thread_bytes.max(bytes);
-        let (chunks, contraction) = (plan.chunks(), self.program.contractions.len());
-        let epilogue_at = has_epilogue.then_some(next);
+        let WorkSpace { left, right, sums, shared } = plan.floats;
+        let bytes = |floats: usize| (4 * floats).next_multiple_of(ALIGNMENT_BYTES);
+        self.program.thread_bytes = self.program.thread_bytes.max(bytes(left + right + sums));
+        self.program.shared_bytes = self.program.shared_bytes.max(bytes(shared));
+        let contraction = self.program.contractions.len();
+        let step = |function, chunks| KernelCode::Contraction { contraction, function, chunks };
+        let (code, mut further) = match (step(Function::Contract, plan.chunks()), shared) {
+            (product, 0) => (product, vec![]),
+            (product, _) => {
+                let packing = step(Function::PackShared, plan.packing_chunks());
+                (KernelCode::Sequence(next..next + 2), vec![packing, product])
+            }
+        };
+        let epilogue_at = has_epilogue.then_some(next + further.len());
+        if has_epilogue {
+            further.push(KernelCode::Epilogue(Box::new(epilogue(&plan)), [operands, results].concat()));
+        }
         self.program.contractions.push(PlacedContraction { plan, epilogue: epilogue_at, result: operands.len() });
-        (KernelCode::Contraction { contraction, chunks }, epilogue.into_iter().collect())
+        (code, further)
     }
 }
 
@@ -122,7 +134,7 @@ fn loop_codes(kernel: &LoopKernel, operands: &[DType], all: &[DType], next: usiz
     let code = |piece: &Piece| KernelCode::Loops(Box::new(LoopPlan::of_piece(piece, operands)), all.to_vec());
     match &pieces(kernel)[..] {
         [whole] => (code(whole), vec![]),
-        parts => (KernelCode::Pieces(next..next + parts.len()), parts.iter().map(code).collect()),
+        parts => (KernelCode::Sequence(next..next + parts.len()), parts.iter().map(code).collect()),
     }
 }
 

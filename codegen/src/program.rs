@@ -10,6 +10,8 @@ pub(crate) struct Program {
     pub hosts: Vec<HostKernel>,
     /// Contractions computed by micro-kernels.
     pub contractions: Vec<PlacedContraction>,
+    /// Work space that all threads share, bytes.
+    pub shared_bytes: usize,
     /// Work space of one thread, bytes.
     pub thread_bytes: usize,
 }

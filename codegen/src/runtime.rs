@@ -3,7 +3,7 @@
 //! Native code holds no address. It is given a pointer to a [`StepContext`] and finds buffers, other kernels and
 //! these functions through it, so that its bytes are the same in every process.
 
-use crate::contraction::contract;
+use crate::contraction::{contract, pack_shared};
 use crate::loops::MEMORY;
 use crate::pool::{Board, position_of_thread};
 use crate::program::Program;
@@ -50,8 +50,15 @@ impl StepContext {
         // SAFETY: the scratch was checked to have room for every thread of the pool the call runs in.
         unsafe {
             let program = &*self.program;
-            self.segments[3].add(thread * program.thread_bytes)
+            self.segments[3].add(program.shared_bytes + thread * program.thread_bytes)
         }
+    }
+}
+
+impl StepContext {
+    /// Work space of all threads.
+    pub fn shared(&self) -> *mut f32 {
+        self.segments[3].cast()
     }
 }
 
@@ -77,6 +84,8 @@ pub(crate) enum Function {
     ParallelFor,
     /// (context, contraction, arguments, chunk)
     Contract,
+    /// (context, contraction, arguments, chunk)
+    PackShared,
     /// (context, host kernel, arguments) → whether it succeeded.
     Host,
     /// (context, action): notes the time.
@@ -94,6 +103,7 @@ impl Function {
         table.push(all_finite as *const () as usize);
         table.push(parallel_for as *const () as usize);
         table.push(contract as *const () as usize);
+        table.push(pack_shared as *const () as usize);
         table.push(host as *const () as usize);
         table.push(mark as *const () as usize);
         table
@@ -105,7 +115,7 @@ impl Function {
             Function::Pow | Function::Rem => (vec![F64; 2], Some(F64)),
             Function::Copy => (vec![I64; 3], None),
             Function::AllFinite | Function::Host => (vec![I64; 3], Some(I64)),
-            Function::ParallelFor | Function::Contract => (vec![I64; 4], None),
+            Function::ParallelFor | Function::Contract | Function::PackShared => (vec![I64; 4], None),
             Function::Mark => (vec![I64; 2], None),
             _ => (vec![F64], Some(F64)),
         }

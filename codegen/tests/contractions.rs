@@ -211,13 +211,12 @@ fn bodies_that_read_transposed_operands() {
         lhs_contract: lhs_contract.to_vec(),
         rhs_contract: rhs_contract.to_vec(),
     };
-    let cases: [(DotGeneral, &[usize], &[usize], &[usize]); 3] = [
-        (dot(&[], &[], &[0], &[0]), &[70, 6, 11], &[70, 5, 13], &[6, 11, 5, 13]),
-        (dot(&[0, 2], &[0, 1], &[3], &[3]), &[2, 20, 3, 8], &[2, 3, 30, 8], &[2, 3, 20, 30]),
-        (dot(&[], &[], &[0], &[0]), &[300, 340], &[300, 300], &[340, 300]),
+    let cases: [(Op, [&[usize]; 3]); 3] = [
+        (dot(&[], &[], &[0], &[0]).into(), [&[70, 6, 11], &[70, 5, 13], &[6, 11, 5, 13]]),
+        (dot(&[0, 2], &[0, 1], &[3], &[3]).into(), [&[2, 20, 3, 8], &[2, 3, 30, 8], &[2, 3, 20, 30]]),
+        (dot(&[], &[], &[0], &[0]).into(), [&[300, 340], &[300, 300], &[340, 300]]),
     ];
-    for (op, lhs, rhs, space) in cases {
-        let op = Op::from(op);
+    for (op, [lhs, rhs, space]) in cases {
         let other: Vec<usize> = space.iter().rev().copied().collect();
         let inputs = random_inputs(&[lhs, rhs, &other], 11);
         let types: Vec<TensorType> = inputs.iter().map(|t| t.ty.clone()).collect();
@@ -235,7 +234,8 @@ fn bodies_that_read_transposed_operands() {
         let values = sums.floats().iter().enumerate().map(|(p, s)| s - inputs[2].floats()[transposed(p)]).collect();
         let expected = Tensor::float(TensorType::f32(space.to_vec()), values);
         let limits: Vec<f64> = limits.iter().zip(expected.floats()).map(|(l, e)| l + e.abs() * 4e-7).collect();
-        let case = Case::new(vec![fused_transposed(&op, &types[..2], space)], &types, &[expected.ty.clone()]);
+        let case =
+            Case::new(vec![fused_transposed(&op, &types[..2], space)], &types, std::slice::from_ref(&expected.ty));
         for isa in instruction_sets() {
             let executable = case.compile(&options(isa));
             let one = case.run(&executable, &inputs, &Pool::default());

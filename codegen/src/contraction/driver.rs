@@ -1,16 +1,18 @@
 //! Computes the blocks of a contraction.
 
+use super::blocking::parts;
 use super::pack::pack;
-use super::plan::{Block, ContractionPlan, DEPTH_BLOCK};
+use super::plan::{Block, ContractionPlan, Layout};
 use crate::loops::Blocking;
 use crate::microkernel::Tile;
+use crate::program::{PlacedContraction, Program};
 use crate::runtime::{KernelFn, StepContext};
 use std::ops::Range;
 
 /// Computes one chunk of the contraction with this position in the program; see [`Function`](crate::runtime::Function).
 ///
 /// # Safety
-/// Called by native code with its own context and the addresses of the contraction's operands and of its result.
+/// Called by native code with its own context and the addresses of the contraction's operands and of its results.
 pub(crate) unsafe extern "C" fn contract(
     context: *const StepContext,
     contraction: usize,
@@ -19,32 +21,46 @@ pub(crate) unsafe extern "C" fn contract(
 ) {
     // SAFETY: the context and all behind it outlive the call; the arguments are those of the kernel.
     unsafe {
-        let context = &*context;
-        let program = &*context.program;
+        let program: &Program = &*(*context).program;
         let entry = &program.contractions[contraction];
-        let plan = &entry.plan;
-        let floats = |k: usize| (*arguments.add(k)).cast::<f32>();
-        let product = Product {
-            plan,
-            left: floats(plan.left.operand),
-            right: floats(plan.right.operand),
-            scratch: context.scratch_of_thread().cast(),
-        };
-        let first = chunk * plan.blocks_per_chunk;
-        for at in first..plan.blocks().min(first + plan.blocks_per_chunk) {
-            let block = plan.block_at(at);
-            let Blocking { m, n, .. } = plan.blocking;
-            let Some(epilogue) = entry.epilogue else {
-                product.compute(&block, floats(entry.result).wrapping_add(block.outer * m * n), n);
-                continue;
-            };
-            let row_stride = plan.blocking.row_stride();
-            let before = block.rows.start * row_stride + block.columns.start;
-            let sums = product.scratch.add(plan.scratch().iter().sum()).wrapping_sub(before);
-            product.compute(&block, sums, row_stride);
-            let epilogue: KernelFn = std::mem::transmute(*context.kernels.add(epilogue));
-            let rectangle = block.rectangle(sums);
-            epilogue(context, arguments, &raw const rectangle as usize);
+        let product = Product::new(&*context, entry, arguments);
+        let first = chunk * entry.plan.blocks_per_chunk;
+        for at in first..entry.plan.blocks().min(first + entry.plan.blocks_per_chunk) {
+            product.run(&entry.plan.block_at(at));
+        }
+    }
+}
+
+/// Packs one chunk of what all blocks of a contraction share; see [`Function`](crate::runtime::Function).
+///
+/// # Safety
+/// As for [`contract`].
+pub(crate) unsafe extern "C" fn pack_shared(
+    context: *const StepContext,
+    contraction: usize,
+    arguments: *const *mut u8,
+    chunk: usize,
+) {
+    // SAFETY: as in `contract`; chunks pack different panels.
+    unsafe {
+        let program: &Program = &*(*context).program;
+        let entry = &program.contractions[contraction];
+        let (plan, product) = (&entry.plan, Product::new(&*context, entry, arguments));
+        let width = plan.kernel.columns;
+        let panels = plan.blocking.n.div_ceil(width);
+        let panels = parts(0..panels, plan.packing_chunks()).nth(chunk).unwrap_or_default();
+        let columns = panels.start * width..plan.blocking.n.min(panels.end * width);
+        for depth in &plan.depths {
+            let to = product.shared_panel(depth, columns.start).cast_mut();
+            pack(
+                &plan.right,
+                &plan.kernel,
+                0,
+                plan.column_tiles(columns.clone()),
+                depth.clone(),
+                product.right,
+                (to, width),
+            );
         }
     }
 }
@@ -52,49 +68,100 @@ pub(crate) unsafe extern "C" fn contract(
 /// A contraction on concrete memory.
 struct Product<'a> {
     plan: &'a ContractionPlan,
+    entry: &'a PlacedContraction,
+    context: &'a StepContext,
+    arguments: *const *mut u8,
     left: *const f32,
     right: *const f32,
-    scratch: *mut f32,
+    /// This thread's work space: packed rows, packed columns, sums.
+    packed_left: *mut f32,
+    packed_right: *mut f32,
+    sums: *mut f32,
 }
 
-impl Product<'_> {
-    /// Computes a block of sums; `sums` is where row 0 and column 0 of the product would be.
-    ///
+impl<'a> Product<'a> {
     /// # Safety
-    /// The addresses are those of the plan's operands and of room for the block; the scratch is this thread's own.
-    unsafe fn compute(&self, block: &Block, sums: *mut f32, row_stride: usize) {
-        for first in (0..self.plan.k).step_by(DEPTH_BLOCK) {
-            let depth = first..self.plan.k.min(first + DEPTH_BLOCK);
-            // SAFETY: as promised by the caller.
-            unsafe { self.compute_depth(block, depth, sums, row_stride) };
+    /// The arguments are the addresses of the contraction's operands and results in the call of this context.
+    unsafe fn new(context: &'a StepContext, entry: &'a PlacedContraction, arguments: *const *mut u8) -> Self {
+        let plan = &entry.plan;
+        // SAFETY: as promised by the caller; the scratch of a thread has room for what the plan asks for.
+        unsafe {
+            let packed_left: *mut f32 = context.scratch_of_thread().cast();
+            let packed_right = packed_left.add(plan.floats.left);
+            let float = |k: usize| (*arguments.add(k)).cast::<f32>();
+            let (left, right_at) = (float(plan.left.operand), float(plan.right.operand));
+            let sums = packed_right.add(plan.floats.right);
+            Product { plan, entry, context, arguments, left, right: right_at, packed_left, packed_right, sums }
         }
     }
 
-    unsafe fn compute_depth(&self, block: &Block, depth: Range<usize>, sums: *mut f32, row_stride: usize) {
-        let Block { outer, rows, columns } = block;
-        // SAFETY: as promised by the caller.
-        let (left, right) = unsafe {
-            (
-                self.left_panels(*outer, rows.clone(), depth.clone()),
-                self.right_panels(*outer, columns.clone(), depth.clone()),
-            )
-        };
+    /// Computes a block and what follows from its sums.
+    ///
+    /// # Safety
+    /// As for [`contract`].
+    unsafe fn run(&self, block: &Block) {
+        let Blocking { m, n, .. } = self.plan.blocking;
+        // SAFETY: the block's sums are inside the result, or inside the work space when an epilogue reads them.
+        unsafe {
+            let Some(epilogue) = self.entry.epilogue else {
+                let result = (*self.arguments.add(self.entry.result)).cast::<f32>();
+                return self.compute(block, result.add(block.outer * m * n), n);
+            };
+            let row_stride = self.plan.blocking.row_stride();
+            let origin = self.sums.wrapping_sub(block.rows.start * row_stride + block.columns.start);
+            self.compute(block, origin, row_stride);
+            let epilogue: KernelFn = std::mem::transmute(*self.context.kernels.add(epilogue));
+            let rectangle = block.rectangle(origin);
+            epilogue(self.context, self.arguments, &raw const rectangle as usize);
+        }
+    }
+
+    /// Computes a block of sums; `origin` is where row 0 and column 0 of the product would be.
+    unsafe fn compute(&self, block: &Block, origin: *mut f32, row_stride: usize) {
+        let plan = self.plan;
+        for depth in &plan.depths {
+            // SAFETY: as promised by the caller; packed parts fit the work space made for them.
+            unsafe {
+                let right = self.right_panels(block, depth);
+                for rows in plan.row_groups(block.rows.clone()) {
+                    let left = self.left_panels(block.outer, rows.clone(), depth);
+                    let part = Block { rows, ..block.clone() };
+                    self.compute_tiles(&part, depth, [&left, &right], origin, row_stride);
+                }
+            }
+        }
+    }
+
+    unsafe fn compute_tiles(
+        &self,
+        Block { rows, columns, .. }: &Block,
+        depth: &Range<usize>,
+        [left, right]: [&Panels; 2],
+        origin: *mut f32,
+        row_stride: usize,
+    ) {
         let kernel = &self.plan.kernel;
-        for (j, column) in columns.clone().step_by(kernel.columns).enumerate() {
-            for (i, row) in rows.clone().step_by(kernel.rows).enumerate() {
-                // SAFETY: offsets of rows, columns and panels stay inside the factors, the packed panels and the result.
+        let tiles = self.plan.row_tiles(rows.clone());
+        for (j, columns) in self.plan.column_tiles(columns.clone()).enumerate() {
+            let b = right.start.wrapping_offset(j as isize * right.panel);
+            for (i, tile) in tiles.clone().enumerate() {
+                let a = match left.panel {
+                    0 => left.start.wrapping_offset((tile.start - rows.start) as isize * left.free),
+                    panel => left.start.wrapping_offset(i as isize * panel),
+                };
+                // SAFETY: offsets of rows, columns and panels stay inside the factors, the packed panels and the sums.
                 unsafe {
                     (kernel.run)(&Tile {
                         depth: depth.len(),
-                        a: left.start.offset(i as isize * left.panel),
+                        a,
                         a_row: left.free,
                         a_step: left.step,
-                        b: right.start.offset(j as isize * right.panel),
+                        b,
                         b_step: right.step,
-                        c: sums.wrapping_add(row * row_stride + column),
+                        c: origin.wrapping_add(tile.start * row_stride + columns.start),
                         c_row: row_stride,
-                        rows: kernel.rows.min(rows.end - row),
-                        columns: kernel.columns.min(columns.end - column),
+                        rows: tile.len(),
+                        columns: columns.len(),
                         accumulate: depth.start > 0,
                     });
                 }
@@ -102,43 +169,53 @@ impl Product<'_> {
         }
     }
 
-    unsafe fn left_panels(&self, outer: usize, rows: Range<usize>, depth: Range<usize>) -> Panels {
-        let (factor, width) = (&self.plan.left, self.plan.kernel.rows);
-        if let Some((row, step)) = factor.strides {
-            let at = factor.flat.outer[outer] as isize + rows.start as isize * row + depth.start as isize * step;
-            // SAFETY: the first element of the block.
-            let start = unsafe { self.left.offset(at) };
-            return Panels { start, panel: width as isize * row, free: row, step };
+    unsafe fn left_panels(&self, outer: usize, rows: Range<usize>, depth: &Range<usize>) -> Panels {
+        let (plan, factor, width) = (self.plan, &self.plan.left, self.plan.kernel.rows);
+        if let (Layout::InPlace, Some((row, step))) = (plan.layouts[0], factor.strides) {
+            let start = factor.first(self.left, outer, rows.start, depth.start);
+            return Panels { start, panel: 0, free: row, step };
         }
-        // SAFETY: the scratch has room for the block's rows.
-        unsafe { pack(factor, outer, rows, depth.clone(), width, self.left, self.scratch) };
-        Panels { start: self.scratch, panel: (width * depth.len()) as isize, free: 1, step: width as isize }
+        // SAFETY: the work space has room for these rows.
+        unsafe {
+            let to = (self.packed_left, width);
+            pack(factor, &plan.kernel, outer, plan.row_tiles(rows), depth.clone(), self.left, to);
+        }
+        Panels { start: self.packed_left, panel: (width * depth.len()) as isize, free: 1, step: width as isize }
     }
 
-    unsafe fn right_panels(&self, outer: usize, columns: Range<usize>, depth: Range<usize>) -> Panels {
-        let (factor, width) = (&self.plan.right, self.plan.kernel.columns);
-        if let Some((1, step)) = factor.strides {
-            let at = factor.flat.outer[outer] as isize + columns.start as isize + depth.start as isize * step;
-            // SAFETY: the first element of the block.
-            let start = unsafe { self.right.offset(at) };
+    unsafe fn right_panels(&self, block: &Block, depth: &Range<usize>) -> Panels {
+        let (plan, factor, width) = (self.plan, &self.plan.right, self.plan.kernel.columns);
+        if let (Layout::InPlace, Some((_, step))) = (plan.layouts[1], factor.strides) {
+            let start = factor.first(self.right, block.outer, block.columns.start, depth.start);
             return Panels { start, panel: width as isize, free: 1, step };
         }
-        // SAFETY: the scratch has room for the block's columns behind those of the left factor.
-        let start = unsafe {
-            let to = self.scratch.add(self.plan.scratch()[0]);
-            pack(factor, outer, columns, depth.clone(), width, self.right, to);
-            to
+        let start = if plan.layouts[1] == Layout::Shared {
+            self.shared_panel(depth, block.columns.start)
+        } else {
+            // SAFETY: the work space has room for the block's columns.
+            unsafe {
+                let (tiles, to) = (plan.column_tiles(block.columns.clone()), (self.packed_right, width));
+                pack(factor, &plan.kernel, block.outer, tiles, depth.clone(), self.right, to);
+            }
+            self.packed_right
         };
         Panels { start, panel: (width * depth.len()) as isize, free: 1, step: width as isize }
+    }
+
+    /// The shared panel of a depth that begins with this column.
+    fn shared_panel(&self, depth: &Range<usize>, column: usize) -> *const f32 {
+        let columns = self.plan.blocking.n.next_multiple_of(self.plan.kernel.columns);
+        self.context.shared().wrapping_add(depth.start * columns + column * depth.len())
     }
 }
 
 /// Where the tiles of a block of a factor are.
+#[derive(Debug)]
 struct Panels {
     start: *const f32,
-    /// From one tile to the next.
+    /// From one packed panel to the next, or from one tile of columns to the next; 0 for rows read in place.
     panel: isize,
-    /// From one row or column to the next.
+    /// From one row to the next.
     free: isize,
     /// From one k to the next.
     step: isize,

@@ -1,8 +1,10 @@
 //! Contractions as blocked products of matrices over micro-kernels.
 
+mod blocking;
 mod driver;
+mod factor;
 mod pack;
 mod plan;
 
-pub(crate) use driver::contract;
-pub(crate) use plan::ContractionPlan;
+pub(crate) use driver::{contract, pack_shared};
+pub(crate) use plan::{ContractionPlan, WorkSpace};

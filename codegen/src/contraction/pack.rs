@@ -2,37 +2,84 @@
 //!
 //! Factors may be the host's own memory, of any alignment.
 
-use super::plan::{Factor, GuardedAxis, Offsets, Runs};
+use super::factor::{Factor, GuardedAxis, Offsets, Runs};
+use crate::microkernel::{MicroKernel, Strip};
 use std::ops::Range;
 
 /// The widest panel: columns of the largest tile.
 const WIDEST: usize = 32;
 
-/// Copies rows (or columns) `free` at depths `depth` into panels of `width`: `to[panel][k][i]`, padded with zeros.
+/// Copies the rows (or columns) of each tile at depths `depth` into a panel of its own: `to[panel][k][i]`, `width`
+/// floats per k. What a panel has beyond its tile is left open.
 ///
 /// # Safety
-/// `from` is the factor's operand; `to` has room for all panels.
+/// `from` is the factor's operand; `to` has room for all panels; the processor has the kernel's instructions.
 pub(super) unsafe fn pack(
     factor: &Factor,
+    kernel: &MicroKernel,
     outer: usize,
-    free: Range<usize>,
+    tiles: impl Iterator<Item = Range<usize>> + Clone,
     depth: Range<usize>,
-    width: usize,
     from: *const f32,
-    to: *mut f32,
+    (to, width): (*mut f32, usize),
 ) {
-    for (panel, first) in free.clone().step_by(width).enumerate() {
-        let part = first..free.end.min(first + width);
-        // SAFETY: panels follow each other, each of `width · depth` floats.
+    let panel = |number: usize| to.wrapping_add(number * width * depth.len());
+    if let Some((1, step)) = factor.strides {
+        // Depth by depth, because rows that are far apart compete for places in the cache.
+        for k in 0..depth.len() {
+            let from = factor.first(from, outer, 0, depth.start).wrapping_offset(k as isize * step);
+            for (number, tile) in tiles.clone().enumerate() {
+                // SAFETY: the tile's elements at this depth follow each other, and its panel has room for them.
+                unsafe { copy(from.wrapping_add(tile.start), tile.len(), panel(number).wrapping_add(k * width)) };
+            }
+        }
+        return;
+    }
+    for (number, tile) in tiles.enumerate() {
+        let to = panel(number);
+        // SAFETY: panels follow each other, each of `width` floats per depth.
         unsafe {
-            let to = to.add(panel * width * depth.len());
-            match &factor.runs {
-                _ if factor.guarded.is_empty() => pack_flat(factor, outer, part, depth.clone(), width, from, to),
-                Some(runs) => pack_runs(factor, runs, outer, part, depth.clone(), width, from, to),
-                None => pack_guarded(factor, outer, part, depth.clone(), width, from, to),
+            match (&factor.runs, factor.strides) {
+                (_, Some((stride, 1))) => {
+                    let from = factor.first(from, outer, tile.start, depth.start);
+                    (kernel.transpose)(&Strip { from, stride, count: tile.len(), depth: depth.len(), to, width });
+                }
+                _ if factor.guarded.is_empty() => pack_flat(factor, outer, tile, depth.clone(), width, from, to),
+                (Some(runs), _) => pack_runs(factor, runs, outer, tile, depth.clone(), width, from, to),
+                _ => pack_guarded(factor, outer, tile, depth.clone(), width, from, to),
             }
         }
     }
+}
+
+/// Copies the floats of a tile at one depth: as two pieces that meet or overlap.
+///
+/// # Safety
+/// Both are valid for `count` floats.
+unsafe fn copy(from: *const f32, count: usize, to: *mut f32) {
+    // SAFETY: as promised by the caller; both pieces are inside.
+    unsafe {
+        match count {
+            0..4 => (0..count).for_each(|i| copy_array::<1>(from.add(i), to.add(i))),
+            4..8 => copy_ends::<4>(from, count, to),
+            8..16 => copy_ends::<8>(from, count, to),
+            _ => copy_ends::<16>(from, count, to),
+        }
+    }
+}
+
+/// Copies the first and the last `N` of at most `2 · N` floats.
+unsafe fn copy_ends<const N: usize>(from: *const f32, count: usize, to: *mut f32) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        copy_array::<N>(from, to);
+        copy_array::<N>(from.add(count - N), to.add(count - N));
+    }
+}
+
+unsafe fn copy_array<const N: usize>(from: *const f32, to: *mut f32) {
+    // SAFETY: as promised by the caller.
+    unsafe { to.cast::<[f32; N]>().write_unaligned(from.cast::<[f32; N]>().read_unaligned()) }
 }
 
 unsafe fn pack_flat(
@@ -44,19 +91,13 @@ unsafe fn pack_flat(
     from: *const f32,
     to: *mut f32,
 ) {
-    let columns = &factor.flat.free[part];
-    let depths = &factor.flat.depth[depth];
     let base = factor.flat.outer[outer] as isize;
-    if columns.len() < width {
-        // SAFETY: the panel has room for `width` floats per depth.
-        unsafe { std::ptr::write_bytes(to, 0, width * depths.len()) };
-    }
     // Column by column: in the common case that a panel has to be transposed, reads follow each other.
-    for (i, &column) in columns.iter().enumerate() {
+    for (i, &column) in factor.flat.free[part].iter().enumerate() {
         // SAFETY: the sum of the three offsets is the element's, inside the operand.
         unsafe {
             let from = from.offset(base + column as isize);
-            for (k, &at) in depths.iter().enumerate() {
+            for (k, &at) in factor.flat.depth[depth.clone()].iter().enumerate() {
                 *to.add(k * width + i) = from.offset(at as isize).read_unaligned();
             }
         }

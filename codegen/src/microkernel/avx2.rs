@@ -1,41 +1,34 @@
 //! 6 × 16 tiles in 256-bit vectors: twelve sums, two vectors of `b` and a broadcast of `a` fill the registers.
 
-use super::{MicroKernel, Tile, dispatch};
+use super::{MicroKernel, Tile, UNROLL, dispatch};
+use crate::microkernel::transpose_avx2::transpose;
 use std::arch::x86_64::{
-    __m256, __m256i, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps,
-    _mm256_maskstore_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    __m256, __m256i, _mm_castps_pd, _mm_movehl_ps, _mm_store_ss, _mm_storel_pd, _mm_storeu_ps, _mm256_add_ps,
+    _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_maskload_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
 
 const LANES: usize = 8;
 
-pub(super) const KERNEL: MicroKernel = MicroKernel { rows: 6, columns: 2 * LANES, run };
+pub(super) const KERNEL: MicroKernel = MicroKernel { rows: 6, columns: 2 * LANES, lanes: LANES, run, transpose };
 
 /// Lanes set, then lanes clear: a window into it is the mask of any number of lanes.
 static MASKS: [i32; 2 * LANES] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 unsafe fn run(tile: &Tile) {
-    let vectors = tile.columns.div_ceil(LANES);
-    let masked = !tile.columns.is_multiple_of(LANES);
-    dispatch!(compute, tile, vectors, masked, [1 2 3 4 5 6])
+    dispatch!(compute, tile, tile.columns.div_ceil(LANES), [1 2 3 4 5 6])
 }
 
-/// `ROWS` rows of `VECTORS` vectors, the last one masked if `MASKED`.
+/// `ROWS` rows of `VECTORS` vectors.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn compute<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(t: &Tile) {
-    // SAFETY: rows, columns and depth are those of the tile, for which the caller vouches; masked lanes are not touched.
+unsafe fn compute<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
+    // SAFETY: rows, columns and depth are those of the tile, for which the caller vouches; `b` may be read to the end
+    // of the last vector.
     unsafe {
-        let mask = last_mask(t.columns - LANES * (VECTORS - 1));
-        let load = |p: *const f32, v: usize| match MASKED && v == VECTORS - 1 {
-            true => _mm256_maskload_ps(p.add(LANES * v), mask),
-            false => _mm256_loadu_ps(p.add(LANES * v)),
-        };
         let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
         let (mut a, mut b) = (t.a, t.b);
-        for _ in 0..t.depth {
-            let mut row: [__m256; VECTORS] = [_mm256_setzero_ps(); VECTORS];
-            for (v, x) in row.iter_mut().enumerate() {
-                *x = load(b, v);
-            }
+        let mut step = || {
+            let row: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(b.add(LANES * v)));
             for (r, sums) in sums.iter_mut().enumerate() {
                 let factor = _mm256_set1_ps(a.offset(r as isize * t.a_row).read_unaligned());
                 for (sum, x) in sums.iter_mut().zip(row) {
@@ -44,22 +37,61 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(t
             }
             a = a.wrapping_offset(t.a_step);
             b = b.wrapping_offset(t.b_step);
+        };
+        for _ in 0..t.depth / UNROLL {
+            for _ in 0..UNROLL {
+                step();
+            }
         }
+        for _ in 0..t.depth % UNROLL {
+            step();
+        }
+        let rest = t.columns % LANES;
         for (r, sums) in sums.iter().enumerate() {
             let c = t.c.add(r * t.c_row);
             for (v, &sum) in sums.iter().enumerate() {
-                let sum = if t.accumulate { _mm256_add_ps(sum, load(c, v)) } else { sum };
-                match MASKED && v == VECTORS - 1 {
-                    true => _mm256_maskstore_ps(c.add(LANES * v), mask, sum),
-                    false => _mm256_storeu_ps(c.add(LANES * v), sum),
-                }
+                store(c.add(LANES * v), sum, t.accumulate, if v == VECTORS - 1 { rest } else { 0 });
             }
         }
     }
 }
 
+/// Stores a vector, or only the first `rest` lanes where that is not 0, adding what is there if asked to.
 #[target_feature(enable = "avx2")]
-fn last_mask(lanes: usize) -> __m256i {
+unsafe fn store(to: *mut f32, sum: __m256, accumulate: bool, rest: usize) {
+    // SAFETY: the lanes read and written are those of the caller's tile.
+    unsafe {
+        match (rest, accumulate) {
+            (0, false) => _mm256_storeu_ps(to, sum),
+            (0, true) => _mm256_storeu_ps(to, _mm256_add_ps(sum, _mm256_loadu_ps(to))),
+            (_, false) => store_part(to, sum, rest),
+            (_, true) => store_part(to, _mm256_add_ps(sum, _mm256_maskload_ps(to, first_lanes(rest))), rest),
+        }
+    }
+}
+
+/// Stores the first `lanes` lanes, fewer than eight; a masked store takes several times as long.
+#[target_feature(enable = "avx2")]
+unsafe fn store_part(mut to: *mut f32, x: __m256, lanes: usize) {
+    let mut rest = _mm256_castps256_ps128(x);
+    // SAFETY: as many lanes are stored as the caller vouches for.
+    unsafe {
+        if lanes & 4 != 0 {
+            _mm_storeu_ps(to, rest);
+            (to, rest) = (to.add(4), _mm256_extractf128_ps::<1>(x));
+        }
+        if lanes & 2 != 0 {
+            _mm_storel_pd(to.cast(), _mm_castps_pd(rest));
+            (to, rest) = (to.add(2), _mm_movehl_ps(rest, rest));
+        }
+        if lanes & 1 != 0 {
+            _mm_store_ss(to, rest);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn first_lanes(lanes: usize) -> __m256i {
     let window = &MASKS[LANES - lanes..2 * LANES - lanes];
     // SAFETY: the window is eight words long.
     unsafe { _mm256_loadu_si256(window.as_ptr().cast()) }

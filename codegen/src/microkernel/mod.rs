@@ -7,6 +7,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod transpose_avx2;
 
 use gradc_ir::target::VectorIsa;
 
@@ -45,12 +47,41 @@ pub(crate) struct MicroKernel {
     pub rows: usize,
     /// Most columns of a tile.
     pub columns: usize,
+    /// The right factor of a tile is read in vectors of this many columns: past the tile's last column where these do
+    /// not fill the last vector.
+    pub lanes: usize,
     /// Computes a tile.
     ///
     /// # Safety
     /// The tile's factors and result are valid for its extents, and the processor has the instruction set.
     pub run: unsafe fn(&Tile),
+    /// Packs a strip whose elements follow each other in depth.
+    ///
+    /// # Safety
+    /// The strip and its panel are valid for their extents, and the processor has the instruction set.
+    pub transpose: unsafe fn(&Strip),
 }
+
+/// `to[k][i] = from[i][k]`: rows or columns that become a panel. Strides are in elements; any alignment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strip {
+    /// First element.
+    pub from: *const f32,
+    /// From one row or column to the next.
+    pub stride: isize,
+    /// Rows or columns.
+    pub count: usize,
+    /// Elements of each, next to each other.
+    pub depth: usize,
+    /// The panel; what it has beyond `count` per k is left open.
+    pub to: *mut f32,
+    /// From one k to the next in the panel, at least `count`.
+    pub width: usize,
+}
+
+/// Steps in depth between two tests for the end.
+#[cfg(target_arch = "x86_64")]
+const UNROLL: usize = 4;
 
 /// Whether this processor can run code for an instruction set.
 pub(crate) fn is_available(isa: VectorIsa) -> bool {
@@ -76,18 +107,16 @@ pub(crate) fn micro_kernel(isa: VectorIsa) -> MicroKernel {
     }
 }
 
-/// Calls `$function::<rows, vectors, …>` for run-time rows and vectors.
+/// Calls `$function::<rows, vectors>` for run-time rows and vectors.
 #[cfg(target_arch = "x86_64")]
 macro_rules! dispatch {
-    ($function:ident, $tile:expr, $vectors:expr, $masked:expr, [$($rows:literal)+]) => {
+    ($function:ident, $tile:expr, $vectors:expr, [$($rows:literal)+]) => {
         // SAFETY: as promised to the caller.
         unsafe {
-            match ($tile.rows, $vectors, $masked) {
+            match ($tile.rows, $vectors) {
                 $(
-                    ($rows, 1, false) => $function::<$rows, 1, false>($tile),
-                    ($rows, 1, true) => $function::<$rows, 1, true>($tile),
-                    ($rows, 2, false) => $function::<$rows, 2, false>($tile),
-                    ($rows, 2, true) => $function::<$rows, 2, true>($tile),
+                    ($rows, 1) => $function::<$rows, 1>($tile),
+                    ($rows, 2) => $function::<$rows, 2>($tile),
                 )+
                 _ => unreachable!("a tile is not larger than its kernel"),
             }

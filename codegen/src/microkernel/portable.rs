@@ -1,11 +1,11 @@
 //! 4 × 8 tiles in plain Rust, for any processor.
 
-use super::{MicroKernel, Tile};
+use super::{MicroKernel, Strip, Tile};
 
 const ROWS: usize = 4;
 const COLUMNS: usize = 8;
 
-pub(super) const KERNEL: MicroKernel = MicroKernel { rows: ROWS, columns: COLUMNS, run };
+pub(super) const KERNEL: MicroKernel = MicroKernel { rows: ROWS, columns: COLUMNS, lanes: 1, run, transpose };
 
 unsafe fn run(tile: &Tile) {
     let mut sums = [[0.0f32; COLUMNS]; ROWS];
@@ -40,5 +40,17 @@ unsafe fn add_products(tile: &Tile, rows: usize, columns: usize, sums: &mut [[f3
         }
         a = a.wrapping_offset(tile.a_step);
         b = b.wrapping_offset(tile.b_step);
+    }
+}
+
+unsafe fn transpose(strip: &Strip) {
+    for i in 0..strip.count {
+        for k in 0..strip.depth {
+            // SAFETY: element `k` of row `i` of the strip, and its place in the panel, for which the caller vouches.
+            unsafe {
+                let from = strip.from.offset(i as isize * strip.stride + k as isize);
+                *strip.to.add(k * strip.width + i) = from.read_unaligned();
+            }
+        }
     }
 }

@@ -1,0 +1,170 @@
+//! How products are cut into blocks and chunks, and which factors are packed: by shape and cost alone.
+
+use super::plan::{ContractionPlan, Layout, WorkSpace};
+use crate::loops::{Blocking, EpiloguePlan};
+use std::ops::Range;
+
+/// Largest depth of a block: what is summed before it is added to other sums. Part of the order of summation.
+///
+/// A panel of this depth and the rows it meets fit into the first-level cache together.
+const MOST_DEPTH: usize = 320;
+
+/// Rows whose panels are packed at a time; those of a block's depth fill a quarter of the second-level cache.
+const MOST_PACKED_ROWS: usize = 120;
+
+/// Columns of a block whose sums are the result.
+const MOST_COLUMNS: usize = 2048;
+
+/// Rows and columns of a block that packs both factors for itself, so that each serves for many tiles.
+const SQUARE_BLOCK: usize = 256;
+
+/// Sums of the largest block that an epilogue runs on: a part of the second-level cache.
+const BLOCK_SUMS: usize = 1 << 15;
+
+/// Floats of a factor that is packed once: they stay in the third-level cache, and memory stays small.
+const MOST_SHARED: usize = 1 << 20;
+
+/// Products a chunk should have at least, about 10 µs of work.
+const CHUNK_PRODUCTS: usize = 1 << 19;
+
+/// Chunks wanted of a product that is large enough, so that threads end at about the same time.
+const CHUNKS_WANTED: usize = 8;
+
+/// Most chunks.
+const MOST_CHUNKS: usize = 64;
+
+/// Floats a chunk should pack at least, about 10 µs of work.
+const CHUNK_PACKED: usize = 1 << 15;
+
+/// Products that take as long as a scalar operation of an epilogue.
+const PRODUCTS_PER_OPERATION: usize = 4;
+
+/// Row tiles and column tiles from which on packing the other factor pays.
+const MANY_ROW_TILES: usize = 16;
+const MANY_COLUMN_TILES: usize = 16;
+
+/// Column tiles from which on packing rows pays that are far apart.
+const SOME_COLUMN_TILES: usize = 4;
+
+/// Floats of the right factor's part that stay in the first-level cache anyway.
+const LITTLE: usize = 1 << 12;
+
+/// Elements between rows or depths from which on these compete for places in the cache.
+const FAR: usize = 256;
+
+impl ContractionPlan {
+    /// Cuts the products into blocks and these into chunks, for the epilogue that runs on each block.
+    pub fn cut(&mut self, epilogue: Option<&EpiloguePlan>) {
+        let Blocking { m, n, .. } = self.blocking;
+        let per_sum = self.k + epilogue.map_or(0, |e| PRODUCTS_PER_OPERATION * e.cost_per_point());
+        let chunks = self.outer.saturating_mul(m * n).saturating_mul(per_sum) / CHUNK_PRODUCTS;
+        let packs_right = self.packs_right();
+        let shares = packs_right && self.outer == 1 && self.k * n <= MOST_SHARED && self.right.guarded.is_empty();
+        let (rows, columns) = self.largest_block(epilogue.is_some(), packs_right && !shares);
+        let divisible = epilogue.is_none_or(EpiloguePlan::has_divisible_columns);
+        self.divide(rows, divisible.then_some(columns), chunks.min(CHUNKS_WANTED));
+        let right = match packs_right {
+            true if shares && self.grid.0 > 1 => Layout::Shared,
+            true => Layout::Packed,
+            false => Layout::InPlace,
+        };
+        self.layouts = [if self.packs_left() { Layout::Packed } else { Layout::InPlace }, right];
+        self.blocks_per_chunk = self.blocks().div_ceil(chunks.clamp(1, MOST_CHUNKS));
+        self.depths = parts(0..self.k, self.k.div_ceil(MOST_DEPTH)).collect();
+        self.floats = self.work_space(epilogue.is_some());
+    }
+
+    fn largest_block(&self, has_epilogue: bool, packs_both: bool) -> (usize, usize) {
+        let Blocking { m, n, .. } = self.blocking;
+        match (has_epilogue, packs_both) {
+            (_, true) => (SQUARE_BLOCK.min(m), SQUARE_BLOCK),
+            (false, false) => (MOST_PACKED_ROWS.min(m), MOST_COLUMNS.min(n)),
+            // Long rows: an epilogue reads and writes several arrays, which memory serves best in long runs.
+            (true, false) => {
+                let columns = n.min(BLOCK_SUMS / (4 * self.kernel.rows));
+                ((BLOCK_SUMS / columns).min(m), columns)
+            }
+        }
+    }
+
+    /// Cuts rows, and columns where they may be cut, into equal parts of at most this size; into more parts where
+    /// threads would lack work.
+    fn divide(&mut self, rows: usize, columns: Option<usize>, wanted: usize) {
+        let Blocking { m, n, .. } = self.blocking;
+        let (mut down, mut across) = (m.div_ceil(rows), columns.map_or(1, |c| n.div_ceil(c)));
+        while self.outer * down * across < wanted && m / down >= 8 * self.kernel.rows {
+            down += 1;
+        }
+        while self.outer * down * across < wanted / 2 && columns.is_some() && n / across >= 4 * self.kernel.columns {
+            across += 1;
+        }
+        let columns = n.div_ceil(across).next_multiple_of(self.kernel.columns).min(n);
+        self.blocking = Blocking { m, n, rows: m.div_ceil(down), columns };
+        self.grid = (m.div_ceil(self.blocking.rows), n.div_ceil(columns));
+    }
+
+    /// Whether tiles had better read the right factor from panels: where its columns are not contiguous, or do not fill
+    /// vectors, they must.
+    fn packs_right(&self) -> bool {
+        let Some((1, _)) = self.right.strides else { return true };
+        if !self.blocking.n.is_multiple_of(self.kernel.lanes) {
+            return true;
+        }
+        let floats = self.k.min(MOST_DEPTH) * self.blocking.n;
+        self.blocking.m >= MANY_ROW_TILES * self.kernel.rows && floats > LITTLE
+    }
+
+    fn packs_left(&self) -> bool {
+        let Some((row, step)) = self.left.strides else { return true };
+        let tiles = self.blocking.columns / self.kernel.columns;
+        match step {
+            1 => tiles >= 2 * MANY_COLUMN_TILES && row.unsigned_abs() >= 2 * FAR,
+            _ => tiles >= MANY_COLUMN_TILES || (tiles >= SOME_COLUMN_TILES && step.unsigned_abs() >= FAR),
+        }
+    }
+
+    /// The rows of a block that are packed together.
+    pub fn row_groups(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + Clone + use<> {
+        let count = rows.len().div_ceil(MOST_PACKED_ROWS);
+        parts(rows, count)
+    }
+
+    /// The rows of each tile: equally many, because a tile of few rows does not fill the processor.
+    pub fn row_tiles(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + Clone + use<> {
+        let count = rows.len().div_ceil(self.kernel.rows);
+        parts(rows, count)
+    }
+
+    /// The columns of each tile.
+    pub fn column_tiles(&self, columns: Range<usize>) -> impl Iterator<Item = Range<usize>> + Clone + use<> {
+        let (end, width) = (columns.end, self.kernel.columns);
+        columns.step_by(width).map(move |first| first..end.min(first + width))
+    }
+
+    fn work_space(&self, has_epilogue: bool) -> WorkSpace {
+        let depth = self.k.min(MOST_DEPTH);
+        let Blocking { n, rows, columns, .. } = self.blocking;
+        let (tall, wide) = (self.kernel.rows, self.kernel.columns);
+        let used = |condition: bool, floats: usize| if condition { floats.next_multiple_of(16) } else { 0 };
+        let packed_rows = rows.min(MOST_PACKED_ROWS).next_multiple_of(tall);
+        WorkSpace {
+            left: used(self.layouts[0] == Layout::Packed, packed_rows * depth),
+            right: used(self.layouts[1] == Layout::Packed, columns.next_multiple_of(wide) * depth),
+            sums: used(has_epilogue, rows * self.blocking.row_stride()),
+            shared: used(self.layouts[1] == Layout::Shared, n.next_multiple_of(wide) * self.k),
+        }
+    }
+
+    /// Chunks in which shared panels are packed.
+    pub fn packing_chunks(&self) -> usize {
+        let panels = self.blocking.n.div_ceil(self.kernel.columns);
+        (self.floats.shared / CHUNK_PACKED).clamp(1, panels.min(MOST_CHUNKS))
+    }
+}
+
+/// A range in this many parts that differ by at most one.
+pub(super) fn parts(range: Range<usize>, count: usize) -> impl Iterator<Item = Range<usize>> + Clone {
+    let (length, longer) = (range.len() / count.max(1), range.len() % count.max(1));
+    let start = move |part: usize| range.start + part * length + part.min(longer);
+    (0..count).map(move |part| start(part)..start(part + 1))
+}
