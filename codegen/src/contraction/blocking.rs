@@ -6,8 +6,8 @@ use std::ops::Range;
 
 /// Largest depth of a block: what is summed before it is added to other sums. Part of the order of summation.
 ///
-/// A panel of this depth and the rows it meets fit into the first-level cache together.
-const MOST_DEPTH: usize = 320;
+/// A panel of this depth and the rows it meets fit into the first-level cache together, with room to spare.
+const MOST_DEPTH: usize = 256;
 
 /// Rows whose panels are packed at a time; those of a block's depth fill a quarter of the second-level cache.
 const MOST_PACKED_ROWS: usize = 120;
