@@ -4,14 +4,16 @@ use crate::emit::{Compiled, compile_entry, compile_kernel};
 use crate::executable::{Executable, Needs};
 use crate::isa::{has_fused_multiply_add, target_isa};
 use crate::kernel_code::{KernelCode, Planned};
+use crate::loops::SimdOptions;
 use crate::verify::{Signature, verify};
+use crate::wide::Isa;
 use cranelift_codegen::Context;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::kernel::{Kernel, KernelKind};
 use gradc_ir::plan::{Place, Segment};
-use gradc_ir::target::Target;
+use gradc_ir::target::{Target, VectorIsa};
 use gradc_ir::types::TensorType;
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -62,6 +64,8 @@ pub struct CodegenOptions {
     pub target: Target,
     /// Have Cranelift verify what it is given (tests).
     pub verify: bool,
+    /// Let loops use vectors wider than 128 bits where the target has them; off, they are as those of other machines.
+    pub wide: bool,
     /// Keep the text of every function, for [`Executable::texts`].
     pub keep_text: bool,
     /// Note when each action ends, for [`Executable::profile`].
@@ -71,7 +75,7 @@ pub struct CodegenOptions {
 impl CodegenOptions {
     /// Options for a target, without checks or texts.
     pub fn new(target: Target) -> Self {
-        CodegenOptions { target, verify: false, keep_text: false, profile: false }
+        CodegenOptions { target, verify: false, wide: true, keep_text: false, profile: false }
     }
 }
 
@@ -101,9 +105,9 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
     for entry in entries {
         runs.push(entry.actions.iter().map(|action| add_kernel(&mut kernels, action)).collect::<Result<Vec<_>, _>>()?);
     }
-    let fma = has_fused_multiply_add(&options.target);
+    let simd = SimdOptions { fma: has_fused_multiply_add(&options.target), strips: strip_isa(options) };
     let Planned { codes, program } = Planned::new(&kernels.list, options.target.vector_isa);
-    let functions = compile_all(&codes, &*isa, fma, options)?;
+    let functions = compile_all(&codes, &*isa, simd, options)?;
     let mut needs = Vec::with_capacity(entries.len());
     let mut entry_functions = Vec::with_capacity(entries.len());
     let mut scratch = (Context::new(), FunctionBuilderContext::new());
@@ -134,15 +138,24 @@ fn add_kernel<'a>(kernels: &mut Kernels<'a>, action: &'a PlacedAction) -> Result
     Ok(Some(kernels.add(&kernel.kind, signature)))
 }
 
+fn strip_isa(options: &CodegenOptions) -> Option<Isa> {
+    let isa = match options.target.vector_isa {
+        VectorIsa::Portable => None,
+        VectorIsa::Avx2 => Some(Isa::Avx2),
+        VectorIsa::Avx512 => Some(Isa::Avx512),
+    };
+    isa.filter(|_| options.wide && cfg!(target_arch = "x86_64"))
+}
+
 fn compile_all(
     codes: &[KernelCode],
     isa: &dyn TargetIsa,
-    fma: bool,
+    simd: SimdOptions,
     options: &CodegenOptions,
 ) -> Result<Vec<Compiled>, Diagnostic> {
     let fresh = || (Context::new(), FunctionBuilderContext::new());
     codes
         .par_iter()
-        .map_init(fresh, |scratch, code| compile_kernel(code, isa, fma, scratch, options.keep_text))
+        .map_init(fresh, |scratch, code| compile_kernel(code, isa, simd, scratch, options.keep_text))
         .collect()
 }

@@ -1,17 +1,21 @@
 //! Native functions: one per kernel, and one per entry that calls them.
 
 use crate::compile::{CodegenOptions, EntryCode, Operand, PlacedAction};
+use crate::executable::append_aligned;
 use crate::kernel_code::KernelCode;
-use crate::loops::{Buffer, KernelArguments, MEMORY, emit_epilogue, emit_loops, emit_scatter};
+use crate::loops::{Buffer, KernelArguments, MEMORY, SimdOptions, emit_epilogue, emit_loops, emit_scatter};
 use crate::runtime::{Function, StepContext, host_convention, load_field};
-use cranelift_codegen::Context;
+use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::entity::PrimaryMap;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{
-    AbiParam, InstBuilder, Signature as FunctionSignature, StackSlot, StackSlotData, StackSlotKind, Value,
+    AbiParam, ExternalName, InstBuilder, Signature as FunctionSignature, StackSlot, StackSlotData, StackSlotKind,
+    UserExternalName, UserExternalNameRef, Value,
 };
 use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::{Context, FinalizedMachReloc, FinalizedRelocTarget};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::plan::{Place, Segment};
@@ -30,28 +34,29 @@ pub(crate) struct Compiled {
     pub text: Option<String>,
 }
 
-/// Compiles one kernel.
+/// Compiles one kernel; what its function calls besides the runtime's functions stands behind it.
 pub(crate) fn compile_kernel(
     code: &KernelCode,
     isa: &dyn TargetIsa,
-    fma: bool,
+    simd: SimdOptions,
     scratch: &mut Scratch,
     keep_text: bool,
 ) -> Result<Compiled, Diagnostic> {
     compile_function(isa, scratch, 3, false, keep_text, |b, parameters| {
         let arguments = KernelArguments { context: parameters[0], chunk: parameters[2] };
+        let mut strips = vec![];
         match code {
             KernelCode::Loops(plan, dtypes) => {
                 let buffers = load_buffers(b, parameters[1], dtypes);
-                emit_loops(b, plan, &buffers, arguments, fma);
+                strips = emit_loops(b, plan, &buffers, arguments, simd);
             }
             KernelCode::Scatter(plan, dtypes) => {
                 let buffers = load_buffers(b, parameters[1], dtypes);
-                emit_scatter(b, plan, &buffers, arguments, fma);
+                emit_scatter(b, plan, &buffers, arguments, simd);
             }
             KernelCode::Epilogue(plan, dtypes) => {
                 let buffers = load_buffers(b, parameters[1], dtypes);
-                emit_epilogue(b, plan, buffers, [parameters[0], parameters[2]], fma);
+                strips = emit_epilogue(b, plan, buffers, [parameters[0], parameters[2]], simd);
             }
             KernelCode::Contraction { contraction, function, .. } => {
                 let contraction = b.ins().iconst(I64, *contraction as i64);
@@ -61,6 +66,7 @@ pub(crate) fn compile_kernel(
             KernelCode::Host(_) | KernelCode::Sequence(_) => {}
         }
         b.ins().return_(&[]);
+        strips
     })
 }
 
@@ -76,7 +82,7 @@ fn compile_function(
     parameters: usize,
     returns: bool,
     keep_text: bool,
-    emit: impl FnOnce(&mut FunctionBuilder, &[Value]),
+    emit: impl FnOnce(&mut FunctionBuilder, &[Value]) -> Vec<Vec<u8>>,
 ) -> Result<Compiled, Diagnostic> {
     context.clear();
     context.func.signature = FunctionSignature::new(host_convention());
@@ -87,18 +93,39 @@ fn compile_function(
     b.append_block_params_for_function_params(block);
     b.switch_to_block(block);
     let values = b.block_params(block).to_vec();
-    emit(&mut b, &values);
+    let parts = emit(&mut b, &values);
     b.seal_all_blocks();
     b.finalize(isa.frontend_config());
     let text = keep_text.then(|| context.func.display().to_string());
     let compiled = context.compile(isa, &mut ControlPlane::default());
     let compiled =
         compiled.map_err(|e| Diagnostic::new("codegen-bug", format!("Cranelift refused a kernel: {e:?}")))?;
-    if let Some(relocation) = compiled.buffer.relocs().first() {
-        let message = "machine code refers to addresses outside itself";
-        return Err(Diagnostic::new("codegen-bug", message).found(format!("{:?}", relocation.target)));
+    let code = compiled.code_buffer().to_vec();
+    let relocations = compiled.buffer.relocs().to_vec();
+    let bytes = with_parts(code, &parts, &relocations, context.func.params.user_named_funcs())?;
+    Ok(Compiled { bytes, text })
+}
+
+/// Puts the parts a function calls behind it and makes the calls point there.
+fn with_parts(
+    mut code: Vec<u8>,
+    parts: &[Vec<u8>],
+    relocations: &[FinalizedMachReloc],
+    names: &PrimaryMap<UserExternalNameRef, UserExternalName>,
+) -> Result<Vec<u8>, Diagnostic> {
+    let starts: Vec<usize> = parts.iter().map(|part| append_aligned(&mut code, part)).collect();
+    for relocation in relocations {
+        let FinalizedRelocTarget::ExternalName(ExternalName::User(name)) = relocation.target else {
+            let message = "machine code refers to addresses outside itself";
+            return Err(Diagnostic::new("codegen-bug", message).found(format!("{:?}", relocation.target)));
+        };
+        assert_eq!(relocation.kind, Reloc::X86CallPCRel4, "parts are called near");
+        let (field, start) = (relocation.offset as usize, starts[names[name].index as usize]);
+        let distance = start as i64 + relocation.addend - field as i64;
+        let distance = i32::try_from(distance).expect("a kernel is smaller than 2 GiB");
+        code[field..field + 4].copy_from_slice(&distance.to_le_bytes());
     }
-    Ok(Compiled { bytes: compiled.code_buffer().to_vec(), text })
+    Ok(code)
 }
 
 /// Compiles one entry; `runs` names the kernel of each action that has one.
@@ -124,6 +151,7 @@ pub(crate) fn compile_entry(
             emitter.mark(options, at + 1);
         }
         emitter.commit(&entry.commits);
+        vec![]
     })
 }
 

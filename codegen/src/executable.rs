@@ -247,7 +247,8 @@ impl Executable {
     }
 }
 
-fn append_aligned(to: &mut Vec<u8>, bytes: &[u8]) -> usize {
+/// Appends code at a multiple of the alignment of buffers; where it starts.
+pub(crate) fn append_aligned(to: &mut Vec<u8>, bytes: &[u8]) -> usize {
     to.resize(to.len().next_multiple_of(ALIGNMENT_BYTES), 0);
     to.extend_from_slice(bytes);
     to.len() - bytes.len()

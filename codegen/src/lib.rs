@@ -15,12 +15,15 @@ mod isa;
 mod kernel_code;
 mod limits;
 mod loops;
+mod math;
 mod memory;
 mod microkernel;
 mod pool;
 mod program;
 mod runtime;
+mod simd;
 mod verify;
+mod wide;
 
 pub use compile::{CodegenOptions, EntryCode, Operand, PlacedAction, compile};
 pub use executable::{Executable, StepFailure};

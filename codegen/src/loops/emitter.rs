@@ -1,5 +1,6 @@
 //! State of the emission of one kernel: open loops and what is known inside them.
 
+use super::SimdOptions;
 use super::plan::{AxisPlan, BodyPlan, LoopPlan};
 use super::values::{Rep, to_lanes, to_mask, to_vector};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -84,14 +85,15 @@ pub(crate) struct Emitter<'e, 'f> {
     pub buffers: &'e [Buffer],
     /// The context all kernels get.
     pub context: Value,
-    /// Whether polynomials may use fused multiply-add.
-    pub fma: bool,
+    pub simd: SimdOptions,
     /// Current index of each loop that is open.
     pub index: Vec<Option<Value>>,
     /// Open loops, outermost first, without the vector loop.
     pub open: Vec<usize>,
     pub width: Width,
     pub known: Known,
+    /// Code of the strips called so far.
+    pub strips: Vec<Vec<u8>>,
 }
 
 impl<'e, 'f> Emitter<'e, 'f> {
@@ -100,10 +102,21 @@ impl<'e, 'f> Emitter<'e, 'f> {
         plan: &'e LoopPlan,
         buffers: &'e [Buffer],
         context: Value,
-        fma: bool,
+        simd: SimdOptions,
     ) -> Self {
         let index = vec![None; plan.extents.len()];
-        Emitter { b, plan, buffers, context, fma, index, open: vec![], width: Width::POINT, known: Known::default() }
+        Emitter {
+            b,
+            plan,
+            buffers,
+            context,
+            simd,
+            index,
+            open: vec![],
+            width: Width::POINT,
+            known: Known::default(),
+            strips: vec![],
+        }
     }
 
     pub fn body(&self, which: Which) -> &'e BodyPlan {
@@ -178,7 +191,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         self.b.block_params(exit).to_vec()
     }
 
-    fn bound(&mut self, bound: Bound) -> Value {
+    pub fn bound(&mut self, bound: Bound) -> Value {
         match bound {
             Bound::Static(n) => self.b.ins().iconst(I64, n),
             Bound::Dynamic(v) => v,

@@ -1,6 +1,7 @@
 //! What is computed with the sums of a contraction: the body of its kernel, run on one block of sums at a time while
 //! they are in the cache.
 
+use super::SimdOptions;
 use super::emitter::{Bound, Buffer, Emitter};
 use super::pieces::Piece;
 use super::plan::LoopPlan;
@@ -133,13 +134,14 @@ fn read_sums(space: &[usize], groups: Groups, operand: usize, row_stride: usize)
 }
 
 /// Emits an epilogue; `buffers` are the kernel's operands, then its results, `rectangle` the address of a [`Rectangle`].
+/// Gives the code of the strips called.
 pub(crate) fn emit_epilogue(
     b: &mut FunctionBuilder,
     epilogue: &EpiloguePlan,
     mut buffers: Vec<Buffer>,
     [context, rectangle]: [Value; 2],
-    fma: bool,
-) {
+    simd: SimdOptions,
+) -> Vec<Vec<u8>> {
     let (plan, Blocking { m, n, .. }) = (&epilogue.plan, epilogue.blocking);
     let mut field = |offset: usize| b.ins().load(I64, MEMORY, rectangle, offset as i32);
     let base = field(offset_of!(Rectangle, sums));
@@ -151,7 +153,7 @@ pub(crate) fn emit_epilogue(
     let rows = bounds(offset_of!(Rectangle, rows), m, epilogue.blocking.has_all_rows());
     let columns = bounds(offset_of!(Rectangle, columns), n, epilogue.blocking.has_whole_rows());
     buffers.insert(epilogue.sums, Buffer { base, dtype: DType::F32 });
-    let mut e = Emitter::new(b, plan, &buffers, context, fma);
+    let mut e = Emitter::new(b, plan, &buffers, context, simd);
     e.hoist_both();
     e.fixed(0, epilogue.first_row, outer, &mut |e| {
         if epilogue.is_flat() {
@@ -167,6 +169,7 @@ pub(crate) fn emit_epilogue(
             vec![]
         });
     });
+    e.strips
 }
 
 impl<'e, 'f> Emitter<'e, 'f> {

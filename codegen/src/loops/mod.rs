@@ -3,7 +3,7 @@
 mod access;
 mod emitter;
 mod epilogue;
-mod math;
+mod lanes;
 mod pieces;
 mod plan;
 mod reduce;
@@ -11,18 +11,18 @@ mod scalar;
 mod scatter;
 mod values;
 
-pub(crate) use emitter::Buffer;
+pub(crate) use emitter::{Bound, Buffer, Emitter, Which, Width};
 pub(crate) use epilogue::{Blocking, EpiloguePlan, Groups, Rectangle, emit_epilogue, stores_only_sums};
 pub(crate) use pieces::{Piece, pieces};
-pub(crate) use plan::{LoadPlan, LoopPlan};
+pub(crate) use plan::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction};
 pub(crate) use scatter::{ScatterPlan, emit_scatter};
-pub(crate) use values::MEMORY;
+pub(crate) use values::{MEMORY, Rep};
 
 use crate::chunks::Chunks;
+use crate::wide::Isa;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::FunctionBuilder;
-use emitter::{Bound, Emitter, Which, Width};
 use values::LANES;
 
 /// Vectors interleaved in a block, so that the latencies of one overlap with the others.
@@ -38,6 +38,15 @@ pub(crate) struct KernelArguments {
     pub context: Value,
     /// Which part of the work to do.
     pub chunk: Value,
+}
+
+/// Vector instructions kernels may use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SimdOptions {
+    /// Fused multiply-add.
+    pub fma: bool,
+    /// Strips in wider vectors than Cranelift's.
+    pub strips: Option<Isa>,
 }
 
 impl LoopPlan {
@@ -57,21 +66,23 @@ impl LoopPlan {
     }
 }
 
-/// Emits the chunk of a loop kernel; `buffers` are its operands, then its results.
+/// Emits the chunk of a loop kernel; `buffers` are its operands, then its results. Gives the code of the strips called,
+/// in the order of their numbers.
 pub(crate) fn emit_loops(
     b: &mut FunctionBuilder,
     plan: &LoopPlan,
     buffers: &[Buffer],
     arguments: KernelArguments,
-    fma: bool,
-) {
+    simd: SimdOptions,
+) -> Vec<Vec<u8>> {
     if plan.points() == 0 {
-        return;
+        return vec![];
     }
     let bounds = chunk_bounds(b, plan.chunks(), arguments.chunk);
-    let mut emitter = Emitter::new(b, plan, buffers, arguments.context, fma);
+    let mut emitter = Emitter::new(b, plan, buffers, arguments.context, simd);
     emitter.hoist_both();
     emitter.space(0, bounds);
+    emitter.strips
 }
 
 /// First and last index of a chunk of the outermost loop.
@@ -103,6 +114,9 @@ impl<'e, 'f> Emitter<'e, 'f> {
             return;
         }
         if self.plan.vector == Some(dim) {
+            if self.strips_of_space(dim, bounds) {
+                return;
+            }
             self.vector_loop(dim, bounds, vec![], &mut |e, _| {
                 e.point();
                 vec![]
@@ -120,7 +134,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
     }
 
     /// Everything that happens at the points of a block: accumulate, compute, store.
-    fn point(&mut self) {
+    pub(crate) fn point(&mut self) {
         self.accumulate();
         let plan = self.plan;
         // All loads come before the first store: a result may live where an operand does.
@@ -154,7 +168,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
     }
 
     /// Emits with another plan of the same loops.
-    fn with_plan<R>(&mut self, plan: &'e LoopPlan, body: impl FnOnce(&mut Self) -> R) -> R {
+    pub(crate) fn with_plan<R>(&mut self, plan: &'e LoopPlan, body: impl FnOnce(&mut Self) -> R) -> R {
         let outer = self.plan;
         self.plan = plan;
         let result = self.scoped(body);
@@ -210,7 +224,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         })
     }
 
-    fn segment(
+    pub(crate) fn segment(
         &mut self,
         dim: usize,
         bounds: (Bound, Bound),

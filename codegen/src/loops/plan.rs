@@ -11,6 +11,9 @@ pub(crate) type LoopSet = u32;
 /// Stands for "after the accumulation" in the loops a scalar depends on.
 pub(crate) const AFTER_ACCUMULATION: LoopSet = 1 << 31;
 
+/// Terms from which on a sum of f32 is kept in f64.
+const LONG_SUM: usize = 64;
+
 /// A loop kernel with flat addresses and as few loops as its accesses allow.
 #[derive(Clone, Debug)]
 pub(crate) struct LoopPlan {
@@ -309,6 +312,14 @@ impl LoopPlan {
     /// Gives up vectors.
     pub fn run_by_points(&mut self) {
         (self.vector, self.interior) = (None, None);
+    }
+
+    /// Whether partial results are kept in f64: by shape alone, so that results never depend on how work is cut.
+    pub fn is_long_sum(&self) -> bool {
+        let terms: usize = self.reduced().iter().product();
+        self.reduction
+            .as_ref()
+            .is_some_and(|r| r.combine == Combine::Sum && r.body.dtype(r.value) == DType::F32 && terms >= LONG_SUM)
     }
 
     /// Number of points.

@@ -7,11 +7,8 @@ use super::emitter::{Bound, Emitter, Which};
 use super::values::{LANES, Rep, shuffle};
 use cranelift_codegen::ir::types::{F32, F32X4, F64X2};
 use cranelift_codegen::ir::{InstBuilder, Value};
-use gradc_ir::lower::{Combine, Scalar, ScalarId};
+use gradc_ir::lower::{Scalar, ScalarId};
 use gradc_ir::types::DType;
-
-/// Terms from which on a sum of f32 is kept in f64.
-const LONG_SUM: usize = 64;
 
 /// Two vectors of two f64 for a vector of four f32: the low half, then the high half.
 const HALVES: usize = 2;
@@ -22,35 +19,36 @@ impl<'e, 'f> Emitter<'e, 'f> {
         let plan = self.plan;
         let Some(reduction) = &plan.reduction else { return };
         let dtype = reduction.body.dtype(reduction.value);
+        if let Some(total) = self.accumulate_strips() {
+            self.set_accumulated(&Rep::Vector(vec![total]));
+            return;
+        }
         let across = plan.vector.is_some_and(|v| v >= plan.space);
         let slots = if across { plan.groups() + 1 } else { self.width.groups };
         let mut sums = self.starts(slots);
         if !reduction.empty {
             sums = self.reduce(plan.space, sums);
         }
-        let sums = match (self.is_long_sum(), across) {
+        let sums = match (self.plan.is_long_sum(), across) {
             (true, true) => vec![self.meet_long(&sums)],
             (true, false) => sums.chunks(HALVES).map(|pair| self.narrow(pair)).collect(),
             (false, true) => vec![self.meet(&sums)],
             (false, false) => sums,
         };
         let rep = if dtype == DType::F32 { Rep::Vector(sums) } else { Rep::Lanes(sums) };
-        for (at, (scalar, _)) in plan.body.scalars.iter().enumerate() {
+        self.set_accumulated(&rep);
+    }
+
+    fn set_accumulated(&mut self, rep: &Rep) {
+        for (at, (scalar, _)) in self.plan.body.scalars.iter().enumerate() {
             if *scalar == Scalar::Accumulated {
                 self.set_rep(Which::Point, ScalarId(at as u32), rep.clone());
             }
         }
     }
 
-    /// Whether partial results are kept in f64: by shape alone, so that results never depend on how work is cut.
-    fn is_long_sum(&self) -> bool {
-        let reduction = self.plan.reduction.as_ref().expect("only accumulations combine");
-        let terms: usize = self.plan.reduced().iter().product();
-        reduction.combine == Combine::Sum && reduction.body.dtype(reduction.value) == DType::F32 && terms >= LONG_SUM
-    }
-
     fn starts(&mut self, slots: usize) -> Vec<Value> {
-        if self.is_long_sum() {
+        if self.plan.is_long_sum() {
             let zero = self.b.ins().f64const(0.0);
             let zeros = self.b.ins().splat(F64X2, zero);
             return vec![zeros; HALVES * slots];
@@ -70,7 +68,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         if self.plan.vector == Some(dim) {
             return self.vector_loop(dim, bounds, sums, &mut |e, sums| e.combine_block(sums));
         }
-        let directly = dim + 1 == self.plan.extents.len() || self.is_long_sum();
+        let directly = dim + 1 == self.plan.extents.len() || self.plan.is_long_sum();
         self.range(bounds, 1, sums, &mut |e, index, sums| {
             e.at(dim, index, |e| {
                 e.hoist(Which::Reduced);
@@ -97,7 +95,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         let values = self.accumulator(Which::Reduced, reduction.value, dtype);
         let across = plan.vector.is_some_and(|v| v >= plan.space);
         let single = across && self.width.lanes == 1;
-        let long = self.is_long_sum();
+        let long = self.plan.is_long_sum();
         let slots = if long { sums.len() / HALVES } else { sums.len() };
         let (first, count) = if single { (slots - 1, 1) } else { (0, self.width.groups) };
         for k in 0..count {

@@ -1,8 +1,9 @@
 //! Emission of the scalar functions of a body.
 
 use super::emitter::{Emitter, Which};
-use super::math::Math;
+use super::lanes::Lanes;
 use super::values::{Rep, blend, splat_f32, splat_i32, to_lanes, to_vector};
+use crate::math::Math;
 use crate::runtime::Function;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F64, I8, I32, I64};
@@ -44,7 +45,7 @@ impl Emitter<'_, '_> {
         match dtype {
             DType::F32 => {
                 let x = self.vector(which, a);
-                Rep::Vector(Math { b: self.b, fma: self.fma }.unary(f, &x))
+                Rep::Vector(Lanes { b: self.b, fma: self.simd.fma }.unary(f, &x))
             }
             DType::Bool => {
                 let x = self.mask(which, a);
@@ -104,7 +105,7 @@ impl Emitter<'_, '_> {
             }
             (DType::F32, _) => {
                 let (x, y) = (self.vector(which, a), self.vector(which, b));
-                Rep::Vector(Math { b: self.b, fma: self.fma }.binary(f, &x, &y))
+                Rep::Vector(Lanes { b: self.b, fma: self.simd.fma }.binary(f, &x, &y))
             }
             (DType::Bool, BinaryFn::And | BinaryFn::Or | BinaryFn::Xor) if !uniform => {
                 let (x, y) = (self.mask(which, a), self.mask(which, b));
@@ -234,7 +235,7 @@ impl Emitter<'_, '_> {
             Combine::Min => BinaryFn::Min,
         };
         if dtype == DType::F32 {
-            return Math { b: self.b, fma: self.fma }.binary(f, &[x], &[sum])[0];
+            return Lanes { b: self.b, fma: self.simd.fma }.binary(f, &vec![x], &vec![sum])[0];
         }
         self.binary_lane(f, x, sum, dtype)
     }

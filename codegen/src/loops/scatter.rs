@@ -3,7 +3,7 @@
 use super::emitter::{Bound, Emitter, Which};
 use super::plan::LoopPlan;
 use super::values::{MEMORY, scalar_type};
-use super::{Buffer, KernelArguments};
+use super::{Buffer, KernelArguments, SimdOptions};
 use crate::runtime::Function;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32X4, I64};
@@ -58,7 +58,7 @@ pub(crate) fn emit_scatter(
     plan: &ScatterPlan,
     buffers: &[Buffer],
     arguments: KernelArguments,
-    fma: bool,
+    simd: SimdOptions,
 ) {
     let result = buffers[buffers.len() - 1];
     let bytes = b.ins().iconst(I64, plan.result_bytes as i64);
@@ -66,7 +66,7 @@ pub(crate) fn emit_scatter(
     if plan.loops.points() == 0 || plan.result_bytes == 0 {
         return;
     }
-    let mut emitter = Emitter::new(b, &plan.loops, buffers, arguments.context, fma);
+    let mut emitter = Emitter::new(b, &plan.loops, buffers, arguments.context, simd);
     emitter.scatter_loops(0, plan.old);
 }
 

@@ -1,0 +1,332 @@
+//! f32 functions in vectors.
+//!
+//! Largest errors measured against f64 (`tests/math.rs`), in units in the last place: exp 1.0, log 0.8, tanh 1.3,
+//! erf 1.1, sin and cos 1.5 up to |x| = 1e6. Infinities, NaN and denormal numbers follow IEEE 754.
+
+use crate::simd::{Op1, Op2, Relation, Simd};
+use gradc_ir::lower::{BinaryFn, UnaryFn};
+
+/// Scalar functions of bodies over the operations of a [`Simd`].
+pub(crate) trait Math: Simd {
+    /// f(x) of f32.
+    fn unary(&mut self, f: UnaryFn, x: &Self::Vector) -> Self::Vector {
+        match f {
+            UnaryFn::Neg => self.with_sign_bits(Op2::Xor, x, 0x8000_0000),
+            UnaryFn::Abs => self.with_sign_bits(Op2::And, x, 0x7FFF_FFFF),
+            UnaryFn::Sqrt => self.op1(Op1::Sqrt, x),
+            UnaryFn::Floor => self.op1(Op1::Floor, x),
+            UnaryFn::Ceil => self.op1(Op1::Ceil, x),
+            UnaryFn::Round => self.op1(Op1::Round, x),
+            UnaryFn::Recip => self.recip(x),
+            UnaryFn::Rsqrt => {
+                let root = self.op1(Op1::Sqrt, x);
+                self.recip(&root)
+            }
+            UnaryFn::Sign => self.sign(x),
+            UnaryFn::Exp => self.exp(x),
+            UnaryFn::Log => self.log(x),
+            UnaryFn::Tanh => self.tanh(x),
+            UnaryFn::Erf => self.erf(x),
+            UnaryFn::Sin => self.sine(x, 0.0),
+            UnaryFn::Cos => self.sine(x, 1.0),
+            UnaryFn::Not => unreachable!("`not` takes booleans"),
+        }
+    }
+
+    /// f(x, y) of f32.
+    fn binary(&mut self, f: BinaryFn, x: &Self::Vector, y: &Self::Vector) -> Self::Vector {
+        match f {
+            BinaryFn::Add => self.op2(Op2::Add, x, y),
+            BinaryFn::Sub => self.op2(Op2::Sub, x, y),
+            BinaryFn::Mul => self.op2(Op2::Mul, x, y),
+            BinaryFn::Div => self.op2(Op2::Div, x, y),
+            BinaryFn::Max => self.extreme(Op2::Greater, x, y),
+            BinaryFn::Min => self.extreme(Op2::Less, x, y),
+            _ => unreachable!("the function is called or takes integers"),
+        }
+    }
+
+    /// The same number in every lane.
+    fn constant(&mut self, x: f32) -> Self::Vector {
+        self.word(x.to_bits())
+    }
+
+    /// `x + y`
+    fn add(&mut self, x: &Self::Vector, y: &Self::Vector) -> Self::Vector {
+        self.op2(Op2::Add, x, y)
+    }
+
+    /// `x − y`
+    fn sub(&mut self, x: &Self::Vector, y: &Self::Vector) -> Self::Vector {
+        self.op2(Op2::Sub, x, y)
+    }
+
+    /// `x · y`
+    fn mul(&mut self, x: &Self::Vector, y: &Self::Vector) -> Self::Vector {
+        self.op2(Op2::Mul, x, y)
+    }
+
+    /// Mask of the lanes where `x` and `y` compare so.
+    fn compare(&mut self, relation: Relation, x: &Self::Vector, y: &Self::Vector) -> Self::Vector {
+        self.op2(Op2::Compare(relation), x, y)
+    }
+
+    /// Mask of the lanes where `x` and a constant compare so.
+    fn compare_with(&mut self, relation: Relation, x: &Self::Vector, y: f32) -> Self::Vector {
+        let y = self.constant(y);
+        self.compare(relation, x, &y)
+    }
+
+    fn with_sign_bits(&mut self, op: Op2, x: &Self::Vector, bits: u32) -> Self::Vector {
+        let bits = self.word(bits);
+        self.op2(op, x, &bits)
+    }
+
+    /// Polynomial in `x`, coefficients from the highest power down.
+    fn polynomial(&mut self, x: &Self::Vector, coefficients: &[f32]) -> Self::Vector {
+        let first = self.constant(coefficients[0]);
+        coefficients[1..].iter().fold(first, |sum, &c| {
+            let c = self.constant(c);
+            self.multiply_add(&sum, x, &c)
+        })
+    }
+
+    /// The larger or smaller of two, NaN if either is: three instructions where the exact minimum of the
+    /// instruction set's own semantics takes one and forgets a NaN on the left.
+    fn extreme(&mut self, better: Op2, x: &Self::Vector, y: &Self::Vector) -> Self::Vector {
+        // Gives y if either is NaN.
+        let best = self.op2(better, x, y);
+        let nan = self.compare(Relation::Unordered, x, x);
+        self.select(&nan, x, &best)
+    }
+
+    /// `x` limited to `low..=high`; NaN stays.
+    fn clamp(&mut self, x: &Self::Vector, low: f32, high: f32) -> Self::Vector {
+        let (low, high) = (self.constant(low), self.constant(high));
+        let above = self.op2(Op2::Greater, &low, x);
+        self.op2(Op2::Less, &high, &above)
+    }
+
+    /// 1 / x
+    fn recip(&mut self, x: &Self::Vector) -> Self::Vector {
+        let one = self.constant(1.0);
+        self.op2(Op2::Div, &one, x)
+    }
+
+    /// −1, 0 or 1; zeros and NaN stay.
+    fn sign(&mut self, x: &Self::Vector) -> Self::Vector {
+        let (one, minus) = (self.constant(1.0), self.constant(-1.0));
+        let above = self.compare_with(Relation::Gt, x, 0.0);
+        let below = self.compare_with(Relation::Lt, x, 0.0);
+        let low = self.select(&below, &minus, x);
+        self.select(&above, &one, &low)
+    }
+
+    /// x, which is not negative, with the sign of `of`.
+    fn with_sign(&mut self, x: &Self::Vector, of: &Self::Vector) -> Self::Vector {
+        let sign = self.with_sign_bits(Op2::And, of, 0x8000_0000);
+        self.op2(Op2::Or, x, &sign)
+    }
+
+    /// `2ⁿ` of small integers.
+    fn power_of_two(&mut self, n: &Self::Vector) -> Self::Vector {
+        let bias = self.word(127);
+        let biased = self.op2(Op2::AddInt, n, &bias);
+        self.op1(Op1::ShiftLeft(23), &biased)
+    }
+
+    /// Nearest integer of small `x`, as f32 and as i32.
+    fn round_small(&mut self, x: &Self::Vector) -> (Self::Vector, Self::Vector) {
+        // Adding 1.5 · 2²³ leaves no fraction bits, and the integer in the low ones.
+        let magic = self.constant(12_582_912.0);
+        let shifted = self.add(x, &magic);
+        let rounded = self.sub(&shifted, &magic);
+        (rounded, self.op2(Op2::SubInt, &shifted, &magic))
+    }
+
+    /// eˣ: argument reduction to |r| ≤ ½ ln 2 and a polynomial (Cephes expf); scaled in two steps so that
+    /// results down to the smallest denormal number and up to infinity come out.
+    fn exp(&mut self, x: &Self::Vector) -> Self::Vector {
+        let x = self.clamp(x, -104.0, 89.0);
+        let log2_e = self.constant(std::f32::consts::LOG2_E);
+        let scaled = self.mul(&x, &log2_e);
+        let (n, integer) = self.round_small(&scaled);
+        let (high, low) = (self.constant(-0.693_359_4), self.constant(2.121_944_4e-4));
+        let r = self.multiply_add(&n, &high, &x);
+        let r = self.multiply_add(&n, &low, &r);
+        let p =
+            self.polynomial(&r, &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]);
+        let (square, one) = (self.mul(&r, &r), self.constant(1.0));
+        let tail = self.multiply_add(&p, &square, &r);
+        let p = self.add(&tail, &one);
+        let half = self.op1(Op1::ShiftRight(1), &integer);
+        let rest = self.op2(Op2::SubInt, &integer, &half);
+        let (first, second) = (self.power_of_two(&half), self.power_of_two(&rest));
+        let p = self.mul(&p, &first);
+        self.mul(&p, &second)
+    }
+
+    /// ln x (Cephes logf): mantissa in √½..√2 by its bits, denormal numbers scaled up first.
+    fn log(&mut self, x: &Self::Vector) -> Self::Vector {
+        let up = self.constant(8_388_608.0);
+        let tiny = self.compare_with(Relation::Lt, x, f32::MIN_POSITIVE);
+        let scaled = self.mul(x, &up);
+        let normal = self.select(&tiny, &scaled, x);
+        let (exponent, mantissa) = self.split(&normal);
+        let down = self.constant(-23.0);
+        let extra = self.op2(Op2::And, &tiny, &down);
+        let exponent = self.add(&exponent, &extra);
+        let one = self.constant(1.0);
+        let m = self.sub(&mantissa, &one);
+        let p = self.polynomial(
+            &m,
+            &[
+                7.037_683_6e-2,
+                -1.151_461e-1,
+                1.167_699_9e-1,
+                -1.242_014_1e-1,
+                1.424_932_3e-1,
+                -1.666_805_8e-1,
+                2.000_071_5e-1,
+                -2.499_999_4e-1,
+                3.333_333e-1,
+            ],
+        );
+        let square = self.mul(&m, &m);
+        let cube = self.mul(&square, &m);
+        let p = self.mul(&p, &cube);
+        let (low, half, high) = (self.constant(-2.121_944_4e-4), self.constant(-0.5), self.constant(0.693_359_4));
+        let p = self.multiply_add(&exponent, &low, &p);
+        let p = self.multiply_add(&square, &half, &p);
+        let sum = self.add(&m, &p);
+        let y = self.multiply_add(&exponent, &high, &sum);
+        self.log_limits(x, &y)
+    }
+
+    /// Exponent and mantissa in √½..√2 of normal numbers.
+    fn split(&mut self, x: &Self::Vector) -> (Self::Vector, Self::Vector) {
+        // Bits of √½, so that the exponent steps up where the mantissa passes it.
+        let (offset, fraction) = (self.word(std::f32::consts::FRAC_1_SQRT_2.to_bits()), self.word(0x007F_FFFF));
+        let above = self.op2(Op2::SubInt, x, &offset);
+        let exponent = self.op1(Op1::ShiftRight(23), &above);
+        let exponent = self.op1(Op1::FloatOfInt, &exponent);
+        let kept = self.op2(Op2::And, &above, &fraction);
+        (exponent, self.op2(Op2::AddInt, &kept, &offset))
+    }
+
+    /// Puts in what the logarithm of 0, of infinity, of NaN and of negative numbers is.
+    fn log_limits(&mut self, x: &Self::Vector, y: &Self::Vector) -> Self::Vector {
+        let infinity = self.constant(f32::INFINITY);
+        let (least, nan) = (self.constant(f32::NEG_INFINITY), self.constant(f32::NAN));
+        let huge = self.compare(Relation::Eq, x, &infinity);
+        let y = self.select(&huge, &infinity, y);
+        let at_zero = self.compare_with(Relation::Eq, x, 0.0);
+        let y = self.select(&at_zero, &least, &y);
+        let outside = self.compare_with(Relation::UnorderedOrLess, x, 0.0);
+        self.select(&outside, &nan, &y)
+    }
+
+    /// tanh x (Cephes tanhf): an odd polynomial below 0.625, else `1 − 2 / (e^2|x| + 1)`.
+    fn tanh(&mut self, x: &Self::Vector) -> Self::Vector {
+        let a = self.unary(UnaryFn::Abs, x);
+        let (one, two) = (self.constant(1.0), self.constant(2.0));
+        let twice = self.add(&a, &a);
+        let e = self.exp(&twice);
+        let denominator = self.add(&e, &one);
+        let quotient = self.op2(Op2::Div, &two, &denominator);
+        let large = self.sub(&one, &quotient);
+        let square = self.mul(x, x);
+        let p =
+            self.polynomial(&square, &[-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
+        let p = self.mul(&p, &square);
+        let small = self.multiply_add(&p, &a, &a);
+        let below = self.compare_with(Relation::Lt, &a, 0.625);
+        let y = self.select(&below, &small, &large);
+        self.with_sign(&y, x)
+    }
+
+    /// erf x: an odd polynomial below 475/512, else `1 − e^q(|x|)` (N. Juffa's single-precision fit).
+    fn erf(&mut self, x: &Self::Vector) -> Self::Vector {
+        let t = self.unary(UnaryFn::Abs, x);
+        let q = self.polynomial(
+            &t,
+            &[
+                -1.728_534_7e-5,
+                3.831_971_3e-4,
+                -3.883_964_4e-3,
+                2.425_462_2e-2,
+                -1.067_778_8e-1,
+                -6.348_467e-1,
+                -1.287_175_1e-1,
+            ],
+        );
+        let minus = self.unary(UnaryFn::Neg, &t);
+        let exponent = self.multiply_add(&q, &t, &minus);
+        // Past this point erf is 1, and the fit turns back up.
+        let far = self.compare_with(Relation::Gt, &t, 4.0);
+        let least = self.constant(-104.0);
+        let exponent = self.select(&far, &least, &exponent);
+        let (e, one) = (self.exp(&exponent), self.constant(1.0));
+        let large = self.sub(&one, &e);
+        let square = self.mul(x, x);
+        let p = self.polynomial(
+            &square,
+            &[-5.967_617e-4, 4.991_194_2e-3, -2.676_813_5e-2, 1.128_199_25e-1, -3.761_253_4e-1, 1.283_791_7e-1],
+        );
+        let small = self.multiply_add(&p, &t, &t);
+        let above = self.compare_with(Relation::Gt, &t, 475.0 / 512.0);
+        let y = self.select(&above, &large, &small);
+        self.with_sign(&y, x)
+    }
+
+    /// sin(x + quarter · π/2): reduction by π/2 in f64, then the polynomial of the quadrant (Cephes sinf, cosf).
+    fn sine(&mut self, x: &Self::Vector, quarter: f64) -> Self::Vector {
+        let (r, quadrant) = self.reduce_quadrant(x, quarter);
+        let square = self.mul(&r, &r);
+        let sin = self.polynomial(&square, &[-1.951_529_6e-4, 8.332_161e-3, -1.666_665_5e-1]);
+        let sin = self.mul(&sin, &square);
+        let sin = self.multiply_add(&sin, &r, &r);
+        let cos = self.polynomial(&square, &[2.443_315_7e-5, -1.388_731_6e-3, 4.166_664_6e-2, -0.5]);
+        let one = self.constant(1.0);
+        let cos = self.multiply_add(&cos, &square, &one);
+        let is_one = self.compare_with(Relation::Eq, &quadrant, 1.0);
+        let is_three = self.compare_with(Relation::Eq, &quadrant, 3.0);
+        let odd = self.op2(Op2::Or, &is_one, &is_three);
+        let y = self.select(&odd, &cos, &sin);
+        let negated = self.unary(UnaryFn::Neg, &y);
+        let second_half = self.compare_with(Relation::Ge, &quadrant, 2.0);
+        self.select(&second_half, &negated, &y)
+    }
+
+    /// Remainder of `x` to the nearest multiple of π/2, and that multiple plus `quarter` modulo 4.
+    fn reduce_quadrant(&mut self, x: &Self::Vector, quarter: f64) -> (Self::Vector, Self::Vector) {
+        let (low, high) = (self.op1(Op1::WidenLow, x), self.op1(Op1::WidenHigh, x));
+        let (r0, q0) = self.reduce_half(&low, quarter);
+        let (r1, q1) = self.reduce_half(&high, quarter);
+        (self.op2(Op2::Join, &r0, &r1), self.op2(Op2::Join, &q0, &q1))
+    }
+
+    /// As [`reduce_quadrant`](Self::reduce_quadrant) of f64; results in half as many lanes of f32.
+    fn reduce_half(&mut self, x: &Self::Vector, quarter: f64) -> (Self::Vector, Self::Vector) {
+        let per_quadrant = self.wide_constant(std::f64::consts::FRAC_2_PI);
+        let scaled = self.op2(Op2::MulWide, x, &per_quadrant);
+        let n = self.op1(Op1::RoundWide, &scaled);
+        // π/2 in two parts, so that the product with n is exact in the first.
+        let high = self.wide_constant(-1.570_796_251_296_997);
+        let low = self.wide_constant(-7.549_789_954_891_882e-8);
+        let step = self.op2(Op2::MulWide, &n, &high);
+        let r = self.op2(Op2::AddWide, x, &step);
+        let step = self.op2(Op2::MulWide, &n, &low);
+        let r = self.op2(Op2::AddWide, &r, &step);
+        let quarter = self.wide_constant(quarter);
+        let n = self.op2(Op2::AddWide, &n, &quarter);
+        let (fourth, four) = (self.wide_constant(0.25), self.wide_constant(-4.0));
+        let turns = self.op2(Op2::MulWide, &n, &fourth);
+        let turns = self.op1(Op1::FloorWide, &turns);
+        let back = self.op2(Op2::MulWide, &turns, &four);
+        let quadrant = self.op2(Op2::AddWide, &n, &back);
+        (self.op1(Op1::Narrow, &r), self.op1(Op1::Narrow, &quadrant))
+    }
+}
+
+impl<S: Simd> Math for S {}

@@ -1,0 +1,315 @@
+//! From a loop plan to strip code, where the plan's vector loop is plain: f32 and booleans, contiguous or constant
+//! along the loop, guards that do not move with it.
+
+use super::code::{Action, Code, Combination, Element, Shape, Value};
+use super::frame::{MOST_ROW_STREAMS, combining};
+use crate::loops::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction, Which};
+use crate::math::Math;
+use crate::simd::{Op1, Op2, Relation, Simd};
+use gradc_ir::lower::{BinaryFn, Scalar, ScalarId, UnaryFn};
+use gradc_ir::types::DType;
+use std::collections::HashMap;
+
+/// Shortest loop that is made a strip, in points: below, calls cost what wider vectors gain.
+const SHORTEST: usize = 16;
+
+/// What a stream of a strip is to the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StreamSource {
+    /// Elements that a load reads.
+    Load(ScalarId),
+    /// A result, by position.
+    Store(usize),
+    /// The partial results of columns.
+    Sums,
+}
+
+/// What a uniform value of a strip is to the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum UniformSource {
+    /// A scalar of the body.
+    Scalar(ScalarId),
+    /// Whether a guarded load is in bounds.
+    InBounds(ScalarId),
+}
+
+/// A strip and what its caller hands over.
+#[derive(Clone, Debug)]
+pub(crate) struct Strip {
+    /// The code.
+    pub code: Code,
+    /// The body the scalars below are of.
+    pub which: Which,
+    /// One per stream.
+    pub streams: Vec<StreamSource>,
+    /// One per uniform value.
+    pub uniforms: Vec<UniformSource>,
+}
+
+/// The vector loop of a kernel without accumulation.
+pub(crate) fn map(plan: &LoopPlan) -> Option<Strip> {
+    let mut translator = Translator::new(plan, Which::Point, Shape::Map)?;
+    translator.stores()?;
+    Some(translator.finish())
+}
+
+/// The vector loop of an accumulation along its innermost loop.
+pub(crate) fn row(plan: &LoopPlan) -> Option<Strip> {
+    let reduction = plan.reduction.as_ref()?;
+    let combination = combination(plan, reduction);
+    let mut translator = Translator::new(plan, Which::Reduced, Shape::Row(combination))?;
+    let value = translator.value(reduction.value)?;
+    let shared = translator.code.steps.clone();
+    translator.combine(combination, value);
+    let steps = std::mem::replace(&mut translator.code.steps, shared);
+    let start = translator.code.word(combination.start().to_bits());
+    let inside = translator.code.select(&Value::Inside, &value, &start);
+    translator.combine(combination, inside);
+    let mut strip = translator.finish();
+    strip.code.steps = steps;
+    Some(strip)
+}
+
+/// The vector loop of an accumulation along the space: rows into partial results, and the points from these.
+pub(crate) fn columns(plan: &LoopPlan) -> Option<(Strip, Strip)> {
+    let reduction = plan.reduction.as_ref()?;
+    let combination = combination(plan, reduction);
+    let &rows = plan.reduced().last()?;
+    let continued = plan.reduced().len() > 1;
+    let shape = Shape::Columns { combination, rows, sums: 0, continued };
+    let mut translator = Translator::new(plan, Which::Reduced, shape)?;
+    translator.row = Some(plan.extents.len() - 1);
+    translator.sums(combination);
+    let value = translator.value(reduction.value)?;
+    translator.combine(combination, value);
+    let accumulation = translator.finish();
+    let mut spans = accumulation.code.streams.iter().map(|s| s.row_bytes.checked_mul(rows as i64));
+    let near = spans.all(|span| span.is_some_and(|s| i32::try_from(s).is_ok()));
+    let mut translator = Translator::new(plan, Which::Point, Shape::Map)?;
+    translator.accumulated = Some(combination);
+    translator.sums(combination);
+    translator.stores()?;
+    (near && accumulation.code.streams.len() <= MOST_ROW_STREAMS).then(|| (accumulation, translator.finish()))
+}
+
+fn combination(plan: &LoopPlan, reduction: &Reduction) -> Combination {
+    Combination { combine: reduction.combine, long: plan.is_long_sum() }
+}
+
+struct Translator<'p> {
+    plan: &'p LoopPlan,
+    body: &'p BodyPlan,
+    which: Which,
+    /// The loop along the strip.
+    vector: usize,
+    /// The loop over the strip's rows.
+    row: Option<usize>,
+    /// How the partial results are kept that the body reads.
+    accumulated: Option<Combination>,
+    code: Code,
+    streams: Vec<StreamSource>,
+    uniforms: Vec<UniformSource>,
+    known: HashMap<ScalarId, Value>,
+}
+
+impl<'p> Translator<'p> {
+    fn new(plan: &'p LoopPlan, which: Which, shape: Shape) -> Option<Translator<'p>> {
+        let vector = plan.vector.filter(|&v| plan.extents[v] >= SHORTEST)?;
+        let body = match which {
+            Which::Reduced => &plan.reduction.as_ref()?.body,
+            Which::Point => &plan.body,
+        };
+        Some(Translator {
+            plan,
+            body,
+            which,
+            vector,
+            row: None,
+            accumulated: None,
+            code: Code::new(shape),
+            streams: vec![],
+            uniforms: vec![],
+            known: HashMap::new(),
+        })
+    }
+
+    fn finish(mut self) -> Strip {
+        self.code.tail = self.code.steps.clone();
+        Strip { code: self.code, which: self.which, streams: self.streams, uniforms: self.uniforms }
+    }
+
+    fn stream(&mut self, source: StreamSource, element: Element, row_bytes: i64) -> u32 {
+        self.streams.push(source);
+        self.code.stream(element, row_bytes, matches!(source, StreamSource::Sums))
+    }
+
+    /// Adds the stream of partial results, the first of the strip.
+    fn sums(&mut self, combination: Combination) {
+        let element = if combination.long { Element::Wide } else { Element::Float };
+        self.stream(StreamSource::Sums, element, 0);
+    }
+
+    fn uniform(&mut self, source: UniformSource) -> Value {
+        self.uniforms.push(source);
+        self.code.uniform()
+    }
+
+    /// Whether a scalar differs between points of the strip.
+    fn varies(&self, id: ScalarId) -> bool {
+        let row = self.row.map_or(0, |r| 1 << r);
+        let accumulated = if self.accumulated.is_some() { AFTER_ACCUMULATION } else { 0 };
+        let loops: LoopSet = 1 << self.vector | row | accumulated;
+        self.body.loops[id.0 as usize] & loops != 0
+    }
+
+    /// All stores, after everything that is read.
+    fn stores(&mut self) -> Option<()> {
+        let stores = &self.plan.stores;
+        let values = stores.iter().map(|&id| self.value(id)).collect::<Option<Vec<_>>>()?;
+        for (k, (&id, value)) in stores.iter().zip(values).enumerate() {
+            let source = StreamSource::Store(k);
+            let action = match self.body.dtype(id) {
+                DType::F32 => Action::Store(self.stream(source, Element::Float, 0), value),
+                DType::Bool => Action::StoreMask(self.stream(source, Element::Bool, 0), value),
+                _ => return None,
+            };
+            self.code.push(action);
+        }
+        Some(())
+    }
+
+    /// Combines a value into the partial results.
+    fn combine(&mut self, combination: Combination, value: Value) {
+        if combination.long {
+            for (partial, half) in [Op1::WidenLow, Op1::WidenHigh].into_iter().enumerate() {
+                let wide = self.code.op1(half, &value);
+                self.code.op2(Op2::AddWide, &Value::Partial(partial as u32), &wide);
+                self.code.carry(partial as u32);
+            }
+        } else {
+            self.code.binary(combining(combination.combine), &value, &Value::Partial(0));
+            self.code.carry(0);
+        }
+    }
+
+    fn value(&mut self, id: ScalarId) -> Option<Value> {
+        if let Some(&known) = self.known.get(&id) {
+            return Some(known);
+        }
+        let (scalar, dtype) = &self.body.scalars[id.0 as usize];
+        let value = match (scalar, dtype) {
+            (_, DType::F32 | DType::Bool) => self.scalar(id, scalar, *dtype)?,
+            _ => return None,
+        };
+        self.known.insert(id, value);
+        Some(value)
+    }
+
+    fn scalar(&mut self, id: ScalarId, scalar: &Scalar, dtype: DType) -> Option<Value> {
+        if let Scalar::Const(c) = scalar {
+            let bits = if dtype == DType::F32 { (c.get() as f32).to_bits() } else { mask_bits(c.get() != 0.0) };
+            return Some(self.code.word(bits));
+        }
+        if !self.varies(id) {
+            return Some(self.uniform(UniformSource::Scalar(id)));
+        }
+        match *scalar {
+            Scalar::Load(_) => self.load(id, dtype),
+            Scalar::Accumulated => self.accumulated.map(|c| self.accumulated_value(c)),
+            Scalar::Unary(UnaryFn::Not, a) => {
+                let (x, ones) = (self.value(a)?, self.code.word(mask_bits(true)));
+                Some(self.code.op2(Op2::Xor, &x, &ones))
+            }
+            Scalar::Unary(f, a) => {
+                let x = self.value(a)?;
+                Some(self.code.unary(f, &x))
+            }
+            Scalar::Binary(f, a, b) => self.binary(f, a, b),
+            Scalar::Compare(f, a, b) if self.body.dtype(a) == DType::F32 => {
+                let (x, y) = (self.value(a)?, self.value(b)?);
+                Some(self.code.compare(f.into(), &x, &y))
+            }
+            Scalar::Select(c, a, b) => {
+                let (mask, x, y) = (self.value(c)?, self.value(a)?, self.value(b)?);
+                Some(self.code.select(&mask, &x, &y))
+            }
+            Scalar::Cast(a) => self.cast(a, dtype),
+            _ => None,
+        }
+    }
+
+    fn binary(&mut self, f: BinaryFn, a: ScalarId, b: ScalarId) -> Option<Value> {
+        let (x, y) = (self.value(a)?, self.value(b)?);
+        let bitwise = match f {
+            BinaryFn::And => Op2::And,
+            BinaryFn::Or => Op2::Or,
+            BinaryFn::Xor => Op2::Xor,
+            BinaryFn::Add | BinaryFn::Sub | BinaryFn::Mul | BinaryFn::Div | BinaryFn::Max | BinaryFn::Min => {
+                return Some(self.code.binary(f, &x, &y));
+            }
+            _ => return None,
+        };
+        Some(self.code.op2(bitwise, &x, &y))
+    }
+
+    fn cast(&mut self, a: ScalarId, to: DType) -> Option<Value> {
+        let x = self.value(a)?;
+        match (self.body.dtype(a), to) {
+            (DType::Bool, DType::F32) => {
+                let one = self.code.constant(1.0);
+                Some(self.code.op2(Op2::And, &x, &one))
+            }
+            (DType::F32, DType::Bool) => Some(self.code.compare_with(Relation::Ne, &x, 0.0)),
+            _ => Some(x),
+        }
+    }
+
+    fn load(&mut self, id: ScalarId, dtype: DType) -> Option<Value> {
+        let load = self.body.loads[id.0 as usize].as_ref().expect("every load has a plan");
+        if [Some(self.vector), self.row].into_iter().flatten().any(|d| load.axes_move_with(self.body, d)) {
+            return None;
+        }
+        let element = match (dtype, load.flat.coeffs[self.vector]) {
+            (DType::F32, 1) => Element::Float,
+            (DType::Bool, 1) if self.row.is_none() => Element::Bool,
+            (DType::F32, 0) => Element::RowFloat,
+            _ => return None,
+        };
+        let row_bytes = self.row.map_or(0, |r| load.flat.coeffs[r] * dtype.size_bytes() as i64);
+        let stream = self.stream(StreamSource::Load(id), element, row_bytes);
+        let mut value = self.code.push(Action::Load(stream));
+        if element == Element::Bool {
+            let zero = self.code.word(0);
+            value = self.code.op2(Op2::GreaterInt, &value, &zero);
+        }
+        match load.fill.filter(|_| is_guarded(load)) {
+            None => Some(value),
+            Some(fill) => {
+                let bits = if dtype == DType::F32 { (fill as f32).to_bits() } else { mask_bits(fill != 0.0) };
+                let (inside, fill) = (self.uniform(UniformSource::InBounds(id)), self.code.word(bits));
+                Some(self.code.select(&inside, &value, &fill))
+            }
+        }
+    }
+
+    /// The partial results of the columns, met.
+    fn accumulated_value(&mut self, combination: Combination) -> Value {
+        if !combination.long {
+            return self.code.push(Action::Load(0));
+        }
+        let [low, high] = [0, 1].map(|half| {
+            let wide = self.code.push(Action::LoadWide(0, half));
+            self.code.op1(Op1::Narrow, &wide)
+        });
+        self.code.op2(Op2::Join, &low, &high)
+    }
+}
+
+fn mask_bits(set: bool) -> u32 {
+    if set { u32::MAX } else { 0 }
+}
+
+/// Whether a load has an axis that may be out of bounds; clamped ones are not.
+fn is_guarded(load: &LoadPlan) -> bool {
+    load.axes.iter().any(|a| a.index.loaded.is_none() || a.index.divisor != 1)
+}

@@ -1,0 +1,287 @@
+//! Strips in the loops of a kernel: what a call is given, and where calls stand.
+
+use super::body::{self, StreamSource, Strip, UniformSource};
+use super::frame::{assemble, result_offset, uniforms_offset};
+use super::machine::Isa;
+use crate::loops::{Bound, Emitter, LoopPlan, MEMORY, Rep, Which, Width};
+use cranelift_codegen::ir::types::{F32, F32X4, F64, I32, I64};
+use cranelift_codegen::ir::{
+    AbiParam, ExtFuncData, ExternalName, FuncRef, InstBuilder, Signature, StackSlotData, StackSlotKind,
+    UserExternalName, Value,
+};
+use cranelift_codegen::isa::CallConv;
+use gradc_ir::lower::Affine;
+
+/// Columns whose partial results are kept at a time: 8 KiB in f64.
+const COLUMNS: i64 = 1024;
+
+/// A strip that can be called: its code, and where the caller's block and the partial results are.
+struct Callee {
+    strip: Strip,
+    function: FuncRef,
+    arguments: Value,
+    sums: Option<Value>,
+}
+
+/// Points of a strip: index of the first, and how many.
+#[derive(Clone, Copy)]
+struct Part {
+    first: Value,
+    count: Value,
+}
+
+impl<'e, 'f> Emitter<'e, 'f> {
+    /// The vector loop of the space as strips, where it qualifies.
+    pub fn strips_of_space(&mut self, dim: usize, bounds: (Bound, Bound)) -> bool {
+        let Some(isa) = self.simd.strips else { return false };
+        match (&self.plan.reduction, &self.plan.interior) {
+            (None, None) => self.map_strip(isa, dim, bounds),
+            (None, Some(interior)) => self.interior_strip(isa, dim, bounds, interior),
+            (Some(_), None) => self.column_strips(isa, dim, bounds),
+            (Some(_), Some(_)) => false,
+        }
+    }
+
+    fn map_strip(&mut self, isa: Isa, dim: usize, bounds: (Bound, Bound)) -> bool {
+        let Some(strip) = body::map(self.plan) else { return false };
+        let callee = self.callee(strip, isa, None);
+        let part = self.part(bounds);
+        self.call_strip(&callee, dim, part);
+        true
+    }
+
+    /// Single points where guards must be tested, a strip where they hold.
+    fn interior_strip(
+        &mut self,
+        isa: Isa,
+        dim: usize,
+        bounds: (Bound, Bound),
+        (interior, (from, to)): &'e (LoopPlan, (i64, i64)),
+    ) -> bool {
+        let ((Bound::Static(low), Bound::Static(high)), Some(strip)) = (bounds, body::map(interior)) else {
+            return false;
+        };
+        let points = |e: &mut Self, low: i64, high: i64| {
+            e.segment(dim, (Bound::Static(low), Bound::Static(high)), Width::POINT, vec![], &mut |e, _| {
+                e.point();
+                vec![]
+            });
+        };
+        points(self, low, *from);
+        let callee = self.callee(strip, isa, None);
+        self.with_plan(interior, |e| {
+            let part = e.part((Bound::Static(*from), Bound::Static(*to)));
+            e.call_strip(&callee, dim, part);
+        });
+        points(self, *to, high);
+        true
+    }
+
+    /// Columns in blocks: their partial results in memory of this function, then their points.
+    fn column_strips(&mut self, isa: Isa, dim: usize, bounds: (Bound, Bound)) -> bool {
+        let Some((accumulation, points)) = body::columns(self.plan) else { return false };
+        let size = if self.plan.is_long_sum() { 8 } else { 4 };
+        let columns = kept_columns(self.plan, dim);
+        let sums = self.stack(columns * size);
+        let accumulation = self.callee(accumulation, isa, Some(sums));
+        let points = self.callee(points, isa, Some(sums));
+        let part = self.part(bounds);
+        if self.plan.extents[dim] as i64 <= columns {
+            self.column_block(&accumulation, &points, dim, part);
+            return true;
+        }
+        let width = self.b.ins().iconst(I64, COLUMNS);
+        let blocks = self.b.ins().iadd_imm_s(part.count, COLUMNS - 1);
+        let blocks = self.b.ins().ushr_imm_u(blocks, i64::from(COLUMNS.trailing_zeros()));
+        let bounds = (Bound::Static(0), Bound::Dynamic(blocks));
+        self.range(bounds, 1, vec![], &mut |e, block, _| {
+            let done = e.b.ins().imul(block, width);
+            let left = e.b.ins().isub(part.count, done);
+            let block = Part { first: e.b.ins().iadd(part.first, done), count: e.b.ins().smin(left, width) };
+            e.column_block(&accumulation, &points, dim, block);
+            vec![]
+        });
+        true
+    }
+
+    fn column_block(&mut self, accumulation: &Callee, points: &Callee, dim: usize, block: Part) {
+        if self.plan.reduced().len() > 1 {
+            self.start_sums(accumulation.sums.expect("columns have partial results"), dim);
+        }
+        self.accumulate_rows(accumulation, dim, block, self.plan.space);
+        self.call_strip(points, dim, block);
+    }
+
+    /// Fills the partial results with what a combination starts from.
+    fn start_sums(&mut self, sums: Value, dim: usize) {
+        let columns = kept_columns(self.plan, dim);
+        let reduction = self.plan.reduction.as_ref().expect("columns are combined");
+        let size = if self.plan.is_long_sum() { 8 } else { 4 };
+        // Sums start from 0, whose bits are those of a wide 0 too.
+        let start = self.start(reduction.combine, gradc_ir::types::DType::F32);
+        let bounds = (Bound::Static(0), Bound::Static(columns * size / 16));
+        self.range(bounds, 1, vec![], &mut |e, at, _| {
+            let place = e.add_scaled(sums, at, 16);
+            e.b.ins().store(MEMORY, start, place, 0);
+            vec![]
+        });
+    }
+
+    /// Opens the reduced loops from `at` on but the last, which is the strip's own.
+    fn accumulate_rows(&mut self, callee: &Callee, dim: usize, block: Part, at: usize) {
+        if at + 1 == self.plan.extents.len() {
+            let first_row = self.b.ins().iconst(I64, 0);
+            self.at(at, first_row, |e| e.call_strip(callee, dim, block));
+            return;
+        }
+        let bounds = (Bound::Static(0), Bound::Static(self.plan.extents[at] as i64));
+        self.range(bounds, 1, vec![], &mut |e, index, _| {
+            e.at(at, index, |e| {
+                e.hoist(Which::Reduced);
+                e.accumulate_rows(callee, dim, block, at + 1);
+            });
+            vec![]
+        });
+    }
+
+    /// An accumulation along its innermost loop as strips, where it qualifies: the result in every lane.
+    pub fn accumulate_strips(&mut self) -> Option<Value> {
+        let isa = self.simd.strips?;
+        let across = self.plan.vector.is_some_and(|v| v >= self.plan.space);
+        let reduction = self.plan.reduction.as_ref().filter(|r| across && !r.empty)?;
+        if self.plan.interior.is_some() {
+            return None;
+        }
+        let callee = self.callee(body::row(self.plan)?, isa, None);
+        if self.plan.is_long_sum() {
+            let zero = self.b.ins().f64const(0.0);
+            let sum = self.combine_strips(&callee, self.plan.space, zero);
+            let sum = self.b.ins().fdemote(F32, sum);
+            return Some(self.b.ins().splat(F32X4, sum));
+        }
+        let start = self.start(reduction.combine, reduction.body.dtype(reduction.value));
+        Some(self.combine_strips(&callee, self.plan.space, start))
+    }
+
+    /// Opens the reduced loops from `dim` on; strips are combined into `total` in their order.
+    fn combine_strips(&mut self, callee: &Callee, dim: usize, total: Value) -> Value {
+        let extent = self.plan.extents[dim] as i64;
+        let bounds = (Bound::Static(0), Bound::Static(extent));
+        if self.plan.vector == Some(dim) {
+            let part = self.part(bounds);
+            self.call_strip(callee, dim, part);
+            return self.combine_result(callee, total);
+        }
+        let next = self.range(bounds, 1, vec![total], &mut |e, index, carried| {
+            e.at(dim, index, |e| {
+                e.hoist(Which::Reduced);
+                vec![e.combine_strips(callee, dim + 1, carried[0])]
+            })
+        });
+        next[0]
+    }
+
+    fn combine_result(&mut self, callee: &Callee, total: Value) -> Value {
+        let offset = result_offset(&callee.strip.code) as i32;
+        let reduction = self.plan.reduction.as_ref().expect("strips are combined");
+        if self.plan.is_long_sum() {
+            let sum = self.b.ins().load(F64, MEMORY, callee.arguments, offset);
+            return self.b.ins().fadd(total, sum);
+        }
+        let value = self.b.ins().load(F32, MEMORY, callee.arguments, offset);
+        let value = self.b.ins().splat(F32X4, value);
+        self.combine(reduction.combine, reduction.body.dtype(reduction.value), value, total)
+    }
+
+    fn part(&mut self, (low, high): (Bound, Bound)) -> Part {
+        let (first, end) = (self.bound(low), self.bound(high));
+        Part { first, count: self.b.ins().isub(end, first) }
+    }
+
+    /// Memory of this function, aligned to cache lines.
+    fn stack(&mut self, bytes: i64) -> Value {
+        let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes as u32, 6);
+        let slot = self.b.create_sized_stack_slot(slot);
+        self.b.ins().stack_addr(I64, slot, 0)
+    }
+
+    /// Makes a strip's code and all that its calls share.
+    fn callee(&mut self, strip: Strip, isa: Isa, sums: Option<Value>) -> Callee {
+        let mut signature = Signature::new(CallConv::SystemV);
+        signature.params = vec![AbiParam::new(I64); 2];
+        let signature = self.b.import_signature(signature);
+        let name = UserExternalName { namespace: 0, index: self.strips.len() as u32 };
+        let name = ExternalName::user(self.b.func.declare_imported_user_function(name));
+        let function = self.b.import_function(ExtFuncData { name, signature, colocated: true, patchable: false });
+        self.strips.push(assemble(&strip.code, isa));
+        let arguments = self.stack(result_offset(&strip.code) as i64 + 8);
+        Callee { strip, function, arguments, sums }
+    }
+
+    fn call_strip(&mut self, callee: &Callee, dim: usize, part: Part) {
+        self.scoped(|e| {
+            e.hand_over_uniforms(callee);
+            e.at(dim, part.first, |e| e.hand_over_addresses(callee));
+            e.b.ins().call(callee.function, &[callee.arguments, part.count]);
+        });
+    }
+
+    fn hand_over_uniforms(&mut self, callee: &Callee) {
+        let which = callee.strip.which;
+        for (k, source) in callee.strip.uniforms.iter().enumerate() {
+            let value = match *source {
+                UniformSource::Scalar(id) => match self.rep(which, id) {
+                    Rep::Vector(v) => self.b.ins().extractlane(v[0], 0u8),
+                    _ => {
+                        let lane = self.lanes(which, id)[0];
+                        self.word_of_bool(lane)
+                    }
+                },
+                UniformSource::InBounds(id) => {
+                    let load = self.body(which).loads[id.0 as usize].as_ref().expect("every load has a plan");
+                    let inside = self.uniform_axes(which, id, load).in_bounds;
+                    self.word_of_bool(inside.expect("a guarded load may be out of bounds"))
+                }
+            };
+            let offset = uniforms_offset(&callee.strip.code) + 4 * k;
+            self.b.ins().store(MEMORY, value, callee.arguments, offset as i32);
+        }
+    }
+
+    /// All bits of a word for true, none for false.
+    fn word_of_bool(&mut self, lane: Value) -> Value {
+        let word = self.b.ins().uextend(I32, lane);
+        self.b.ins().ineg(word)
+    }
+
+    fn hand_over_addresses(&mut self, callee: &Callee) {
+        let which = callee.strip.which;
+        for (k, source) in callee.strip.streams.iter().enumerate() {
+            let address = match *source {
+                StreamSource::Sums => callee.sums.expect("columns have partial results"),
+                StreamSource::Store(result) => {
+                    let buffer = self.buffers.len() - self.plan.stores.len() + result;
+                    self.flat_address(buffer, &self.plan.result)
+                }
+                StreamSource::Load(id) => {
+                    let load = self.body(which).loads[id.0 as usize].as_ref().expect("every load has a plan");
+                    let address = self.flat_address(load.operand, &load.flat);
+                    let axes =
+                        if load.axes.is_empty() { None } else { self.uniform_axes(which, id, load).offset_bytes };
+                    axes.map_or(address, |axes| self.b.ins().iadd(address, axes))
+                }
+            };
+            self.b.ins().store(MEMORY, address, callee.arguments, 8 * k as i32);
+        }
+    }
+
+    fn flat_address(&mut self, buffer: usize, flat: &Affine) -> Value {
+        let (pointer, offset) = self.address(buffer, flat);
+        self.b.ins().iadd_imm_s(pointer, offset)
+    }
+}
+
+/// Columns whose partial results are kept at a time, in whole vectors.
+fn kept_columns(plan: &LoopPlan, dim: usize) -> i64 {
+    COLUMNS.min(plan.extents[dim].next_multiple_of(64) as i64)
+}

@@ -1,0 +1,408 @@
+//! The function of a strip: loops around its blocks, and what comes before and after them.
+//!
+//! `extern "sysv64" fn(arguments, count)`. The caller's block has the streams' addresses (8 bytes each), the uniform
+//! values (4 bytes each) and room for the result.
+
+use super::allocate::{self, ARGUMENTS, COUNT, INDEX, Layout, Needs, ROWS, frame_slot};
+use super::assembler::{at, indexed, pool_operand};
+use super::code::{Action, Code, Combination, Element, Invariant, Shape, Step, Value};
+use super::machine::{Isa, Machine};
+use crate::math::Math;
+use crate::simd::{Op2, Simd};
+use gradc_ir::lower::{BinaryFn, Combine};
+use iced_x86::{Code as Opcode, Instruction, MemoryOperand, Register};
+
+/// Registers for addresses of streams.
+const POINTERS: [Register; 8] = [
+    Register::R8,
+    Register::R9,
+    Register::R10,
+    Register::R11,
+    Register::RBX,
+    Register::R12,
+    Register::R13,
+    Register::R14,
+];
+
+/// How many of them a function may change freely.
+const VOLATILE_POINTERS: usize = 4;
+
+/// Registers that are kept for the caller.
+const KEPT: [Register; 5] = [Register::RBX, Register::R12, Register::R13, Register::R14, Register::R15];
+
+/// Most vectors interleaved.
+const MOST_COPIES: usize = 4;
+
+/// Most steps of a block, to bound the size of code.
+const MOST_STEPS: usize = 320;
+
+/// Most streams of a strip whose addresses move from row to row.
+pub(crate) const MOST_ROW_STREAMS: usize = POINTERS.len();
+
+/// Offset of the uniform values in the caller's block.
+pub(crate) fn uniforms_offset(code: &Code) -> usize {
+    8 * code.streams.len()
+}
+
+/// Offset of the result in the caller's block.
+pub(crate) fn result_offset(code: &Code) -> usize {
+    (uniforms_offset(code) + 4 * code.uniforms).next_multiple_of(8)
+}
+
+/// Machine code of a strip.
+pub(crate) fn assemble(code: &Code, isa: Isa) -> Vec<u8> {
+    Frame::new(code, isa).function()
+}
+
+struct Frame<'a> {
+    code: &'a Code,
+    machine: Machine,
+    layout: Layout,
+    copies: usize,
+    slots: usize,
+}
+
+impl<'a> Frame<'a> {
+    fn new(code: &'a Code, isa: Isa) -> Frame<'a> {
+        let mut machine = Machine::new(isa);
+        let mut layout = unpinned(code, &mut machine);
+        let copies = choose_copies(code, &layout, isa);
+        let partials = copies * code.shape.partials();
+        let free = isa.registers() - partials;
+        layout.partials = free as u8;
+        layout.free = free as u8;
+        let needed = trial(code, &layout, isa, copies).registers;
+        pin(code, &mut layout, needed);
+        Frame { code, machine, layout, copies, slots: 0 }
+    }
+
+    fn function(mut self) -> Vec<u8> {
+        if let Shape::Row(combination) = self.code.shape {
+            self.start_partials(self.copies, combination);
+        }
+        self.blocks();
+        if let Shape::Row(combination) = self.code.shape {
+            self.meet(combination);
+        }
+        let body = std::mem::take(&mut self.machine.asm.lines);
+        let kept = self.kept();
+        self.enter(kept);
+        self.machine.asm.lines.extend(body);
+        self.leave(kept);
+        self.machine.asm.assemble()
+    }
+
+    /// How many of the kept registers are used.
+    fn kept(&self) -> usize {
+        let bytes = self.code.streams.iter().any(|s| s.element == Element::Bool);
+        let rows = matches!(self.code.shape, Shape::Columns { .. });
+        match self.code.streams.len() {
+            _ if bytes || rows => KEPT.len(),
+            n => n.min(POINTERS.len()).saturating_sub(VOLATILE_POINTERS),
+        }
+    }
+
+    fn enter(&mut self, kept: usize) {
+        let m = &mut self.machine;
+        m.general(Instruction::with1(Opcode::Push_r64, Register::RBP));
+        m.general(Instruction::with2(Opcode::Mov_r64_rm64, Register::RBP, Register::RSP));
+        for &register in &KEPT[..kept] {
+            m.general(Instruction::with1(Opcode::Push_r64, register));
+        }
+        if self.slots > 0 {
+            let bytes = (self.slots * m.isa.bytes()).next_multiple_of(64);
+            m.general(Instruction::with2(Opcode::And_rm64_imm8, Register::RSP, -64));
+            m.general(Instruction::with2(Opcode::Sub_rm64_imm32, Register::RSP, bytes as i32));
+        }
+        for (k, pointer) in self.layout.pointers.iter().enumerate() {
+            if let Some(pointer) = pointer {
+                m.load_pointer(*pointer, ARGUMENTS, 8 * k as i64);
+            }
+        }
+        self.load_invariants();
+        self.machine.general(Instruction::with2(Opcode::Xor_r32_rm32, Register::EAX, Register::EAX));
+    }
+
+    /// Fills the registers of invariants, and the frame with uniform values that have none.
+    fn load_invariants(&mut self) {
+        for (k, invariant) in self.code.invariants.iter().enumerate() {
+            let given = uniform_operand(self.code, invariant);
+            match (self.layout.pinned[k], given) {
+                (Some(register), Some(given)) => self.machine.broadcast(register, given),
+                (Some(register), None) => self.machine.load(register, self.layout.memory[k]),
+                (None, Some(given)) if self.machine.isa == Isa::Avx2 => {
+                    self.machine.broadcast(0, given);
+                    self.machine.store(self.layout.memory[k], 0);
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
+    fn leave(&mut self, kept: usize) {
+        let m = &mut self.machine;
+        m.leave_vectors();
+        let saved = at(Register::RBP, -8 * kept as i64);
+        m.general(Instruction::with2(Opcode::Lea_r64_m, Register::RSP, saved));
+        for &register in KEPT[..kept].iter().rev() {
+            m.general(Instruction::with1(Opcode::Pop_r64, register));
+        }
+        m.general(Instruction::with1(Opcode::Pop_r64, Register::RBP));
+        m.asm.push(Instruction::with(Opcode::Retnq));
+    }
+
+    /// Loops over blocks of several vectors, of one, and the last incomplete one.
+    fn blocks(&mut self) {
+        let lanes = self.machine.isa.lanes() as i32;
+        let wide = lanes * self.copies as i32;
+        self.while_fits(wide, self.copies);
+        if self.copies > 1 {
+            self.while_fits(lanes, 1);
+        }
+        let done = self.machine.asm.label();
+        self.machine.general(Instruction::with2(Opcode::Sub_rm64_r64, COUNT, INDEX));
+        self.machine.asm.jump(Opcode::Je_rel32_64, done);
+        self.block(1, true);
+        self.machine.asm.place(done);
+    }
+
+    /// Repeats a block while its points are inside the strip; the count is the strip's before and after.
+    fn while_fits(&mut self, points: i32, copies: usize) {
+        let (again, done) = (self.machine.asm.label(), self.machine.asm.label());
+        self.machine.general(Instruction::with2(Opcode::Sub_rm64_imm32, COUNT, points));
+        self.machine.general(Instruction::with2(Opcode::Cmp_r64_rm64, INDEX, COUNT));
+        self.machine.asm.jump(Opcode::Jg_rel32_64, done);
+        self.machine.asm.place(again);
+        self.block(copies, false);
+        self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, INDEX, points));
+        self.machine.general(Instruction::with2(Opcode::Cmp_r64_rm64, INDEX, COUNT));
+        self.machine.asm.jump(Opcode::Jle_rel32_64, again);
+        self.machine.asm.place(done);
+        self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, COUNT, points));
+    }
+
+    fn block(&mut self, copies: usize, tail: bool) {
+        match self.code.shape {
+            Shape::Columns { combination, rows, sums, continued } => {
+                self.column_block(combination, rows, (sums, continued), copies, tail);
+            }
+            _ => self.steps(copies, tail),
+        }
+    }
+
+    fn steps(&mut self, copies: usize, tail: bool) {
+        let steps = if tail { &self.code.tail } else { &self.code.steps };
+        let needs = allocate::emit(&mut self.machine, self.code, steps, &self.layout, copies, tail);
+        self.slots = self.slots.max(needs.slots);
+    }
+
+    /// All rows at one block of columns, partial results in registers.
+    fn column_block(
+        &mut self,
+        combination: Combination,
+        rows: usize,
+        (sums, continued): (u32, bool),
+        copies: usize,
+        tail: bool,
+    ) {
+        if continued {
+            self.each_partial(combination, sums, copies, |m, register, memory| m.load(register, memory));
+        } else {
+            self.start_partials(copies, combination);
+        }
+        let again = self.machine.asm.label();
+        self.machine.general(Instruction::with2(Opcode::Mov_r32_imm32, Register::R15D, rows as i32));
+        self.machine.asm.place(again);
+        self.steps(copies, tail);
+        self.advance_rows(1);
+        self.machine.general(Instruction::with1(Opcode::Dec_rm64, ROWS));
+        self.machine.asm.jump(Opcode::Jne_rel32_64, again);
+        self.advance_rows(-(rows as i64));
+        self.each_partial(combination, sums, copies, |m, register, memory| m.store(memory, register));
+    }
+
+    fn advance_rows(&mut self, rows: i64) {
+        for (stream, pointer) in self.code.streams.iter().zip(&self.layout.pointers) {
+            let bytes = i32::try_from(stream.row_bytes * rows).expect("rows of a strip span less than 2 GiB");
+            if bytes != 0 {
+                let pointer = pointer.expect("streams that move have registers");
+                self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, pointer, bytes));
+            }
+        }
+    }
+
+    /// Visits the partial results of a block with their places in the stream that keeps them.
+    fn each_partial(
+        &mut self,
+        combination: Combination,
+        sums: u32,
+        copies: usize,
+        mut visit: impl FnMut(&mut Machine, u8, MemoryOperand),
+    ) {
+        let pointer = self.layout.pointers[sums as usize].expect("the partial results' stream has a register");
+        let scale = if combination.long { 8 } else { 4 };
+        for k in 0..copies * combination.partials() {
+            let memory = indexed(pointer, INDEX, scale, (k * self.machine.isa.bytes()) as i64);
+            visit(&mut self.machine, self.layout.partials + k as u8, memory);
+        }
+    }
+
+    fn start_partials(&mut self, copies: usize, combination: Combination) {
+        let start = vector_of(self.machine.isa, combination.start());
+        for k in 0..copies * combination.partials() {
+            let register = self.layout.partials + k as u8;
+            if combination.combine == Combine::Sum {
+                self.machine.clear(register);
+            } else {
+                let memory = pool_operand(self.machine.asm.constant(&start), false);
+                self.machine.load(register, memory);
+            }
+        }
+    }
+
+    /// Combines the partial results of all copies and lanes, as a fixed tree, and hands over the result.
+    fn meet(&mut self, combination: Combination) {
+        let count = self.copies * combination.partials();
+        let code = meeting(combination, count as u32, self.machine.isa.lanes() as u8);
+        let layout = Layout {
+            partials_per_copy: count as u8,
+            pinned: vec![],
+            memory: vec![],
+            pointers: vec![],
+            ..self.layout.clone()
+        };
+        allocate::emit(&mut self.machine, &code, &code.steps, &layout, 1, false);
+    }
+}
+
+/// Code that combines partial results into one in every lane.
+fn meeting(combination: Combination, partials: u32, lanes: u8) -> Code {
+    let mut code = Code::new(Shape::Row(combination));
+    let values = (0..partials).map(Value::Partial).collect();
+    let mut total = tree(&mut code, combination, values);
+    let mut distance = lanes / 2;
+    while distance >= if combination.long { 2 } else { 1 } {
+        let other = code.push(Action::Exchange(distance, total));
+        total = combined(&mut code, combination, total, other);
+        distance /= 2;
+    }
+    code.push(Action::Result(total, combination.long));
+    code
+}
+
+fn tree(code: &mut Code, combination: Combination, mut values: Vec<Value>) -> Value {
+    while values.len() > 1 {
+        values = values
+            .chunks(2)
+            .map(|pair| match *pair {
+                [x, y] => combined(code, combination, x, y),
+                _ => pair[0],
+            })
+            .collect();
+    }
+    values[0]
+}
+
+fn combined(code: &mut Code, combination: Combination, x: Value, y: Value) -> Value {
+    if combination.long {
+        return code.op2(Op2::AddWide, &x, &y);
+    }
+    code.binary(combining(combination.combine), &x, &y)
+}
+
+/// The function of two values a combination is made of.
+pub(crate) fn combining(combine: Combine) -> BinaryFn {
+    match combine {
+        Combine::Sum => BinaryFn::Add,
+        Combine::Prod => BinaryFn::Mul,
+        Combine::Max => BinaryFn::Max,
+        Combine::Min => BinaryFn::Min,
+    }
+}
+
+/// A layout with every invariant in memory.
+fn unpinned(code: &Code, machine: &mut Machine) -> Layout {
+    let isa = machine.isa;
+    let mut layout = Layout {
+        free: isa.registers() as u8,
+        partials: 0,
+        partials_per_copy: code.shape.partials() as u8,
+        pinned: vec![None; code.invariants.len()],
+        memory: vec![],
+        pointers: (0..code.streams.len()).map(|k| POINTERS.get(k).copied()).collect(),
+        first_spill: 0,
+        first_bytes: 0,
+        result: result_offset(code) as i64,
+    };
+    for invariant in &code.invariants {
+        let memory = match (*invariant, isa) {
+            (Invariant::Word(bits), Isa::Avx2) => {
+                pool_operand(machine.asm.constant(&vector_of(isa, f32::from_bits(bits))), false)
+            }
+            (Invariant::Word(bits), Isa::Avx512) => pool_operand(machine.asm.constant(&bits.to_le_bytes()), true),
+            (Invariant::Wide(bits), _) => {
+                pool_operand(machine.asm.constant(&bits.to_le_bytes().repeat(isa.lanes() / 2)), false)
+            }
+            (Invariant::Uniform(_), Isa::Avx2) => {
+                layout.first_bytes += 1;
+                frame_slot(isa, layout.first_bytes - 1)
+            }
+            (Invariant::Uniform(_), Isa::Avx512) => {
+                let given = uniform_operand(code, invariant).expect("the invariant is a uniform value");
+                MemoryOperand { is_broadcast: true, ..given }
+            }
+        };
+        layout.memory.push(memory);
+    }
+    layout.first_spill = layout.first_bytes + code.streams.iter().filter(|s| s.element == Element::Bool).count();
+    layout
+}
+
+fn uniform_operand(code: &Code, invariant: &Invariant) -> Option<MemoryOperand> {
+    let Invariant::Uniform(k) = invariant else { return None };
+    Some(at(ARGUMENTS, (uniforms_offset(code) + 4 * *k as usize) as i64))
+}
+
+/// A vector with the same f32 in every lane.
+fn vector_of(isa: Isa, x: f32) -> Vec<u8> {
+    x.to_le_bytes().repeat(isa.lanes())
+}
+
+/// What the blocks of a strip need with a layout.
+fn trial(code: &Code, layout: &Layout, isa: Isa, copies: usize) -> Needs {
+    let needs = |steps: &[Step], copies: usize, tail: bool| {
+        allocate::emit(&mut Machine::new(isa), code, steps, layout, copies, tail)
+    };
+    let (full, last) = (needs(&code.steps, copies, false), needs(&code.tail, 1, true));
+    Needs { registers: full.registers.max(last.registers), ..full }
+}
+
+/// The most vectors that are interleaved without spilling.
+fn choose_copies(code: &Code, layout: &Layout, isa: Isa) -> usize {
+    let mut copies = MOST_COPIES;
+    while copies > 1 {
+        let free = isa.registers() - copies * code.shape.partials();
+        let layout = Layout { free: free as u8, partials: free as u8, ..layout.clone() };
+        if code.steps.len() * copies <= MOST_STEPS && trial(code, &layout, isa, copies).spills == 0 {
+            break;
+        }
+        copies /= 2;
+    }
+    copies
+}
+
+/// Gives the invariants that are used most the registers that blocks do not need.
+fn pin(code: &Code, layout: &mut Layout, needed: u8) {
+    let mut uses = vec![0usize; code.invariants.len()];
+    for source in code.steps.iter().flat_map(|s| s.action.sources()) {
+        if let Value::Invariant(k) = source {
+            uses[k as usize] += 1;
+        }
+    }
+    let mut order: Vec<usize> = (0..uses.len()).filter(|&k| uses[k] > 0).collect();
+    order.sort_by_key(|&k| std::cmp::Reverse(uses[k]));
+    for k in order.into_iter().take(usize::from(layout.free - needed)) {
+        layout.free -= 1;
+        layout.pinned[k] = Some(layout.free);
+    }
+}
