@@ -16,6 +16,7 @@ use gradc_ir::verify::verify;
 use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::{self, OptimizeOptions};
 use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
+use gradc_passes::recompute::recompute;
 use gradc_passes::schedule::{Peaks, schedule};
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,8 @@ fn optimize(entry: &Entry, options: &Options, report: &mut CompileReport) -> Res
     let settings = OptimizeOptions::new(options.target.clone());
     let (graph, rewrites) = report.time("optimize", || egraph::optimize(&entry.graph, &settings))?;
     checked(&graph, "optimize")?;
+    let graph = report.time("recompute", || recompute(&graph, &options.target))?;
+    checked(&graph, "recompute")?;
     report.rewrites.push((entry.kind.name(), rewrites));
     Ok(graph)
 }

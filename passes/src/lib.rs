@@ -12,5 +12,6 @@ pub mod egraph;
 pub mod expand_regions;
 pub mod memory;
 pub mod optimizers;
+pub mod recompute;
 pub mod schedule;
 pub mod train;

@@ -2,7 +2,7 @@
 
 use super::Builder;
 use crate::graph::Value;
-use crate::ops::{Broadcast, Concat, Iota, Pad, RandomUniform, Reshape, Reverse, Slice, Transpose};
+use crate::ops::{Barrier, Broadcast, Concat, Iota, Pad, RandomUniform, Reshape, Reverse, Slice, Transpose};
 use crate::types::{DType, TypeError};
 
 /// Most operands of one `concat` that [`Builder::concat`] makes.
@@ -116,6 +116,11 @@ impl Builder {
         }
         let op = Pad { low: low.to_vec(), high: high.to_vec(), interior: interior.to_vec(), value: value.into() };
         self.op(op, &[x])
+    }
+
+    /// `x` itself, apart from all that was computed from it so far and not before `token`.
+    pub fn barrier(&mut self, x: Value, token: Value) -> Result<Value, TypeError> {
+        self.op(Barrier {}, &[x, token])
     }
 
     /// `x` with `axes` (ascending) running backwards; returns the operand when there are none.

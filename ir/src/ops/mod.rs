@@ -84,6 +84,7 @@ ops! {
     abs::Abs,
     add::Add,
     and::And,
+    barrier::Barrier,
     broadcast::Broadcast,
     call::Call,
     cast::Cast,

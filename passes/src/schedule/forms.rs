@@ -2,6 +2,7 @@
 
 use gradc_ir::graph::{Def, Graph, NodeId, Value};
 use gradc_ir::lower::{Access, Contraction, Lowering, Nest, Scalar, Scatter};
+use gradc_ir::ops::Op;
 use gradc_ir::types::TensorType;
 
 /// What a node is to the scheduler.
@@ -48,6 +49,18 @@ impl<'a> Forms<'a> {
             value = *of;
         }
         value
+    }
+
+    /// The tokens of the barriers through which a value renames another.
+    pub fn tokens(&self, mut value: Value) -> Vec<Value> {
+        let mut tokens = vec![];
+        while let Form::Alias(of) = self.get(value.node) {
+            if matches!(self.graph.op(value.node), Some(Op::Barrier(_))) {
+                tokens.push(self.graph.node(value.node).operands[1]);
+            }
+            value = *of;
+        }
+        tokens
     }
 
     /// The only nest of a map or reduction.

@@ -34,6 +34,8 @@ struct Partition<'a> {
     members: Vec<BTreeSet<NodeId>>,
     /// For each scheduled node, the scheduled nodes whose stored values it reads.
     reads: Vec<BTreeSet<NodeId>>,
+    /// For each scheduled node, the scheduled nodes it must come after although it does not read them.
+    waits: Vec<BTreeSet<NodeId>>,
     /// For each stored map, the nodes whose values it reads only at the point it computes.
     pointwise: Vec<BTreeSet<NodeId>>,
 }
@@ -47,6 +49,7 @@ impl<'a> Partition<'a> {
             group_of: vec![None; count],
             members: vec![BTreeSet::new(); count],
             reads: vec![BTreeSet::new(); count],
+            waits: vec![BTreeSet::new(); count],
             pointwise: vec![BTreeSet::new(); count],
         };
         for id in forms.graph.node_ids() {
@@ -59,6 +62,7 @@ impl<'a> Partition<'a> {
                     .filter(|v| is_scheduled(forms, inlined, v.node))
                     .map(|v| v.node)
                     .collect();
+                partition.waits[id.index()] = tokens(forms, &closure(forms, inlined, id).0);
                 partition.pointwise[id.index()] = pointwise_reads(forms, inlined, id);
             }
         }
@@ -119,8 +123,8 @@ impl<'a> Partition<'a> {
         let mut seen = BTreeSet::from([to]);
         let mut open: Vec<NodeId> = vec![to];
         while let Some(group) = open.pop() {
-            let read = self.members[group.index()].iter().flat_map(|m| &self.reads[m.index()]);
-            for next in read.filter_map(|r| self.group_of[r.index()]) {
+            let before = self.members[group.index()].iter().flat_map(|m| self.comes_after(*m));
+            for next in before.filter_map(|r| self.group_of[r.index()]) {
                 if next == from && group != to {
                     return true;
                 }
@@ -173,7 +177,11 @@ impl<'a> Partition<'a> {
 
     fn is_ready(&self, group: NodeId, done: &BTreeSet<NodeId>) -> bool {
         let members = &self.members[group.index()];
-        members.iter().flat_map(|m| &self.reads[m.index()]).all(|r| done.contains(r) || members.contains(r))
+        members.iter().flat_map(|m| self.comes_after(*m)).all(|r| done.contains(r) || members.contains(r))
+    }
+
+    fn comes_after(&self, node: NodeId) -> impl Iterator<Item = &NodeId> {
+        self.reads[node.index()].iter().chain(&self.waits[node.index()])
     }
 }
 
@@ -182,7 +190,20 @@ fn pointwise_reads(forms: &Forms, inlined: &[bool], id: NodeId) -> BTreeSet<Node
     let Form::Map(nest) = forms.get(id) else { return BTreeSet::new() };
     let alone = Group { nodes: closure(forms, inlined, id).0, stored: vec![Value { node: id, result: 0 }] };
     let kernel = kernels(forms, &alone).remove(0);
-    identity_reads(&kernel, &nest.space).into_iter().map(|v| v.node).collect()
+    let apart = reads_through_barriers(forms, &alone);
+    identity_reads(&kernel, &nest.space).into_iter().map(|v| v.node).filter(|node| !apart.contains(node)).collect()
+}
+
+/// The nodes whose values are tokens of barriers that some nodes read through.
+pub(crate) fn tokens(forms: &Forms, nodes: &[NodeId]) -> BTreeSet<NodeId> {
+    let operands = nodes.iter().flat_map(|&id| &forms.graph.node(id).operands);
+    operands.flat_map(|&v| forms.tokens(v)).map(|token| forms.root(token).node).collect()
+}
+
+/// What a group reads through barriers: it must not run together with what makes that.
+fn reads_through_barriers(forms: &Forms, group: &Group) -> BTreeSet<NodeId> {
+    let operands = group.nodes.iter().flat_map(|&id| &forms.graph.node(id).operands);
+    operands.filter(|&&v| !forms.tokens(v).is_empty()).map(|&v| forms.root(v).node).collect()
 }
 
 fn is_scheduled(forms: &Forms, inlined: &[bool], id: NodeId) -> bool {

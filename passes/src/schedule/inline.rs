@@ -2,7 +2,7 @@
 
 use super::forms::{Form, Forms, accesses, is_plain};
 use gradc_ir::graph::{NodeId, Value};
-use gradc_ir::lower::{Nest, Scalar, UnaryFn};
+use gradc_ir::lower::{Body, Nest, Scalar, UnaryFn};
 
 /// Largest number of scalars a fused body may have.
 pub(crate) const MAX_BODY: usize = 64;
@@ -48,13 +48,19 @@ impl Cost {
 }
 
 fn own_cost(nest: &Nest) -> Cost {
-    let count = |counted: fn(&Scalar) -> bool| nest.body.scalars.iter().filter(|(s, _)| counted(s)).count();
-    let is_operation =
-        |s: &Scalar| !matches!(s, Scalar::Const(_) | Scalar::LoopIndex(_) | Scalar::Load(_) | Scalar::Cast(_));
-    Cost { scalars: nest.body.scalars.len(), operations: count(is_operation), polynomial: count(is_polynomial) > 0 }
+    let polynomial = nest.body.scalars.iter().any(|(s, _)| is_polynomial(s));
+    Cost { scalars: nest.body.scalars.len(), operations: operations(&nest.body), polynomial }
 }
 
-fn is_polynomial(scalar: &Scalar) -> bool {
+/// Arithmetic of a body, in operations per point.
+pub(crate) fn operations(body: &Body) -> usize {
+    let is_operation =
+        |s: &Scalar| !matches!(s, Scalar::Const(_) | Scalar::LoopIndex(_) | Scalar::Load(_) | Scalar::Cast(_));
+    body.scalars.iter().filter(|(s, _)| is_operation(s)).count()
+}
+
+/// Whether a scalar takes many instructions.
+pub(crate) fn is_polynomial(scalar: &Scalar) -> bool {
     use UnaryFn::{Abs, Ceil, Floor, Neg, Not, Round, Sign};
     match scalar {
         Scalar::Unary(f, _) => !matches!(f, Neg | Abs | Not | Floor | Ceil | Round | Sign),
@@ -73,8 +79,10 @@ fn must_store(forms: &Forms) -> Vec<bool> {
     let mut mark = |value: Value| stored[forms.root(value).node.index()] = true;
     graph.outputs().iter().for_each(|o| mark(o.value));
     for id in graph.node_ids() {
-        if forms.nest(id).is_none() {
-            graph.node(id).operands.iter().for_each(|&v| mark(v));
+        match forms.get(id) {
+            Form::Map(_) | Form::Reduce(_) => {}
+            Form::Alias(of) => mark(*of),
+            _ => graph.node(id).operands.iter().for_each(|&v| mark(v)),
         }
     }
     stored

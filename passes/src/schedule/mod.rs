@@ -9,12 +9,12 @@ mod inline;
 mod kernels;
 mod order;
 
-pub(crate) use forms::Forms;
-use fuse::identity_reads;
+pub(crate) use forms::{Form, Forms};
+use fuse::{identity_reads, tokens};
+pub(crate) use inline::{is_polynomial, operations};
 pub use order::{Ordering, Peaks};
 pub(crate) use order::{in_place_candidates, overwritable};
 
-use forms::Form;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::graph::Graph;
 use gradc_ir::kernel::Kernel;

@@ -1,12 +1,17 @@
 //! Ordering groups so that the bytes alive at any time are few.
 
 use super::forms::Forms;
-use super::{identity_reads, kernels};
-use gradc_ir::graph::{OutputKind, Value};
+use super::{identity_reads, kernels, tokens};
+use gradc_ir::graph::{NodeId, OutputKind, Value};
 use gradc_ir::kernel::{Accumulate, KernelKind};
 use gradc_ir::lower::Scalar;
 use gradc_ir::plan::{Action, Group};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How far greedy orders look ahead, in steps; the best order is taken.
+///
+/// What is made again for one reader only grows what is alive until that reader has run.
+const LOOKAHEADS: [usize; 2] = [0, 3];
 
 /// How groups are ordered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,10 +47,15 @@ pub(crate) struct Step {
 pub(crate) fn order(forms: &Forms, groups: Vec<Group>, ordering: Ordering) -> (Vec<Action>, Peaks) {
     let steps = steps(forms, groups);
     let program: Vec<usize> = program_order(&steps);
-    let greedy = greedy_order(forms, &steps);
-    let (program_bytes, greedy_bytes) = (peak_bytes(forms, &steps, &program), peak_bytes(forms, &steps, &greedy));
-    let chosen = if ordering == Ordering::Memory && greedy_bytes < program_bytes { greedy } else { program };
-    let chosen_bytes = peak_bytes(forms, &steps, &chosen);
+    let program_bytes = peak_bytes(forms, &steps, &program);
+    let (mut chosen, mut chosen_bytes) = (program, program_bytes);
+    for lookahead in LOOKAHEADS.into_iter().filter(|_| ordering == Ordering::Memory) {
+        let greedy = greedy_order(forms, &steps, lookahead);
+        let bytes = peak_bytes(forms, &steps, &greedy);
+        if bytes < chosen_bytes {
+            (chosen, chosen_bytes) = (greedy, bytes);
+        }
+    }
     let mut actions: Vec<Option<Action>> = steps.into_iter().map(|s| Some(s.action)).collect();
     let ordered = chosen.into_iter().filter_map(|k| actions[k].take()).collect();
     (ordered, Peaks { program_bytes, chosen_bytes })
@@ -64,6 +74,7 @@ fn steps(forms: &Forms, groups: Vec<Group>) -> Vec<Step> {
         });
     }
     add_data_edges(&mut steps);
+    add_token_edges(forms, &mut steps);
     for (input, update) in in_place_candidates(forms) {
         try_in_place(&mut steps, input, update);
     }
@@ -82,6 +93,20 @@ fn add_data_edges(steps: &mut [Step]) {
         steps.iter().enumerate().flat_map(|(k, s)| s.writes.iter().map(move |&v| (v, k))).collect();
     for step in steps {
         step.after = step.reads.iter().filter_map(|v| maker.get(v).copied()).collect();
+    }
+}
+
+/// Lets steps wait for the tokens of the barriers they read through.
+fn add_token_edges(forms: &Forms, steps: &mut [Step]) {
+    let nodes = |step: &Step| match &step.action {
+        Action::Run(group) => group.nodes.clone(),
+        Action::CheckFinite(_) => vec![],
+    };
+    let maker: BTreeMap<NodeId, usize> =
+        steps.iter().enumerate().flat_map(|(k, s)| nodes(s).into_iter().map(move |node| (node, k))).collect();
+    for (at, step) in steps.iter_mut().enumerate() {
+        let waits = tokens(forms, &nodes(step)).into_iter().filter_map(|node| maker.get(&node).copied());
+        step.after.extend(waits.filter(|&k| k != at));
     }
 }
 
@@ -128,33 +153,45 @@ fn program_order(steps: &[Step]) -> Vec<usize> {
     pick_order(steps, |ready, _| ready.iter().copied().next())
 }
 
+/// An order in the making.
+struct Partial<'a> {
+    steps: &'a [Step],
+    /// The steps taken so far.
+    order: Vec<usize>,
+    /// For each step, how many it waits for.
+    missing: Vec<usize>,
+    /// For each step, those that wait for it.
+    followers: Vec<Vec<usize>>,
+}
+
 /// Repeats: take a ready step as `pick` says, until all are taken.
-fn pick_order(steps: &[Step], mut pick: impl FnMut(&BTreeSet<usize>, &[usize]) -> Option<usize>) -> Vec<usize> {
-    let mut missing: Vec<usize> = steps.iter().map(|s| s.after.len()).collect();
+fn pick_order(steps: &[Step], mut pick: impl FnMut(&BTreeSet<usize>, &Partial) -> Option<usize>) -> Vec<usize> {
+    let missing: Vec<usize> = steps.iter().map(|s| s.after.len()).collect();
     let mut followers = vec![Vec::new(); steps.len()];
     steps.iter().enumerate().for_each(|(k, s)| s.after.iter().for_each(|&b| followers[b].push(k)));
     let mut ready: BTreeSet<usize> = (0..steps.len()).filter(|&k| missing[k] == 0).collect();
-    let mut order = Vec::with_capacity(steps.len());
-    while let Some(next) = pick(&ready, &order) {
+    let mut state = Partial { steps, order: Vec::with_capacity(steps.len()), missing, followers };
+    while let Some(next) = pick(&ready, &state) {
         ready.remove(&next);
-        order.push(next);
-        for &follower in &followers[next] {
-            missing[follower] -= 1;
-            if missing[follower] == 0 {
+        state.order.push(next);
+        for &follower in &state.followers[next] {
+            state.missing[follower] -= 1;
+            if state.missing[follower] == 0 {
                 ready.insert(follower);
             }
         }
     }
-    order
+    state.order
 }
 
-fn greedy_order(forms: &Forms, steps: &[Step]) -> Vec<usize> {
+/// Takes the ready step that leaves the fewest bytes alive, alone or with the steps that follow from it.
+fn greedy_order(forms: &Forms, steps: &[Step], lookahead: usize) -> Vec<usize> {
     let mut live = Liveness::new(forms, steps);
-    pick_order(steps, |ready, order| {
-        if let Some(&last) = order.last() {
+    pick_order(steps, |ready, state| {
+        if let Some(&last) = state.order.last() {
             live.run(&steps[last]);
         }
-        ready.iter().copied().min_by_key(|&k| (live.growth_bytes(&steps[k]), k))
+        ready.iter().copied().min_by_key(|&k| (live.net_growth_bytes(state, k, lookahead), k))
     })
 }
 
@@ -194,6 +231,21 @@ impl<'a> Liveness<'a> {
         self.made_bytes(step) as isize - self.freed_bytes(step) as isize
     }
 
+    /// Bytes by which a step and, where that is better, up to `lookahead` steps that it makes ready one after the other
+    /// grow what is alive.
+    fn net_growth_bytes(&mut self, state: &Partial, step: usize, lookahead: usize) -> isize {
+        let own = self.growth_bytes(&state.steps[step]);
+        let next = state.followers[step].iter().filter(|&&f| state.missing[f] == 1);
+        let next: Vec<usize> = if lookahead > 0 { next.copied().collect() } else { vec![] };
+        if next.is_empty() {
+            return own;
+        }
+        self.run(&state.steps[step]);
+        let best = next.iter().map(|&f| self.net_growth_bytes(state, f, lookahead - 1)).min();
+        self.undo(&state.steps[step]);
+        own + best.unwrap_or(0).min(0)
+    }
+
     /// Runs a step; returns the bytes alive while it runs.
     fn run(&mut self, step: &Step) -> usize {
         let during = self.live_bytes + self.made_bytes(step);
@@ -202,6 +254,14 @@ impl<'a> Liveness<'a> {
             self.readers_left.entry(*v).and_modify(|n| *n -= 1);
         });
         during
+    }
+
+    /// Takes the last run of a step back.
+    fn undo(&mut self, step: &Step) {
+        step.reads.iter().for_each(|v| {
+            self.readers_left.entry(*v).and_modify(|n| *n += 1);
+        });
+        self.live_bytes = self.live_bytes + self.freed_bytes(step) - self.made_bytes(step);
     }
 }
 
