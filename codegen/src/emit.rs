@@ -50,6 +50,12 @@ pub(crate) fn compile_kernel(
                 let buffers = load_buffers(b, parameters[1], dtypes);
                 strips = emit_loops(b, plan, &buffers, arguments, simd);
             }
+            KernelCode::Finish(plan, dtypes) => {
+                let mut buffers = load_buffers(b, parameters[1], dtypes);
+                let base = load_field(b, parameters[0], offset_of!(StepContext, segments) + 24);
+                buffers.insert(dtypes.len() - plan.stores.len(), Buffer { base, dtype: DType::F32 });
+                strips = emit_loops(b, plan, &buffers, arguments, simd);
+            }
             KernelCode::Scatter(plan, dtypes) => {
                 let buffers = load_buffers(b, parameters[1], dtypes);
                 emit_scatter(b, plan, &buffers, arguments, simd);

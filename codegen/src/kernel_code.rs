@@ -3,11 +3,13 @@
 use crate::chunks::Chunks;
 use crate::contraction::{ContractionPlan, WorkSpace};
 use crate::host::HostKernel;
+use crate::indirect::{IndirectPlan, finishing_kernel};
 use crate::loops::{EpiloguePlan, LoopPlan, Piece, ScatterPlan, pieces, stores_only_sums};
-use crate::program::{PlacedContraction, Program};
+use crate::program::{PlacedContraction, PlacedIndirect, Program};
 use crate::runtime::Function;
 use crate::verify::Signature;
 use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel};
+use gradc_ir::lower::Contraction;
 use gradc_ir::plan::ALIGNMENT_BYTES;
 use gradc_ir::target::VectorIsa;
 use gradc_ir::types::DType;
@@ -29,6 +31,8 @@ pub(crate) enum KernelCode {
     Contraction { contraction: usize, function: Function, chunks: usize },
     /// What is computed with the sums of a contraction, a block at a time; called by the contraction.
     Epilogue(Box<EpiloguePlan>, Vec<DType>),
+    /// A loop nest behind a contraction; it reads the sums, which stand in the shared work space, as its last operand.
+    Finish(Box<LoopPlan>, Vec<DType>),
     /// An op called by its position in the program; it has no native function.
     Host(usize),
 }
@@ -37,7 +41,7 @@ impl KernelCode {
     /// How many chunks the kernel is cut into, by its shape.
     pub fn chunks(&self) -> usize {
         match self {
-            KernelCode::Loops(plan, _) => plan.chunks().count,
+            KernelCode::Loops(plan, _) | KernelCode::Finish(plan, _) => plan.chunks().count,
             KernelCode::Contraction { chunks, .. } => *chunks,
             _ => Chunks::whole(1).count,
         }
@@ -80,10 +84,15 @@ impl Planned {
         let (operands, results) = (dtypes(&signature.operands), dtypes(&signature.results));
         let all = [&operands[..], &results].concat();
         match kind {
-            KernelKind::Loops(kernel) => match contraction_plan(kernel, &operands, isa) {
-                Some(plan) => self.contraction(plan, kernel, &operands, &results, next),
-                None => loop_codes(kernel, &operands, &all, next),
-            },
+            KernelKind::Loops(kernel) => {
+                if let Some(plan) = contraction_plan(kernel, &operands, |c| IndirectPlan::new(c, isa)) {
+                    self.indirect(plan, kernel, &operands, &results, next)
+                } else if let Some(plan) = contraction_plan(kernel, &operands, |c| ContractionPlan::new(c, isa)) {
+                    self.contraction(plan, kernel, &operands, &results, next)
+                } else {
+                    loop_codes(kernel, &operands, &all, next)
+                }
+            }
             KernelKind::Scatter(scatter) => {
                 let plan = ScatterPlan::new(scatter, &operands, results[0]);
                 (KernelCode::Scatter(Box::new(plan), all), vec![])
@@ -128,6 +137,28 @@ impl Planned {
         self.program.contractions.push(PlacedContraction { plan, epilogue: epilogue_at, result: operands.len() });
         (code, further)
     }
+
+    fn indirect(
+        &mut self,
+        plan: IndirectPlan,
+        kernel: &LoopKernel,
+        operands: &[DType],
+        results: &[DType],
+        next: usize,
+    ) -> (KernelCode, Vec<KernelCode>) {
+        let (chunks, partials, contraction) = (plan.chunks(), plan.partials(), self.program.indirect.len());
+        let sums = KernelCode::Contraction { contraction, function: Function::ContractRows, chunks };
+        let Some(finish) = finishing_kernel(kernel, operands.len(), partials) else {
+            self.program.indirect.push(PlacedIndirect { plan, result: Some(operands.len()) });
+            return (sums, vec![]);
+        };
+        self.program.indirect.push(PlacedIndirect { plan, result: None });
+        let bytes = 4 * partials * kernel.space.iter().product::<usize>();
+        self.program.shared_bytes = self.program.shared_bytes.max(bytes.next_multiple_of(ALIGNMENT_BYTES));
+        let read = [operands, &[DType::F32]].concat();
+        let finish = KernelCode::Finish(Box::new(LoopPlan::new(&finish, &read)), [operands, results].concat());
+        (KernelCode::Sequence(next..next + 2), vec![sums, finish])
+    }
 }
 
 fn loop_codes(kernel: &LoopKernel, operands: &[DType], all: &[DType], next: usize) -> (KernelCode, Vec<KernelCode>) {
@@ -138,9 +169,14 @@ fn loop_codes(kernel: &LoopKernel, operands: &[DType], all: &[DType], next: usiz
     }
 }
 
-fn contraction_plan(kernel: &LoopKernel, operands: &[DType], isa: VectorIsa) -> Option<ContractionPlan> {
+/// What `plan` makes of a kernel that is an f32 contraction.
+fn contraction_plan<P>(
+    kernel: &LoopKernel,
+    operands: &[DType],
+    plan: impl FnOnce(&Contraction) -> Option<P>,
+) -> Option<P> {
     match &kernel.accumulate {
-        Some(Accumulate::Contract(c)) if operands[c.lhs.operand] == DType::F32 => ContractionPlan::new(c, isa),
+        Some(Accumulate::Contract(c)) if operands[c.lhs.operand] == DType::F32 => plan(c),
         _ => None,
     }
 }

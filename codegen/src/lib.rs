@@ -11,6 +11,7 @@ mod contraction;
 mod emit;
 mod executable;
 mod host;
+mod indirect;
 mod isa;
 mod kernel_code;
 mod limits;

@@ -2,6 +2,7 @@
 
 use crate::contraction::ContractionPlan;
 use crate::host::HostKernel;
+use crate::indirect::IndirectPlan;
 
 /// What kernels that leave native code need.
 #[derive(Debug, Default)]
@@ -10,6 +11,8 @@ pub(crate) struct Program {
     pub hosts: Vec<HostKernel>,
     /// Contractions computed by micro-kernels.
     pub contractions: Vec<PlacedContraction>,
+    /// Contractions computed by row tiles.
+    pub indirect: Vec<PlacedIndirect>,
     /// Work space that all threads share, bytes.
     pub shared_bytes: usize,
     /// Work space of one thread, bytes.
@@ -25,4 +28,13 @@ pub(crate) struct PlacedContraction {
     pub epilogue: Option<usize>,
     /// Position of the first result's address among the arguments.
     pub result: usize,
+}
+
+/// A contraction by row tiles and where its sums go.
+#[derive(Debug)]
+pub(crate) struct PlacedIndirect {
+    /// How it is computed.
+    pub plan: IndirectPlan,
+    /// Position of the result's address among the arguments; `None` for sums in the shared work space.
+    pub result: Option<usize>,
 }

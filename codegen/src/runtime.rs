@@ -4,6 +4,7 @@
 //! these functions through it, so that its bytes are the same in every process.
 
 use crate::contraction::{contract, pack_shared};
+use crate::indirect::contract_rows;
 use crate::loops::MEMORY;
 use crate::pool::{Board, position_of_thread};
 use crate::program::Program;
@@ -86,6 +87,8 @@ pub(crate) enum Function {
     Contract,
     /// (context, contraction, arguments, chunk)
     PackShared,
+    /// (context, contraction, arguments, chunk)
+    ContractRows,
     /// (context, host kernel, arguments) → whether it succeeded.
     Host,
     /// (context, action): notes the time.
@@ -104,6 +107,7 @@ impl Function {
         table.push(parallel_for as *const () as usize);
         table.push(contract as *const () as usize);
         table.push(pack_shared as *const () as usize);
+        table.push(contract_rows as *const () as usize);
         table.push(host as *const () as usize);
         table.push(mark as *const () as usize);
         table
@@ -115,7 +119,9 @@ impl Function {
             Function::Pow | Function::Rem => (vec![F64; 2], Some(F64)),
             Function::Copy => (vec![I64; 3], None),
             Function::AllFinite | Function::Host => (vec![I64; 3], Some(I64)),
-            Function::ParallelFor | Function::Contract | Function::PackShared => (vec![I64; 4], None),
+            Function::ParallelFor | Function::Contract | Function::PackShared | Function::ContractRows => {
+                (vec![I64; 4], None)
+            }
             Function::Mark => (vec![I64; 2], None),
             _ => (vec![F64], Some(F64)),
         }

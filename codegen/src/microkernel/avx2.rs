@@ -8,7 +8,7 @@ use std::arch::x86_64::{
     _mm256_maskload_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
 
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 pub(super) const KERNEL: MicroKernel = MicroKernel { rows: 6, columns: 2 * LANES, lanes: LANES, run, transpose };
 
@@ -58,7 +58,7 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
 
 /// Stores a vector, or only the first `rest` lanes where that is not 0, adding what is there if asked to.
 #[target_feature(enable = "avx2")]
-unsafe fn store(to: *mut f32, sum: __m256, accumulate: bool, rest: usize) {
+pub(super) unsafe fn store(to: *mut f32, sum: __m256, accumulate: bool, rest: usize) {
     // SAFETY: the lanes read and written are those of the caller's tile.
     unsafe {
         match (rest, accumulate) {
@@ -91,7 +91,7 @@ unsafe fn store_part(mut to: *mut f32, x: __m256, lanes: usize) {
 }
 
 #[target_feature(enable = "avx2")]
-fn first_lanes(lanes: usize) -> __m256i {
+pub(super) fn first_lanes(lanes: usize) -> __m256i {
     let window = &MASKS[LANES - lanes..2 * LANES - lanes];
     // SAFETY: the window is eight words long.
     unsafe { _mm256_loadu_si256(window.as_ptr().cast()) }

@@ -6,7 +6,7 @@ use std::arch::x86_64::{
     _mm512_add_ps, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
 };
 
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 pub(super) const KERNEL: MicroKernel = MicroKernel { rows: 12, columns: 2 * LANES, lanes: 1, run, transpose };
 

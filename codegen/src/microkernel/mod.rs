@@ -7,8 +7,16 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
+mod rows;
+#[cfg(target_arch = "x86_64")]
+mod rows_avx2;
+#[cfg(target_arch = "x86_64")]
+mod rows_avx512;
+mod rows_portable;
 #[cfg(target_arch = "x86_64")]
 mod transpose_avx2;
+
+pub(crate) use rows::{ABSENT, RowKernel, RowTile, Segment, ZEROS, row_kernel};
 
 use gradc_ir::target::VectorIsa;
 

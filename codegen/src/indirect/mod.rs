@@ -1,0 +1,12 @@
+//! Contractions with windowed factors: as products of matrices whose rows are found through tables.
+
+mod driver;
+mod epilogue;
+mod factor;
+mod plan;
+mod roles;
+mod tiles;
+
+pub(crate) use driver::contract_rows;
+pub(crate) use epilogue::finishing_kernel;
+pub(crate) use plan::IndirectPlan;

@@ -1,0 +1,116 @@
+//! How the tiles of a contraction are computed: in which order, and in which chunks.
+
+use super::roles::Roles;
+use super::tiles::Tables;
+use crate::microkernel::{RowKernel, row_kernel};
+use gradc_ir::lower::Contraction;
+use gradc_ir::target::VectorIsa;
+use std::ops::Range;
+
+/// Multiplications a chunk should have at least, about 40 µs of work.
+const CHUNK_PRODUCTS: usize = 1 << 21;
+
+/// Most chunks of one kernel.
+const MOST_CHUNKS: usize = 32;
+
+/// Largest result of which every chunk may have its own sums, in elements.
+const SMALL_RESULT: usize = 1 << 14;
+
+/// Most chunks of a sum whose depth is cut.
+const MOST_PARTIALS: usize = 8;
+
+/// Fewest multiplications for which tables are made.
+const FEWEST_PRODUCTS: usize = 512;
+
+/// Products of matrices whose left rows are found through tables.
+#[derive(Clone, Debug)]
+pub(crate) struct IndirectPlan {
+    /// Operand of the left and of the right factor.
+    pub left: usize,
+    pub right: usize,
+    /// From one depth to the next in them, in elements.
+    pub(super) steps: [isize; 2],
+    /// The left factor has the columns too.
+    pub(super) lanewise: bool,
+    pub(super) columns: usize,
+    pub(super) kernel: RowKernel,
+    pub(super) tables: Tables,
+    /// How the work is cut.
+    cut: Cut,
+    /// Elements of the result.
+    elements: usize,
+}
+
+/// What one chunk computes.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// This many of the tiles, products one after the other.
+    Tiles(usize),
+    /// This many groups of the depth, for all tiles, into sums of its own.
+    Depth(usize),
+}
+
+/// A chunk: groups of depth of tiles of products; offset of its sums, in elements.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    /// Numbers of tiles, counted over all products.
+    pub tiles: Range<usize>,
+    pub groups: Range<usize>,
+    pub sums: usize,
+}
+
+impl IndirectPlan {
+    /// Plans an f32 contraction; `None` where tables of rows do not serve.
+    pub fn new(contraction: &Contraction, isa: VectorIsa) -> Option<IndirectPlan> {
+        let roles = Roles::new(contraction)?;
+        let columns = roles.count(&roles.columns);
+        let elements: usize = contraction.space.iter().product();
+        let products = elements * contraction.reduce.iter().product::<usize>();
+        if products < FEWEST_PRODUCTS {
+            return None;
+        }
+        let kernel = row_kernel(isa, columns, roles.lanewise);
+        let tables = Tables::new(&roles, kernel.rows, kernel.columns)?;
+        let cut = Cut::new(&tables, products, elements);
+        let steps = [&roles.left, &roles.right].map(|load| super::factor::step(load, roles.run) as isize);
+        let (left, right, lanewise) = (roles.left.operand, roles.right.operand, roles.lanewise);
+        Some(IndirectPlan { left, right, steps, lanewise, columns, kernel, tables, cut, elements })
+    }
+
+    /// Number of chunks, by shape alone.
+    pub fn chunks(&self) -> usize {
+        match self.cut {
+            Cut::Tiles(size) => self.tables.count().div_ceil(size),
+            Cut::Depth(size) => self.tables.depth_groups.div_ceil(size),
+        }
+    }
+
+    /// Number of partial results, which have to be added; with one, that is the result.
+    pub fn partials(&self) -> usize {
+        match self.cut {
+            Cut::Tiles(_) => 1,
+            Cut::Depth(_) => self.chunks(),
+        }
+    }
+
+    /// What a chunk computes.
+    pub(super) fn part(&self, chunk: usize) -> Part {
+        let piece = |size: usize, all: usize| chunk * size..all.min((chunk + 1) * size);
+        let (tiles, groups) = (self.tables.count(), self.tables.depth_groups);
+        match self.cut {
+            Cut::Tiles(size) => Part { tiles: piece(size, tiles), groups: 0..groups, sums: 0 },
+            Cut::Depth(size) => Part { tiles: 0..tiles, groups: piece(size, groups), sums: chunk * self.elements },
+        }
+    }
+}
+
+impl Cut {
+    fn new(tables: &Tables, products: usize, elements: usize) -> Cut {
+        let wanted = (products / CHUNK_PRODUCTS).clamp(1, MOST_CHUNKS);
+        let partials = wanted.min(MOST_PARTIALS);
+        if elements <= SMALL_RESULT && tables.depth_groups >= 2 * partials && partials > 1 {
+            return Cut::Depth(tables.depth_groups.div_ceil(partials));
+        }
+        Cut::Tiles(tables.count().div_ceil(wanted).max(1))
+    }
+}

@@ -1,0 +1,131 @@
+//! What each loop of a contraction is: column, row, depth, or repetition of the product.
+
+use super::factor::step;
+use crate::loops::LoadPlan;
+use gradc_ir::lower::Contraction;
+
+/// Rows below which loops without guards are rows too, so that tiles are full.
+const FEW_ROWS: usize = 96;
+
+/// Fewest columns: with less, most lanes of a vector are idle.
+const FEWEST_COLUMNS: usize = 4;
+
+/// The loops of a contraction by what they do, and its two factors. Loops of one trip are in no list.
+#[derive(Clone, Debug)]
+pub(super) struct Roles {
+    /// Trip counts of all loops: the space, then what is summed over.
+    pub extents: Vec<usize>,
+    /// The factor with the rows.
+    pub left: LoadPlan,
+    /// The factor with the columns, which are contiguous in it and never guarded.
+    pub right: LoadPlan,
+    /// The left factor has the columns too.
+    pub lanewise: bool,
+    /// Loops that repeat the product.
+    pub outer: Vec<usize>,
+    /// Loops over rows.
+    pub rows: Vec<usize>,
+    /// The innermost loops of the space.
+    pub columns: Vec<usize>,
+    /// The loop summed over in runs.
+    pub run: Option<usize>,
+    /// The other loops summed over.
+    pub lines: Vec<usize>,
+}
+
+fn guards(load: &LoadPlan, dim: usize) -> bool {
+    load.axes.iter().any(|a| a.index.affine.coeffs[dim] != 0)
+}
+
+fn uses(load: &LoadPlan, dim: usize) -> bool {
+    load.flat.coeffs[dim] != 0 || guards(load, dim)
+}
+
+impl Roles {
+    /// The roles of the loops; `None` where tables of rows do not serve: nothing is windowed, or the columns are not
+    /// contiguous.
+    pub fn new(contraction: &Contraction) -> Option<Roles> {
+        let extents = [&contraction.space[..], &contraction.reduce].concat();
+        let space: Vec<usize> = (0..contraction.space.len()).filter(|&d| extents[d] != 1).collect();
+        let [lhs, rhs] = [&contraction.lhs, &contraction.rhs].map(|access| LoadPlan::new(access, &extents));
+        let last = *space.last()?;
+        let (left, right, lanewise) = match (uses(&lhs, last), uses(&rhs, last)) {
+            (true, true) if lhs.axes.is_empty() && !rhs.axes.is_empty() => (rhs, lhs, true),
+            (true, true) => (lhs, rhs, true),
+            (true, false) => (rhs, lhs, false),
+            (false, true) => (lhs, rhs, false),
+            (false, false) => return None,
+        };
+        let columns = columns(&space, &extents, &left, &right, lanewise);
+        let others = &space[..space.len() - columns.len()];
+        let rows = rows(others, &extents, &left, &right);
+        let outer = others.iter().copied().filter(|d| !rows.contains(d)).collect();
+        let depth: Vec<usize> = (contraction.space.len()..extents.len()).filter(|&d| extents[d] != 1).collect();
+        let run = run(&depth, &extents, &left, &right);
+        let lines = depth.into_iter().filter(|&d| Some(d) != run).collect();
+        let roles = Roles { extents, left, right, lanewise, outer, rows, columns, run, lines };
+        (roles.count(&roles.columns) >= FEWEST_COLUMNS && roles.is_windowed()).then_some(roles)
+    }
+
+    /// Number of iterations of some loops.
+    pub fn count(&self, dims: &[usize]) -> usize {
+        dims.iter().map(|&d| self.extents[d]).product()
+    }
+
+    /// Trip count of the run.
+    pub fn depth(&self) -> usize {
+        self.run.map_or(1, |d| self.extents[d])
+    }
+
+    /// Whether tables are worth it: otherwise the rows, or the depths, are equally far apart.
+    fn is_windowed(&self) -> bool {
+        let guarded = !self.left.axes.is_empty() || !self.right.axes.is_empty();
+        let neighbours = |dims: &[usize]| dims.last().is_some_and(|&d| self.left.flat.coeffs[d] == 1);
+        let depth: Vec<usize> = self.lines.iter().copied().chain(self.run).collect();
+        let even = is_even(&self.left, &self.rows, &self.extents) && is_even(&self.left, &depth, &self.extents);
+        let close = step(&self.left, self.run) == 1 || neighbours(&self.rows);
+        guarded || self.lanewise || (!even && close)
+    }
+}
+
+/// Whether an unguarded factor advances by one distance over all values of some loops.
+fn is_even(load: &LoadPlan, dims: &[usize], extents: &[usize]) -> bool {
+    let mut sorted: Vec<(i64, usize)> = dims.iter().map(|&d| (load.flat.coeffs[d], extents[d])).collect();
+    sorted.sort_unstable();
+    sorted.windows(2).all(|pair| pair[1].0 == pair[0].0 * pair[0].1 as i64)
+}
+
+/// The longest run of innermost loops that are one contiguous row of the right factor, and of the left if lanewise.
+fn columns(space: &[usize], extents: &[usize], left: &LoadPlan, right: &LoadPlan, lanewise: bool) -> Vec<usize> {
+    let (mut stride, mut found) = (1, vec![]);
+    for &d in space.iter().rev() {
+        let contiguous = |load: &LoadPlan| load.flat.coeffs[d] == stride && !guards(load, d);
+        if !contiguous(right) || if lanewise { !contiguous(left) } else { uses(left, d) } {
+            break;
+        }
+        stride *= extents[d] as i64;
+        found.insert(0, d);
+    }
+    found
+}
+
+/// The loops of the left factor alone: all that move a guard, and further ones from the innermost out while rows are few.
+fn rows(others: &[usize], extents: &[usize], left: &LoadPlan, right: &LoadPlan) -> Vec<usize> {
+    let all: Vec<usize> = others.iter().copied().filter(|&d| uses(left, d) && !uses(right, d)).collect();
+    let mut rows: Vec<usize> = all.iter().copied().filter(|&d| guards(left, d)).collect();
+    for &d in all.iter().rev().filter(|&&d| !guards(left, d)) {
+        if rows.iter().map(|&d| extents[d]).product::<usize>() < FEW_ROWS {
+            rows.push(d);
+        }
+    }
+    rows.sort_unstable();
+    rows
+}
+
+/// The loop along which the left factor's elements are closest.
+fn run(depth: &[usize], extents: &[usize], left: &LoadPlan, right: &LoadPlan) -> Option<usize> {
+    let divided =
+        |load: &LoadPlan, d: usize| load.axes.iter().any(|a| a.index.divisor != 1 && a.index.affine.coeffs[d] != 0);
+    let candidates = depth.iter().copied().filter(|&d| !divided(left, d) && !divided(right, d));
+    candidates.min_by_key(|&d| (step(left, Some(d)).abs(), std::cmp::Reverse(extents[d])))
+}

@@ -1,0 +1,55 @@
+//! Row tiles in 256-bit vectors: 6 × 16, or 12 × 8 where there are no more columns.
+
+use super::avx2::{LANES, first_lanes, store};
+use super::rows::{RowKernel, RowTile, dispatch_rows};
+use std::arch::x86_64::{
+    __m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_maskload_ps, _mm256_set1_ps, _mm256_setzero_ps,
+};
+
+pub(super) fn kernel(columns: usize, lanewise: bool) -> RowKernel {
+    let run = if lanewise { run::<true> } else { run::<false> };
+    match columns <= LANES {
+        true => RowKernel { rows: 12, columns: LANES, run },
+        false => RowKernel { rows: 6, columns: 2 * LANES, run },
+    }
+}
+
+unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {
+    dispatch_rows!(tile, LANES, LANEWISE, wide [1 2 3 4 5 6], narrow [1 2 3 4 5 6 7 8 9 10 11 12])
+}
+
+/// `ROWS` rows of `VECTORS` vectors, the last one masked if `MASKED`.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn compute<const ROWS: usize, const VECTORS: usize, const MASKED: bool, const LANEWISE: bool>(t: &RowTile) {
+    // SAFETY: tables, rows and columns are those of the tile, for which the caller vouches; masked lanes are not touched.
+    unsafe {
+        let rest = if MASKED { t.columns - LANES * (VECTORS - 1) } else { 0 };
+        let mask = first_lanes(rest);
+        let load = |p: *const f32, v: usize| match MASKED && v == VECTORS - 1 {
+            true => _mm256_maskload_ps(p.add(LANES * v), mask),
+            false => _mm256_loadu_ps(p.add(LANES * v)),
+        };
+        let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
+        for at in 0..t.count {
+            let (rows, mut right, depth, right_step) = t.rows_of::<ROWS>(at);
+            for k in 0..depth {
+                let offset = k * t.left_step;
+                let columns: [__m256; VECTORS] = std::array::from_fn(|v| load(right, v));
+                for (row, sums) in rows.iter().zip(&mut sums) {
+                    let left = row.wrapping_offset(offset);
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        let factor = if LANEWISE { load(left, v) } else { _mm256_set1_ps(left.read_unaligned()) };
+                        *sum = _mm256_fmadd_ps(factor, columns[v], *sum);
+                    }
+                }
+                right = right.wrapping_offset(right_step);
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            let c = t.result.offset(*t.result_rows.add(r) as isize);
+            for (v, &sum) in sums.iter().enumerate() {
+                store(c.add(LANES * v), sum, t.accumulate, if v == VECTORS - 1 { rest } else { 0 });
+            }
+        }
+    }
+}

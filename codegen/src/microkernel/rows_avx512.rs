@@ -1,0 +1,52 @@
+//! Row tiles in 512-bit vectors: 12 × 32 or 12 × 16.
+
+use super::avx512::LANES;
+use super::rows::{RowKernel, RowTile, dispatch_rows};
+use std::arch::x86_64::{
+    __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps,
+    _mm512_setzero_ps,
+};
+
+pub(super) fn kernel(lanewise: bool) -> RowKernel {
+    RowKernel { rows: 12, columns: 2 * LANES, run: if lanewise { run::<true> } else { run::<false> } }
+}
+
+unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {
+    dispatch_rows!(
+        tile, LANES, LANEWISE, wide [1 2 3 4 5 6 7 8 9 10 11 12], narrow [1 2 3 4 5 6 7 8 9 10 11 12]
+    )
+}
+
+/// `ROWS` rows of `VECTORS` vectors, the last one masked if `MASKED`.
+#[target_feature(enable = "avx512f")]
+unsafe fn compute<const ROWS: usize, const VECTORS: usize, const MASKED: bool, const LANEWISE: bool>(t: &RowTile) {
+    let rest = t.columns - LANES * (VECTORS - 1);
+    let mask = |v: usize| if MASKED && v == VECTORS - 1 { (1u16 << rest) - 1 } else { u16::MAX };
+    // SAFETY: tables, rows and columns are those of the tile, for which the caller vouches; masked lanes are not touched.
+    unsafe {
+        let load = |p: *const f32, v: usize| _mm512_maskz_loadu_ps(mask(v), p.add(LANES * v));
+        let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+        for at in 0..t.count {
+            let (rows, mut right, depth, right_step) = t.rows_of::<ROWS>(at);
+            for k in 0..depth {
+                let offset = k * t.left_step;
+                let columns: [__m512; VECTORS] = std::array::from_fn(|v| load(right, v));
+                for (row, sums) in rows.iter().zip(&mut sums) {
+                    let left = row.wrapping_offset(offset);
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        let factor = if LANEWISE { load(left, v) } else { _mm512_set1_ps(left.read_unaligned()) };
+                        *sum = _mm512_fmadd_ps(factor, columns[v], *sum);
+                    }
+                }
+                right = right.wrapping_offset(right_step);
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            let c = t.result.offset(*t.result_rows.add(r) as isize);
+            for (v, &sum) in sums.iter().enumerate() {
+                let sum = if t.accumulate { _mm512_add_ps(sum, load(c, v)) } else { sum };
+                _mm512_mask_storeu_ps(c.add(LANES * v), mask(v), sum);
+            }
+        }
+    }
+}
