@@ -56,12 +56,12 @@ fn random_input(input: &HostInput, rng: &mut ChaCha8Rng) -> HostTensor {
 
 /// One warm step, then timed ones until `time` has passed, at least three.
 pub fn measure(
-    step: &CompiledStep,
+    step: CompiledStep,
     inputs: &[(&str, TensorView)],
     time: Duration,
     threads: usize,
 ) -> Result<Measurement, SessionError> {
-    let mut session = step.session().map_err(SessionError::from)?;
+    let mut session = step.into_session().map_err(SessionError::from)?;
     session.step(inputs)?;
     let (start, mut times_us) = (Instant::now(), Vec::new());
     while start.elapsed() < time || times_us.len() < 3 {
@@ -70,6 +70,7 @@ pub fn measure(
         times_us.push(before.elapsed().as_nanos() as f64 / 1e3);
     }
     times_us.sort_unstable_by(f64::total_cmp);
+    let step = session.compiled();
     let entry = step.entry(EntryKind::Step).expect("a step has just run");
     Ok(Measurement {
         model: step.name().to_string(),

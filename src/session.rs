@@ -7,10 +7,11 @@ use crate::view::TensorView;
 use gradc_codegen::{AlignedBuffer, Executable, Memory, Pool, StepFailure};
 use gradc_frontend::weights;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
-use gradc_ir::graph::Role;
+use gradc_ir::graph::{Input, Role};
 use gradc_ir::interpret::{Precision, evaluate};
 use gradc_ir::plan::Segment;
 use gradc_ir::tensor::{HostTensor, Tensor};
+use gradc_ir::types::TensorType;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -52,7 +53,7 @@ impl<'a> Outputs<'a> {
 }
 
 impl Session {
-    pub(crate) fn new(step: CompiledStep) -> Result<Self, Diagnostics> {
+    pub(crate) fn new(step: CompiledStep, mut values: BTreeMap<String, HostTensor>) -> Result<Self, Diagnostics> {
         let layout = &step.inner.layout;
         let mut session = Session {
             arena: AlignedBuffer::zeroed(step.report().arena_bytes()),
@@ -63,14 +64,17 @@ impl Session {
             step: step.clone(),
         };
         for tensor in step.persistent() {
-            let initial = match step.inner.tensors.get(&tensor.name) {
-                Some(data) => data.clone(),
-                None => HostTensor::splat(tensor.ty.clone(), tensor.default),
-            };
-            write(&mut session.persistent, tensor.offset_bytes, initial.bytes());
+            match values.remove(&tensor.name) {
+                Some(data) => write(&mut session.persistent, tensor.offset_bytes, data.bytes()),
+                None if tensor.default == 0.0 => {}
+                None => {
+                    let initial = HostTensor::splat(tensor.ty.clone(), tensor.default);
+                    write(&mut session.persistent, tensor.offset_bytes, initial.bytes());
+                }
+            }
         }
         for (name, &offset) in &layout.constants {
-            write(&mut session.constants, offset, step.inner.tensors[name].bytes());
+            write(&mut session.constants, offset, values[name].bytes());
         }
         Ok(session)
     }
@@ -245,13 +249,15 @@ impl Session {
 
     fn interpreter_inputs(&self, entry: &EntryInfo, hosts: &[TensorView]) -> Option<Vec<Tensor>> {
         let named = |name: &str| entry.inputs.iter().position(|i| i.name == name).map(|k| hosts[k].to_host());
-        let of = |name: &str| {
-            self.parameter(name)
-                .map(|v| v.to_host())
-                .or_else(|| self.step.inner.tensors.get(name).cloned())
-                .or_else(|| named(name))
-        };
-        entry.entry.graph.inputs().iter().map(|i| of(&i.name).map(|t| t.to_tensor())).collect()
+        let of = |name: &str| self.parameter(name).map(|v| v.to_host()).or_else(|| named(name));
+        let graph = &entry.entry.graph;
+        let constant = |input: &Input| self.constant(&input.name, graph.ty(input.value));
+        graph.inputs().iter().map(|i| of(&i.name).or_else(|| constant(i)).map(|t| t.to_tensor())).collect()
+    }
+
+    fn constant(&self, name: &str, ty: &TensorType) -> Option<HostTensor> {
+        let start = *self.step.inner.layout.constants.get(name)?;
+        HostTensor::new(ty.clone(), self.constants.bytes()[start..start + ty.size_bytes()].to_vec()).ok()
     }
 }
 

@@ -174,7 +174,19 @@ impl CompiledStep {
 
     /// A session: its own parameters, buffers, optimizer state and arena.
     pub fn session(&self) -> Result<Session, Diagnostics> {
-        Session::new(self.clone())
+        self.inner.check_tensors()?;
+        Session::new(self.clone(), self.inner.tensors.clone())
+    }
+
+    /// The only session of a compiled model: it takes the initial values over instead of copying them, unless another
+    /// handle of the model is alive. No further session can be made then.
+    pub fn into_session(mut self) -> Result<Session, Diagnostics> {
+        self.inner.check_tensors()?;
+        let values = match Arc::get_mut(&mut self.inner) {
+            Some(inner) => std::mem::take(&mut inner.tensors),
+            None => self.inner.tensors.clone(),
+        };
+        Session::new(self, values)
     }
 
     /// Name of the model.

@@ -1,6 +1,7 @@
 //! The memory a step works in.
 
 use gradc_ir::plan::ALIGNMENT_BYTES;
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 
 /// Zero-initialised bytes aligned to [`ALIGNMENT_BYTES`].
 #[derive(Debug)]
@@ -14,9 +15,22 @@ pub struct AlignedBuffer {
 struct Line([u8; ALIGNMENT_BYTES]);
 
 impl AlignedBuffer {
-    /// A buffer of `len` zero bytes.
+    /// A buffer of `len` zero bytes; pages that nothing touches take no memory.
     pub fn zeroed(len: usize) -> Self {
-        AlignedBuffer { lines: vec![Line([0; ALIGNMENT_BYTES]); len.div_ceil(ALIGNMENT_BYTES)], len }
+        let count = len.div_ceil(ALIGNMENT_BYTES);
+        let layout = Layout::array::<Line>(count).expect("sizes of buffers were checked when they were planned");
+        if count == 0 {
+            return AlignedBuffer { lines: vec![], len };
+        }
+        // SAFETY: the layout is that of a vector of `count` lines and is not empty; zeros are valid lines.
+        let lines = unsafe {
+            let start = alloc_zeroed(layout);
+            if start.is_null() {
+                handle_alloc_error(layout);
+            }
+            Vec::from_raw_parts(start.cast(), count, count)
+        };
+        AlignedBuffer { lines, len }
     }
 
     /// A buffer holding a copy of `bytes`.

@@ -3,12 +3,13 @@
 use crate::scalar::Number;
 use crate::types::{DType, TensorType, TypeError};
 use half::{bf16, f16};
+use std::sync::Arc;
 
-/// Tensor bytes in native little-endian layout, row-major and contiguous.
+/// Tensor bytes in native little-endian layout, row-major and contiguous. Clones share them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostTensor {
     ty: TensorType,
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
 }
 
 impl HostTensor {
@@ -20,7 +21,7 @@ impl HostTensor {
                 .expected(format!("{} bytes", ty.size_bytes()))
                 .found(format!("{} bytes", bytes.len())));
         }
-        Ok(HostTensor { ty, bytes })
+        Ok(HostTensor { ty, bytes: Arc::new(bytes) })
     }
 
     /// An f32 tensor from values in row-major order.
@@ -37,7 +38,7 @@ impl HostTensor {
     pub fn splat(ty: TensorType, value: f64) -> Self {
         let one = Tensor::splat(TensorType::new(ty.dtype, []), value).to_host();
         let bytes = one.bytes.repeat(ty.elements());
-        HostTensor { ty, bytes }
+        HostTensor { ty, bytes: Arc::new(bytes) }
     }
 
     /// Type of the tensor.
@@ -50,14 +51,19 @@ impl HostTensor {
         &self.bytes
     }
 
-    /// The contiguous little-endian bytes, to be overwritten in place.
+    /// The contiguous little-endian bytes, to be overwritten; clones keep what they have.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        Arc::<Vec<u8>>::make_mut(&mut self.bytes)
     }
 
     /// The same bytes under another shape with as many elements.
     pub fn reshaped(self, shape: impl Into<Vec<usize>>) -> Result<Self, TypeError> {
-        Self::new(self.ty.with_shape(shape), self.bytes)
+        let ty = self.ty.with_shape(shape);
+        ty.check_size()?;
+        if ty.elements() != self.ty.elements() {
+            return Err(TypeError::new("shapes differ in the number of elements").expected(&self.ty).found(ty));
+        }
+        Ok(HostTensor { ty, bytes: self.bytes })
     }
 
     /// Elements as f32; `None` for another dtype.
@@ -187,6 +193,6 @@ impl Tensor {
             (Data::Int(v), DType::U8 | DType::Bool) => v.iter().map(|&x| x as u8).collect(),
             (Data::Int(v), _) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
         };
-        HostTensor { ty: self.ty.clone(), bytes }
+        HostTensor { ty: self.ty.clone(), bytes: Arc::new(bytes) }
     }
 }

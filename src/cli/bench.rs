@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let views: Vec<(&str, TensorView)> = tensors.iter().map(|(name, t)| (name.as_str(), TensorView::from(t))).collect();
     let seconds = Duration::try_from_secs_f64(arguments.seconds)
         .map_err(|e| Diagnostic::new("usage", format!("--seconds: {e}")))?;
-    let result = measure(&step, &views, seconds, options.threads).map_err(|e| e.into_diagnostic())?;
+    let result = measure(step, &views, seconds, options.threads).map_err(|e| e.into_diagnostic())?;
     let profiled = arguments.profile || arguments.trace.is_some();
     let kernels = if profiled { profiled_kernels(&arguments, &options, &views, seconds)? } else { vec![] };
     if let Some(path) = &arguments.trace {
