@@ -84,6 +84,17 @@ fn products_of_every_size() {
 fn large_products_are_cut_into_blocks() {
     check(&matmul(1, 0), &[&[150, 300], &[300, 270]]);
     check(&matmul(1, 1), &[&[260, 270], &[300, 270]]);
+    check(&matmul(0, 0), &[&[300, 170], &[300, 275]]);
+    check(&matmul(0, 1), &[&[270, 130], &[290, 270]]);
+}
+
+#[test]
+fn factors_are_packed_where_that_pays() {
+    // Rows that are far apart and meet many columns; columns packed for each block.
+    check(&matmul(1, 0), &[&[30, 550], &[550, 520]]);
+    check(&matmul(0, 0), &[&[40, 260], &[40, 300]]);
+    let batched = DotGeneral { lhs_batch: vec![0], rhs_batch: vec![0], lhs_contract: vec![2], rhs_contract: vec![1] };
+    check(&batched.into(), &[&[2, 100, 40], &[2, 40, 300]]);
 }
 
 #[test]

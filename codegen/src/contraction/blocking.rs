@@ -39,18 +39,19 @@ const CHUNK_PACKED: usize = 1 << 15;
 /// Products that take as long as a scalar operation of an epilogue.
 const PRODUCTS_PER_OPERATION: usize = 4;
 
-/// Row tiles and column tiles from which on packing the other factor pays.
+/// Tiles of the other factor from which on packing one that could be read in place pays.
 const MANY_ROW_TILES: usize = 16;
-const MANY_COLUMN_TILES: usize = 16;
+const MANY_COLUMN_TILES: usize = 32;
 
-/// Column tiles from which on packing rows pays that are far apart.
-const SOME_COLUMN_TILES: usize = 4;
+/// Tiles that a block has at least, so that what is brought into the cache serves several of them.
+const LEAST_ROW_TILES: usize = 4;
+const LEAST_COLUMN_TILES: usize = 4;
 
-/// Floats of the right factor's part that stay in the first-level cache anyway.
+/// Floats of a part of a factor that stay in the first-level cache anyway.
 const LITTLE: usize = 1 << 12;
 
-/// Elements between rows or depths from which on these compete for places in the cache.
-const FAR: usize = 256;
+/// Elements between rows from which on these compete for places in the cache.
+const FAR: usize = 512;
 
 impl ContractionPlan {
     /// Cuts the products into blocks and these into chunks, for the epilogue that runs on each block.
@@ -81,7 +82,7 @@ impl ContractionPlan {
             (false, false) => (MOST_PACKED_ROWS.min(m), MOST_COLUMNS.min(n)),
             // Long rows: an epilogue reads and writes several arrays, which memory serves best in long runs.
             (true, false) => {
-                let columns = n.min(BLOCK_SUMS / (4 * self.kernel.rows));
+                let columns = n.min(BLOCK_SUMS / (LEAST_ROW_TILES * self.kernel.rows));
                 ((BLOCK_SUMS / columns).min(m), columns)
             }
         }
@@ -92,10 +93,13 @@ impl ContractionPlan {
     fn divide(&mut self, rows: usize, columns: Option<usize>, wanted: usize) {
         let Blocking { m, n, .. } = self.blocking;
         let (mut down, mut across) = (m.div_ceil(rows), columns.map_or(1, |c| n.div_ceil(c)));
-        while self.outer * down * across < wanted && m / down >= 8 * self.kernel.rows {
+        while self.outer * down * across < wanted && m / (down + 1) >= LEAST_ROW_TILES * self.kernel.rows {
             down += 1;
         }
-        while self.outer * down * across < wanted / 2 && columns.is_some() && n / across >= 4 * self.kernel.columns {
+        while self.outer * down * across < wanted / 2
+            && columns.is_some()
+            && n / across >= 2 * LEAST_COLUMN_TILES * self.kernel.columns
+        {
             across += 1;
         }
         let columns = n.div_ceil(across).next_multiple_of(self.kernel.columns).min(n);
@@ -118,8 +122,8 @@ impl ContractionPlan {
         let Some((row, step)) = self.left.strides else { return true };
         let tiles = self.blocking.columns / self.kernel.columns;
         match step {
-            1 => tiles >= 2 * MANY_COLUMN_TILES && row.unsigned_abs() >= 2 * FAR,
-            _ => tiles >= MANY_COLUMN_TILES || (tiles >= SOME_COLUMN_TILES && step.unsigned_abs() >= FAR),
+            1 => tiles >= MANY_COLUMN_TILES && row.unsigned_abs() >= FAR,
+            _ => tiles >= LEAST_COLUMN_TILES && self.blocking.rows * self.k.min(MOST_DEPTH) > LITTLE,
         }
     }
 

@@ -6,6 +6,9 @@ use super::factor::{Factor, GuardedAxis, Offsets, Runs};
 use crate::microkernel::{MicroKernel, Strip};
 use std::ops::Range;
 
+/// Depths copied at a time.
+const DEPTHS_COPIED: usize = 16;
+
 /// The widest panel: columns of the largest tile.
 const WIDEST: usize = 32;
 
@@ -23,20 +26,28 @@ pub(super) unsafe fn pack(
     from: *const f32,
     (to, width): (*mut f32, usize),
 ) {
-    let panel = |number: usize| to.wrapping_add(number * width * depth.len());
     if let Some((1, step)) = factor.strides {
-        // Depth by depth, because rows that are far apart compete for places in the cache.
-        for k in 0..depth.len() {
-            let from = factor.first(from, outer, 0, depth.start).wrapping_offset(k as isize * step);
+        // A few depths of all tiles at a time, because rows that are far apart compete for places in the cache.
+        for first in (0..depth.len()).step_by(DEPTHS_COPIED) {
+            let depths = DEPTHS_COPIED.min(depth.len() - first);
+            let from = factor.first(from, outer, 0, depth.start).wrapping_offset(first as isize * step);
             for (number, tile) in tiles.clone().enumerate() {
-                // SAFETY: the tile's elements at this depth follow each other, and its panel has room for them.
-                unsafe { copy(from.wrapping_add(tile.start), tile.len(), panel(number).wrapping_add(k * width)) };
+                let strip = Strip {
+                    from: from.wrapping_add(tile.start),
+                    stride: step,
+                    count: tile.len(),
+                    depth: depths,
+                    to: to.wrapping_add(number * width * depth.len() + first * width),
+                    width,
+                };
+                // SAFETY: the tile's elements at each depth follow each other, and its panel has room for them.
+                unsafe { copy(&strip) };
             }
         }
         return;
     }
     for (number, tile) in tiles.enumerate() {
-        let to = panel(number);
+        let to = to.wrapping_add(number * width * depth.len());
         // SAFETY: panels follow each other, each of `width` floats per depth.
         unsafe {
             match (&factor.runs, factor.strides) {
@@ -52,34 +63,33 @@ pub(super) unsafe fn pack(
     }
 }
 
-/// Copies the floats of a tile at one depth: as two pieces that meet or overlap.
+/// `to[k][i] = from[k][i]`: a strip whose `count` floats at each depth follow each other, depths being `stride` apart.
 ///
 /// # Safety
-/// Both are valid for `count` floats.
-unsafe fn copy(from: *const f32, count: usize, to: *mut f32) {
-    // SAFETY: as promised by the caller; both pieces are inside.
+/// The strip and its panel are valid for their extents.
+unsafe fn copy(strip: &Strip) {
+    // SAFETY: as promised by the caller.
     unsafe {
-        match count {
-            0..4 => (0..count).for_each(|i| copy_array::<1>(from.add(i), to.add(i))),
-            4..8 => copy_ends::<4>(from, count, to),
-            8..16 => copy_ends::<8>(from, count, to),
-            _ => copy_ends::<16>(from, count, to),
+        match strip.count {
+            0..4 => (0..strip.count).for_each(|i| copy_pieces::<1>(strip, [i, i])),
+            4..8 => copy_pieces::<4>(strip, [0, strip.count - 4]),
+            8..16 => copy_pieces::<8>(strip, [0, strip.count - 8]),
+            _ => copy_pieces::<16>(strip, [0, strip.count - 16]),
         }
     }
 }
 
-/// Copies the first and the last `N` of at most `2 · N` floats.
-unsafe fn copy_ends<const N: usize>(from: *const f32, count: usize, to: *mut f32) {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        copy_array::<N>(from, to);
-        copy_array::<N>(from.add(count - N), to.add(count - N));
+/// Copies the two pieces of `N` floats that begin at these places of each depth; they may overlap.
+unsafe fn copy_pieces<const N: usize>(strip: &Strip, pieces: [usize; 2]) {
+    for k in 0..strip.depth {
+        for first in pieces {
+            // SAFETY: as promised by the caller.
+            unsafe {
+                let from = strip.from.offset(k as isize * strip.stride).add(first).cast::<[f32; N]>();
+                strip.to.add(k * strip.width + first).cast::<[f32; N]>().write_unaligned(from.read_unaligned());
+            }
+        }
     }
-}
-
-unsafe fn copy_array<const N: usize>(from: *const f32, to: *mut f32) {
-    // SAFETY: as promised by the caller.
-    unsafe { to.cast::<[f32; N]>().write_unaligned(from.cast::<[f32; N]>().read_unaligned()) }
 }
 
 unsafe fn pack_flat(
