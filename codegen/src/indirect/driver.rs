@@ -1,7 +1,7 @@
 //! Computes the chunks of a contraction with tables of rows.
 
 use super::plan::{IndirectPlan, Part};
-use super::tiles::Product;
+use super::tiles::{Product, Tile};
 use crate::microkernel::RowTile;
 use crate::runtime::StepContext;
 use std::ops::Range;
@@ -74,7 +74,8 @@ impl Rows<'_> {
         let tiles = &tiles[of_product.start..of_product.end.min(tiles.len())];
         let accumulate = group > part.groups.start;
         for column in (0..*columns).step_by(kernel.columns) {
-            for tile in tiles {
+            for tiles in tiles.chunk_by(Tile::continues_with) {
+                let tile = &tiles[0];
                 let (first, count) = tables.groups[tile.groups + group];
                 if accumulate && count == 0 {
                     continue;
@@ -94,6 +95,8 @@ impl Rows<'_> {
                         result: self.result.offset(product.result + column as isize),
                         result_rows: tables.offsets.as_ptr().add(tile.result_rows),
                         rows: tile.rows,
+                        tiles: tiles.len(),
+                        tile_step: 2 * tile.rows,
                         columns: kernel.columns.min(columns - column),
                         accumulate,
                     });

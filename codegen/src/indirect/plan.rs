@@ -19,6 +19,12 @@ const SMALL_RESULT: usize = 1 << 14;
 /// Most chunks of a sum whose depth is cut.
 const MOST_PARTIALS: usize = 8;
 
+/// Rows that share tables, at least. More are taken where tiles would otherwise mix rows that meet different runs.
+const FEW_ROWS: [usize; 3] = [96, 768, 6144];
+
+/// Share of mixed tiles that is accepted.
+const MIXED_SHARE: f64 = 0.125;
+
 /// Fewest multiplications for which tables are made.
 const FEWEST_PRODUCTS: usize = 512;
 
@@ -62,7 +68,7 @@ pub(super) struct Part {
 impl IndirectPlan {
     /// Plans an f32 contraction; `None` where tables of rows do not serve.
     pub fn new(contraction: &Contraction, isa: VectorIsa) -> Option<IndirectPlan> {
-        let roles = Roles::new(contraction)?;
+        let roles = Roles::new(contraction, FEW_ROWS[0])?;
         let columns = roles.count(&roles.columns);
         let elements: usize = contraction.space.iter().product();
         let products = elements * contraction.reduce.iter().product::<usize>();
@@ -70,7 +76,8 @@ impl IndirectPlan {
             return None;
         }
         let kernel = row_kernel(isa, columns, roles.lanewise);
-        let tables = Tables::new(&roles, kernel.rows, kernel.columns)?;
+        let tables = FEW_ROWS.iter().filter_map(|&few| Tables::new(&Roles::new(contraction, few)?, &kernel));
+        let tables = first_or_least(tables, MIXED_SHARE, Tables::mixed_share)?;
         let cut = Cut::new(&tables, products, elements);
         let steps = [&roles.left, &roles.right].map(|load| super::factor::step(load, roles.run) as isize);
         let (left, right, lanewise) = (roles.left.operand, roles.right.operand, roles.lanewise);
@@ -102,6 +109,20 @@ impl IndirectPlan {
             Cut::Depth(size) => Part { tiles: 0..tiles, groups: piece(size, groups), sums: chunk * self.elements },
         }
     }
+}
+
+/// The first item of which `measure` is at most `enough`, else the one of which it is least.
+fn first_or_least<T>(items: impl Iterator<Item = T>, enough: f64, measure: impl Fn(&T) -> f64) -> Option<T> {
+    let mut best: Option<T> = None;
+    for item in items {
+        if measure(&item) <= enough {
+            return Some(item);
+        }
+        if best.as_ref().is_none_or(|b| measure(&item) < measure(b)) {
+            best = Some(item);
+        }
+    }
+    best
 }
 
 impl Cut {

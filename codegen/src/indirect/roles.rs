@@ -4,11 +4,11 @@ use super::factor::step;
 use crate::loops::LoadPlan;
 use gradc_ir::lower::Contraction;
 
-/// Rows below which loops without guards are rows too, so that tiles are full.
-const FEW_ROWS: usize = 96;
+/// Fewest columns: with one, there is nothing to put into vectors.
+const FEWEST_COLUMNS: usize = 2;
 
-/// Fewest columns: with less, most lanes of a vector are idle.
-const FEWEST_COLUMNS: usize = 4;
+/// Most rows that share tables.
+const MOST_ROWS: usize = 1 << 14;
 
 /// The loops of a contraction by what they do, and its two factors. Loops of one trip are in no list.
 #[derive(Clone, Debug)]
@@ -43,8 +43,8 @@ fn uses(load: &LoadPlan, dim: usize) -> bool {
 
 impl Roles {
     /// The roles of the loops; `None` where tables of rows do not serve: nothing is windowed, or the columns are not
-    /// contiguous.
-    pub fn new(contraction: &Contraction) -> Option<Roles> {
+    /// contiguous. While there are less than `few` rows, loops without guards are rows too.
+    pub fn new(contraction: &Contraction, few: usize) -> Option<Roles> {
         let extents = [&contraction.space[..], &contraction.reduce].concat();
         let space: Vec<usize> = (0..contraction.space.len()).filter(|&d| extents[d] != 1).collect();
         let [lhs, rhs] = [&contraction.lhs, &contraction.rhs].map(|access| LoadPlan::new(access, &extents));
@@ -58,7 +58,7 @@ impl Roles {
         };
         let columns = columns(&space, &extents, &left, &right, lanewise);
         let others = &space[..space.len() - columns.len()];
-        let rows = rows(others, &extents, &left, &right);
+        let rows = rows(others, &extents, few, &left, &right);
         let outer = others.iter().copied().filter(|d| !rows.contains(d)).collect();
         let depth: Vec<usize> = (contraction.space.len()..extents.len()).filter(|&d| extents[d] != 1).collect();
         let run = run(&depth, &extents, &left, &right);
@@ -110,11 +110,12 @@ fn columns(space: &[usize], extents: &[usize], left: &LoadPlan, right: &LoadPlan
 }
 
 /// The loops of the left factor alone: all that move a guard, and further ones from the innermost out while rows are few.
-fn rows(others: &[usize], extents: &[usize], left: &LoadPlan, right: &LoadPlan) -> Vec<usize> {
+fn rows(others: &[usize], extents: &[usize], few: usize, left: &LoadPlan, right: &LoadPlan) -> Vec<usize> {
     let all: Vec<usize> = others.iter().copied().filter(|&d| uses(left, d) && !uses(right, d)).collect();
     let mut rows: Vec<usize> = all.iter().copied().filter(|&d| guards(left, d)).collect();
     for &d in all.iter().rev().filter(|&&d| !guards(left, d)) {
-        if rows.iter().map(|&d| extents[d]).product::<usize>() < FEW_ROWS {
+        let count: usize = rows.iter().map(|&d| extents[d]).product();
+        if count < few && count * extents[d] <= MOST_ROWS {
             rows.push(d);
         }
     }

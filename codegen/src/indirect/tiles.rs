@@ -2,7 +2,7 @@
 
 use super::factor::{Part, Stretch, parts, step, stretch, values};
 use super::roles::Roles;
-use crate::microkernel::{ABSENT, Segment, ZEROS};
+use crate::microkernel::{ABSENT, RowKernel, Segment, ZEROS};
 use gradc_ir::lower::Affine;
 use gradc_ir::types::row_major_strides;
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +27,14 @@ pub(super) struct Tile {
     pub result_rows: usize,
     /// Number of rows.
     pub rows: usize,
+}
+
+impl Tile {
+    /// Whether the tables of `next`, which follow this tile's, are used with the same segments by as many rows.
+    pub fn continues_with(&self, next: &Tile) -> bool {
+        let shared = self.left_rows_step == 0 && next.left_rows_step == 0;
+        shared && self.groups == next.groups && self.rows == next.rows
+    }
 }
 
 /// One product: what its loops add to all offsets, and its tiles.
@@ -86,8 +94,8 @@ struct Maker<'a> {
 }
 
 impl Tables {
-    /// Tables for tiles of at most `tile_rows` × `tile_columns`; `None` when they would be too large.
-    pub fn new(roles: &Roles, tile_rows: usize, tile_columns: usize) -> Option<Tables> {
+    /// Tables for the tiles of a kernel; `None` when they would be too large.
+    pub fn new(roles: &Roles, kernel: &RowKernel) -> Option<Tables> {
         let entries = roles.count(&roles.rows) * roles.count(&roles.lines) * roles.depth().div_ceil(DEPTH_BLOCK);
         if entries > MOST_ENTRIES || roles.extents.contains(&0) {
             return None;
@@ -95,8 +103,8 @@ impl Tables {
         let result = result_strides(roles);
         let maker = Maker {
             roles,
-            tile_rows,
-            width: if roles.lanewise { tile_columns as i64 } else { 1 },
+            tile_rows: kernel.rows,
+            width: if roles.lanewise { kernel.columns as i64 } else { 1 },
             rows: parts(&roles.left, &roles.rows, &roles.extents, false),
             places: values(&result, &roles.rows, &roles.extents, false),
             lines: lines(roles),
@@ -105,6 +113,12 @@ impl Tables {
             lists: HashMap::new(),
         };
         maker.make(&result)
+    }
+
+    /// Share of the tiles in which rows meet different runs.
+    pub fn mixed_share(&self) -> f64 {
+        let mixed = self.tiles.iter().filter(|tile| tile.left_rows_step != 0).count();
+        mixed as f64 / self.tiles.len().max(1) as f64
     }
 
     /// Number of tiles over all products.
@@ -214,7 +228,7 @@ impl Maker<'_> {
             self.tables.offsets.push(i32::try_from(self.places[row]).ok()?);
         }
         let left_rows = self.tables.offsets.len();
-        let shared = shared_offsets(&pieces);
+        let shared = shared_offsets(&pieces, rows.len());
         let lefts = pieces.iter().flatten().map(|p| p.left[0]);
         let segment = |p: &Piece, left: i32| Segment { left, right: p.right, depth: p.depth as i32 };
         let (list, left_rows_step): (Vec<Vec<Segment>>, usize) = match shared {
@@ -314,12 +328,12 @@ fn push_joined(to: &mut Vec<Piece>, piece: Piece, [left_step, right_step]: [i64;
 }
 
 /// The rows' offsets relative to the first row, when they are the same in all pieces and no row is ever absent.
-fn shared_offsets(pieces: &[Vec<Piece>]) -> Option<Vec<i32>> {
+fn shared_offsets(pieces: &[Vec<Piece>], rows: usize) -> Option<Vec<i32>> {
     let mut all = pieces.iter().flatten().map(|p| {
         let present = p.left.iter().all(|&offset| offset != ABSENT);
         present.then(|| p.left.iter().map(|&offset| offset - p.left[0]).collect::<Vec<i32>>())
     });
-    let Some(first) = all.next() else { return Some(vec![]) };
+    let Some(first) = all.next() else { return Some(vec![0; rows]) };
     let first = first?;
     all.all(|other| other.as_ref() == Some(&first)).then_some(first)
 }

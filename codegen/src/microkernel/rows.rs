@@ -54,6 +54,10 @@ pub(crate) struct RowTile {
     pub result_rows: *const i32,
     /// Rows, at most those of the kernel.
     pub rows: usize,
+    /// Tiles of these segments that follow each other.
+    pub tiles: usize,
+    /// From one tile's entries in `left_rows` and in `result_rows` to the next one's.
+    pub tile_step: usize,
     /// Columns, at most those of the kernel.
     pub columns: usize,
     /// Add to what is in the result.
@@ -61,25 +65,72 @@ pub(crate) struct RowTile {
 }
 
 impl RowTile {
-    /// Addresses of the rows in a segment, and by how much each advances.
+    /// Calls `step` with the rows' addresses in a tile, the left offset and the right address of every k of every segment.
     ///
     /// # Safety
-    /// The tables have entries for `ROWS` rows of the segment.
+    /// The tables have entries for `ROWS` rows.
     #[inline(always)]
-    pub unsafe fn rows_of<const ROWS: usize>(&self, at: usize) -> ([*const f32; ROWS], *const f32, isize, isize) {
-        // SAFETY: as promised by the caller; offsets stay inside the factors.
+    pub unsafe fn for_each_depth<const ROWS: usize>(
+        &self,
+        tile: usize,
+        mut step: impl FnMut(&[*const f32; ROWS], isize, *const f32),
+    ) {
+        // SAFETY: as promised by the caller.
         unsafe {
-            let segment = &*self.segments.add(at);
-            let offsets = self.left_rows.add(at * self.left_rows_step);
-            let left = self.left.offset(segment.left as isize);
-            // Absent rows advance like the others, from that end of the zeros from which they stay inside.
-            let zeros = ZEROS.as_ptr().wrapping_offset((segment.depth as isize - 1) * (-self.left_step).max(0));
-            let rows = std::array::from_fn(|r| match *offsets.add(r) {
-                ABSENT => zeros,
-                offset => left.wrapping_offset(offset as isize),
-            });
-            (rows, self.right.offset(segment.right as isize), segment.depth as isize, self.right_step)
+            if self.left_rows_step == 0 {
+                let rows =
+                    std::array::from_fn(|r| self.left.wrapping_offset(self.row_offset(tile * self.tile_step + r)));
+                for at in 0..self.count {
+                    let segment = &*self.segments.add(at);
+                    self.along(segment, segment.left as isize, |left, right| step(&rows, left, right));
+                }
+                return;
+            }
+            for at in 0..self.count {
+                let segment = &*self.segments.add(at);
+                let rows = self.rows_of::<ROWS>(at, segment);
+                self.along(segment, 0, |left, right| step(&rows, left, right));
+            }
         }
+    }
+
+    /// Where a row of a tile is in the result.
+    ///
+    /// # Safety
+    /// The tables have entries for the row.
+    #[inline(always)]
+    pub unsafe fn result_row(&self, tile: usize, row: usize) -> *mut f32 {
+        // SAFETY: as promised by the caller.
+        self.result.wrapping_offset(unsafe { *self.result_rows.add(tile * self.tile_step + row) } as isize)
+    }
+
+    unsafe fn row_offset(&self, at: usize) -> isize {
+        // SAFETY: as promised by the caller.
+        unsafe { *self.left_rows.add(at) as isize }
+    }
+
+    /// Left offset and right address of every k of a segment.
+    #[inline(always)]
+    unsafe fn along(&self, segment: &Segment, mut left: isize, mut step: impl FnMut(isize, *const f32)) {
+        let mut right = self.right.wrapping_offset(segment.right as isize);
+        for _ in 0..segment.depth {
+            step(left, right);
+            left += self.left_step;
+            right = right.wrapping_offset(self.right_step);
+        }
+    }
+
+    /// Addresses of the rows in a segment that has its own offsets.
+    #[inline(always)]
+    unsafe fn rows_of<const ROWS: usize>(&self, at: usize, segment: &Segment) -> [*const f32; ROWS] {
+        // Absent rows advance like the others, from that end of the zeros from which they stay inside.
+        let zeros = ZEROS.as_ptr().wrapping_offset((segment.depth as isize - 1) * (-self.left_step).max(0));
+        let left = self.left.wrapping_offset(segment.left as isize);
+        // SAFETY: as promised by the caller.
+        std::array::from_fn(|r| match unsafe { self.row_offset(at * self.left_rows_step + r) } {
+            offset if offset == ABSENT as isize => zeros,
+            offset => left.wrapping_offset(offset),
+        })
     }
 }
 

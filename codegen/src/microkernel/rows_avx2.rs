@@ -1,4 +1,5 @@
-//! Row tiles in 256-bit vectors: 6 × 16, or 12 × 8 where there are no more columns.
+//! Row tiles in 256-bit vectors: 6 × 16, or 8 × 8 where there are no more columns: eight sums
+//! are as many as hide the latency of an addition, and their addresses still fit the registers.
 
 use super::avx2::{LANES, first_lanes, store};
 use super::rows::{RowKernel, RowTile, dispatch_rows};
@@ -9,13 +10,13 @@ use std::arch::x86_64::{
 pub(super) fn kernel(columns: usize, lanewise: bool) -> RowKernel {
     let run = if lanewise { run::<true> } else { run::<false> };
     match columns <= LANES {
-        true => RowKernel { rows: 12, columns: LANES, run },
+        true => RowKernel { rows: 8, columns: LANES, run },
         false => RowKernel { rows: 6, columns: 2 * LANES, run },
     }
 }
 
 unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {
-    dispatch_rows!(tile, LANES, LANEWISE, wide [1 2 3 4 5 6], narrow [1 2 3 4 5 6 7 8 9 10 11 12])
+    dispatch_rows!(tile, LANES, LANEWISE, wide [1 2 3 4 5 6], narrow [1 2 3 4 5 6 7 8])
 }
 
 /// `ROWS` rows of `VECTORS` vectors, the last one masked if `MASKED`.
@@ -29,11 +30,9 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize, const MASKED: bool, c
             true => _mm256_maskload_ps(p.add(LANES * v), mask),
             false => _mm256_loadu_ps(p.add(LANES * v)),
         };
-        let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
-        for at in 0..t.count {
-            let (rows, mut right, depth, right_step) = t.rows_of::<ROWS>(at);
-            for k in 0..depth {
-                let offset = k * t.left_step;
+        for tile in 0..t.tiles {
+            let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
+            t.for_each_depth::<ROWS>(tile, |rows, offset, right| {
                 let columns: [__m256; VECTORS] = std::array::from_fn(|v| load(right, v));
                 for (row, sums) in rows.iter().zip(&mut sums) {
                     let left = row.wrapping_offset(offset);
@@ -42,13 +41,12 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize, const MASKED: bool, c
                         *sum = _mm256_fmadd_ps(factor, columns[v], *sum);
                     }
                 }
-                right = right.wrapping_offset(right_step);
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            let c = t.result.offset(*t.result_rows.add(r) as isize);
-            for (v, &sum) in sums.iter().enumerate() {
-                store(c.add(LANES * v), sum, t.accumulate, if v == VECTORS - 1 { rest } else { 0 });
+            });
+            for (r, sums) in sums.iter().enumerate() {
+                let c = t.result_row(tile, r);
+                for (v, &sum) in sums.iter().enumerate() {
+                    store(c.add(LANES * v), sum, t.accumulate, if v == VECTORS - 1 { rest } else { 0 });
+                }
             }
         }
     }

@@ -25,11 +25,9 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize, const MASKED: bool, c
     // SAFETY: tables, rows and columns are those of the tile, for which the caller vouches; masked lanes are not touched.
     unsafe {
         let load = |p: *const f32, v: usize| _mm512_maskz_loadu_ps(mask(v), p.add(LANES * v));
-        let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-        for at in 0..t.count {
-            let (rows, mut right, depth, right_step) = t.rows_of::<ROWS>(at);
-            for k in 0..depth {
-                let offset = k * t.left_step;
+        for tile in 0..t.tiles {
+            let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+            t.for_each_depth::<ROWS>(tile, |rows, offset, right| {
                 let columns: [__m512; VECTORS] = std::array::from_fn(|v| load(right, v));
                 for (row, sums) in rows.iter().zip(&mut sums) {
                     let left = row.wrapping_offset(offset);
@@ -38,14 +36,13 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize, const MASKED: bool, c
                         *sum = _mm512_fmadd_ps(factor, columns[v], *sum);
                     }
                 }
-                right = right.wrapping_offset(right_step);
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            let c = t.result.offset(*t.result_rows.add(r) as isize);
-            for (v, &sum) in sums.iter().enumerate() {
-                let sum = if t.accumulate { _mm512_add_ps(sum, load(c, v)) } else { sum };
-                _mm512_mask_storeu_ps(c.add(LANES * v), mask(v), sum);
+            });
+            for (r, sums) in sums.iter().enumerate() {
+                let c = t.result_row(tile, r);
+                for (v, &sum) in sums.iter().enumerate() {
+                    let sum = if t.accumulate { _mm512_add_ps(sum, load(c, v)) } else { sum };
+                    _mm512_mask_storeu_ps(c.add(LANES * v), mask(v), sum);
+                }
             }
         }
     }

@@ -25,26 +25,24 @@ unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {
 /// Inlined once with a constant number of columns, which the compiler makes vectors of, and for the edges.
 #[inline(always)]
 unsafe fn compute<const R: usize, const LANEWISE: bool>(t: &RowTile, columns: usize) {
-    let mut sums = [[0.0f32; COLUMNS]; R];
     // SAFETY: tables, rows and columns are those of the tile, for which the caller vouches.
     unsafe {
-        for at in 0..t.count {
-            let (rows, mut right, depth, right_step) = t.rows_of::<R>(at);
-            for k in 0..depth {
+        for tile in 0..t.tiles {
+            let mut sums = [[0.0f32; COLUMNS]; R];
+            t.for_each_depth::<R>(tile, |rows, offset, right| {
                 for (row, sums) in rows.iter().zip(&mut sums) {
-                    let left = row.wrapping_offset(k * t.left_step);
+                    let left = row.wrapping_offset(offset);
                     for (j, sum) in sums.iter_mut().enumerate().take(columns) {
                         let factor = left.wrapping_add(if LANEWISE { j } else { 0 }).read_unaligned();
                         *sum += factor * right.add(j).read_unaligned();
                     }
                 }
-                right = right.wrapping_offset(right_step);
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            let c = t.result.offset(*t.result_rows.add(r) as isize);
-            for (j, sum) in sums.iter().enumerate().take(columns) {
-                *c.add(j) = if t.accumulate { *c.add(j) + sum } else { *sum };
+            });
+            for (r, sums) in sums.iter().enumerate() {
+                let c = t.result_row(tile, r);
+                for (j, sum) in sums.iter().enumerate().take(columns) {
+                    *c.add(j) = if t.accumulate { *c.add(j) + sum } else { *sum };
+                }
             }
         }
     }
