@@ -19,7 +19,11 @@ mod assembler;
 mod body;
 mod call;
 mod code;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod emulator;
 mod frame;
 mod machine;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests;
 
 pub(crate) use machine::Isa;

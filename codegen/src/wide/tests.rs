@@ -1,0 +1,306 @@
+//! Strips called directly: on the processor where it has the instructions, else on the emulator.
+
+use super::code::{Action, Code, Combination, Element, Shape, Value};
+use super::emulator::Emulator;
+use super::frame::{assemble, combining, result_offset, uniforms_offset};
+use super::machine::Isa;
+use crate::code_memory::CodeMemory;
+use crate::math::Math;
+use crate::simd::{Op1, Op2, Simd};
+use gradc_ir::lower::{BinaryFn, Combine, CompareFn, UnaryFn};
+
+/// Lengths around the boundaries of blocks, vectors and tails of both instruction sets.
+const LENGTHS: [usize; 9] = [1, 7, 8, 16, 17, 33, 64, 77, 131];
+
+/// A stream's memory with guard bytes around it.
+#[derive(Clone, PartialEq, Debug)]
+struct Buffer(Vec<u8>);
+
+const GUARD: usize = 256;
+
+impl Buffer {
+    fn of_floats(values: &[f32]) -> Buffer {
+        Buffer::guarded(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+    }
+
+    fn guarded(bytes: &[u8]) -> Buffer {
+        Buffer([&[0xAB; GUARD], bytes, &[0xAB; GUARD]].concat())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Machine {
+    Processor,
+    Emulated(Isa),
+}
+
+/// Runs a strip; the caller's block afterwards.
+fn run(code: &Code, machine: Machine, streams: &mut [Buffer], uniforms: &[f32], count: usize) -> Vec<u8> {
+    let mut block = vec![0u8; result_offset(code) + 8];
+    for (k, stream) in streams.iter_mut().enumerate() {
+        let address = stream.0[GUARD..].as_mut_ptr() as u64;
+        block[8 * k..8 * k + 8].copy_from_slice(&address.to_le_bytes());
+    }
+    for (k, uniform) in uniforms.iter().enumerate() {
+        let at = uniforms_offset(code) + 4 * k;
+        block[at..at + 4].copy_from_slice(&uniform.to_le_bytes());
+    }
+    let arguments = [block.as_mut_ptr() as u64, count as u64];
+    match machine {
+        Machine::Emulated(isa) => {
+            let bytes = assemble(code, isa);
+            // SAFETY: the block points to streams of `count` points, and both outlive the call.
+            unsafe { Emulator::call(&bytes, arguments) };
+        }
+        Machine::Processor => {
+            let memory = CodeMemory::new(&assemble(code, Isa::Avx2)).expect("memory for code");
+            // SAFETY: the code is a strip's, whose parameters these are.
+            let strip: extern "sysv64" fn(u64, u64) = unsafe { std::mem::transmute(memory.bytes().as_ptr()) };
+            strip(arguments[0], arguments[1]);
+        }
+    }
+    block
+}
+
+fn machines() -> Vec<Machine> {
+    let mut machines = vec![Machine::Emulated(Isa::Avx2), Machine::Emulated(Isa::Avx512)];
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        machines.insert(0, Machine::Processor);
+    }
+    machines
+}
+
+const SPECIAL: [f32; 12] =
+    [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-42, -1e-42, f32::MAX, 2.5, -0.5, 88.9, -1e9];
+
+fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 8
+    };
+    (0..n)
+        .map(|_| match next() % 3 {
+            0 => SPECIAL[next() as usize % SPECIAL.len()],
+            _ => next() as f32 / (1 << 20) as f32 - 8.0,
+        })
+        .collect()
+}
+
+/// The bytes of the streams after a run, all NaN as one.
+fn contents(streams: &[Buffer]) -> Vec<Vec<u32>> {
+    let word = |w: &[u8]| {
+        let bits = u32::from_le_bytes(w.try_into().expect("four bytes"));
+        if f32::from_bits(bits).is_nan() { f32::NAN.to_bits() } else { bits }
+    };
+    let padded = |b: &Buffer| [&b.0[..], &[0; 3]].concat();
+    streams.iter().map(|s| padded(s).chunks_exact(4).map(word).collect()).collect()
+}
+
+/// All machines leave the same bytes, guards included.
+fn assert_equal_streams(what: &str, code: &Code, streams: &[Buffer], uniforms: &[f32], count: usize) {
+    let after = |machine| {
+        let mut streams = streams.to_vec();
+        run(code, machine, &mut streams, uniforms, count);
+        contents(&streams)
+    };
+    let machines = machines();
+    let first = after(machines[0]);
+    assert_ne!(first, contents(streams), "{what}: {count} points are written");
+    for &machine in &machines[1..] {
+        assert!(first == after(machine), "{what}: {count} points on {machine:?}");
+    }
+}
+
+/// A map of two streams of f32, one of booleans and a uniform value to one of f32 and one of booleans.
+fn map(build: impl Fn(&mut Code, [Value; 4]) -> (Value, Value)) -> Code {
+    let mut code = Code::new(Shape::Map);
+    let [x, y] = [0, 1].map(|_| code.stream(Element::Float, 0, false));
+    let mask = code.stream(Element::Bool, 0, false);
+    let outputs = [code.stream(Element::Float, 0, false), code.stream(Element::Bool, 0, false)];
+    let [x, y, mask] = [x, y, mask].map(|k| code.push(Action::Load(k)));
+    let zero = code.word(0);
+    let mask = code.op2(Op2::GreaterInt, &mask, &zero);
+    let uniform = code.uniform();
+    let (value, flag) = build(&mut code, [x, y, mask, uniform]);
+    code.push(Action::Store(outputs[0], value));
+    code.push(Action::StoreMask(outputs[1], flag));
+    code.tail = code.steps.clone();
+    code
+}
+
+fn check_map(what: &str, build: impl Fn(&mut Code, [Value; 4]) -> (Value, Value)) {
+    let code = map(build);
+    for n in LENGTHS {
+        let bools: Vec<u8> = (0..n).map(|k| (k * 7 % 3 == 0).into()).collect();
+        let streams = [
+            Buffer::of_floats(&numbers(n, 1)),
+            Buffer::of_floats(&numbers(n, 2)),
+            Buffer::guarded(&bools),
+            Buffer::of_floats(&vec![7.0; n]),
+            Buffer::guarded(&vec![9; n]),
+        ];
+        assert_equal_streams(what, &code, &streams, &[1.25], n);
+    }
+}
+
+#[test]
+fn every_function_has_the_same_bits_on_every_machine() {
+    use UnaryFn::{Abs, Ceil, Cos, Erf, Exp, Floor, Log, Neg, Recip, Round, Rsqrt, Sign, Sin, Sqrt, Tanh};
+    for f in [Abs, Ceil, Cos, Erf, Exp, Floor, Log, Neg, Recip, Round, Rsqrt, Sign, Sin, Sqrt, Tanh] {
+        check_map(f.word(), |c, [x, y, mask, uniform]| {
+            let value = c.unary(f, &x);
+            let sum = c.binary(BinaryFn::Add, &y, &uniform);
+            (c.select(&mask, &value, &sum), mask)
+        });
+    }
+    for f in [BinaryFn::Add, BinaryFn::Sub, BinaryFn::Mul, BinaryFn::Div, BinaryFn::Max, BinaryFn::Min] {
+        check_map(f.word(), |c, [x, y, mask, uniform]| {
+            let (a, b) = (c.binary(f, &x, &y), c.binary(f, &uniform, &x));
+            (c.select(&mask, &uniform, &a), c.compare(CompareFn::Lt.into(), &a, &b))
+        });
+    }
+    for f in [CompareFn::Eq, CompareFn::Ne, CompareFn::Lt, CompareFn::Le, CompareFn::Gt, CompareFn::Ge] {
+        check_map(f.word(), |c, [x, y, mask, uniform]| {
+            let holds = c.compare(f.into(), &x, &y);
+            let both = c.op2(Op2::Xor, &holds, &mask);
+            (c.select(&holds, &x, &uniform), both)
+        });
+    }
+}
+
+#[test]
+fn all_forms_of_multiply_add_have_the_same_bits() {
+    check_map("multiply-add", |c, [x, y, mask, uniform]| {
+        let constant = c.constant(0.3);
+        let mut sum = c.multiply_add(&x, &y, &x);
+        for (a, b, d) in [(x, uniform, y), (uniform, y, constant), (constant, uniform, x), (y, x, uniform)] {
+            let product = c.multiply_add(&a, &b, &d);
+            sum = c.multiply_add(&product, &sum, &sum);
+            sum = c.multiply_add(&sum, &constant, &uniform);
+        }
+        (sum, mask)
+    });
+}
+
+/// More values at once than there are registers on either.
+#[test]
+fn spilled_values_have_the_same_bits() {
+    check_map("many values", |c, [x, y, mask, uniform]| {
+        let mut values = vec![x, y];
+        for k in 0..60 {
+            let next = c.multiply_add(&values[k], &uniform, &values[k + 1]);
+            values.push(c.unary(UnaryFn::Abs, &next));
+        }
+        let mut sum = c.compare(CompareFn::Lt.into(), &x, &y);
+        sum = c.select(&sum, &x, &y);
+        for value in values.iter().rev() {
+            let larger = c.compare(CompareFn::Gt.into(), &sum, value);
+            let less = c.op2(Op2::Sub, &sum, value);
+            sum = c.select(&larger, &less, value);
+        }
+        (sum, mask)
+    });
+}
+
+const COMBINATIONS: [Combination; 5] = [
+    Combination { combine: Combine::Sum, long: false },
+    Combination { combine: Combine::Sum, long: true },
+    Combination { combine: Combine::Prod, long: false },
+    Combination { combine: Combine::Max, long: false },
+    Combination { combine: Combine::Min, long: false },
+];
+
+fn combine(code: &mut Code, combination: Combination, value: Value) {
+    if !combination.long {
+        code.binary(combining(combination.combine), &value, &Value::Partial(0));
+        return code.carry(0);
+    }
+    for (k, half) in [Op1::WidenLow, Op1::WidenHigh].into_iter().enumerate() {
+        let wide = code.op1(half, &value);
+        code.op2(Op2::AddWide, &Value::Partial(k as u32), &wide);
+        code.carry(k as u32);
+    }
+}
+
+/// Sums of small integers and products of powers of two are exact in any order.
+fn exact(combination: Combination, n: usize) -> Vec<f32> {
+    let value = |k: usize| match combination.combine {
+        Combine::Prod => [2.0, 0.5, 1.0][k % 3],
+        _ => ((k * 37) % 101) as f32 - 50.0,
+    };
+    (0..n).map(value).collect()
+}
+
+fn met(combination: Combination, values: impl Iterator<Item = f32>) -> f32 {
+    match combination.combine {
+        Combine::Sum => values.sum(),
+        Combine::Prod => values.product(),
+        Combine::Max => values.fold(f32::NEG_INFINITY, f32::max),
+        Combine::Min => values.fold(f32::INFINITY, f32::min),
+    }
+}
+
+#[test]
+fn rows_are_combined_on_every_machine() {
+    for combination in COMBINATIONS {
+        let mut code = Code::new(Shape::Row(combination));
+        let stream = code.stream(Element::Float, 0, false);
+        let value = code.push(Action::Load(stream));
+        let shared = code.steps.clone();
+        combine(&mut code, combination, value);
+        let steps = std::mem::replace(&mut code.steps, shared);
+        let start = code.word(combination.start().to_bits());
+        let inside = code.select(&Value::Inside, &value, &start);
+        combine(&mut code, combination, inside);
+        code.tail = std::mem::replace(&mut code.steps, steps);
+        for n in LENGTHS {
+            let values = exact(combination, n);
+            for machine in machines() {
+                let block = run(&code, machine, &mut [Buffer::of_floats(&values)], &[], n);
+                let at = &block[result_offset(&code)..];
+                let found = match combination.long {
+                    true => f64::from_le_bytes(at[..8].try_into().expect("eight bytes")) as f32,
+                    false => f32::from_le_bytes(at[..4].try_into().expect("four bytes")),
+                };
+                assert_eq!(found, met(combination, values.iter().copied()), "{combination:?} of {n} on {machine:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn columns_are_combined_on_every_machine() {
+    for (combination, rows) in COMBINATIONS.into_iter().flat_map(|c| [(c, 1), (c, 5)]) {
+        for n in LENGTHS {
+            let shape = Shape::Columns { combination, rows, sums: 0, continued: false };
+            let mut code = Code::new(shape);
+            code.stream(if combination.long { Element::Wide } else { Element::Float }, 0, true);
+            let stream = code.stream(Element::Float, 4 * n as i64, false);
+            let by_row = code.stream(Element::RowFloat, 4, false);
+            let value = code.push(Action::Load(stream));
+            let factor = code.push(Action::Load(by_row));
+            let value = code.op2(Op2::Mul, &value, &factor);
+            combine(&mut code, combination, value);
+            code.tail = code.steps.clone();
+            let values = exact(combination, rows * n);
+            let factors: Vec<f32> = (0..rows).map(|k| [1.0, 2.0][k % 2]).collect();
+            let size = if combination.long { 8 } else { 4 };
+            for machine in machines() {
+                let sums = Buffer::guarded(&vec![0; size * n.next_multiple_of(16)]);
+                let mut streams = [sums, Buffer::of_floats(&values), Buffer::of_floats(&factors)];
+                run(&code, machine, &mut streams, &[], n);
+                let sums = &streams[0].0[GUARD..];
+                for k in 0..n {
+                    let at = &sums[size * k..size * (k + 1)];
+                    let found = match combination.long {
+                        true => f64::from_le_bytes(at.try_into().expect("eight bytes")) as f32,
+                        false => f32::from_le_bytes(at.try_into().expect("four bytes")),
+                    };
+                    let expected = met(combination, (0..rows).map(|r| values[r * n + k] * factors[r]));
+                    assert_eq!(found, expected, "{combination:?}, column {k} of {n}, {rows} rows on {machine:?}");
+                }
+            }
+        }
+    }
+}
