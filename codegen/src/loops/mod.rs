@@ -28,6 +28,9 @@ use values::LANES;
 /// Vectors interleaved in a block, so that the latencies of one overlap with the others.
 const GROUPS: usize = 4;
 
+/// Points along a vector loop that chunks are multiples of, whatever the vectors: two of the widest.
+const CHUNK_STEP: usize = 32;
+
 /// Computations in a body from which on only two vectors are interleaved, for want of registers.
 const LARGE_BODY: usize = 40;
 
@@ -57,7 +60,7 @@ impl LoopPlan {
         if in_vector_loop && self.interior.is_some() {
             return Chunks::whole(outermost);
         }
-        Chunks::new(outermost, self.cost(), if in_vector_loop { LANES * GROUPS } else { 1 })
+        Chunks::new(outermost, self.cost(), if in_vector_loop { CHUNK_STEP } else { 1 })
     }
 
     fn groups(&self) -> usize {

@@ -13,6 +13,15 @@ use std::collections::HashMap;
 /// Shortest loop that is made a strip, in points: below, calls cost what wider vectors gain.
 const SHORTEST: usize = 16;
 
+/// Columns whose partial results are kept at a time: 8 KiB in f64.
+pub(crate) const COLUMNS: usize = 1024;
+
+/// Bytes of an operand that are read before its next columns are: half a first-level cache.
+const TILE_BYTES: usize = 16 << 10;
+
+/// Rows that are always combined before partial results go to memory.
+const FEWEST_ROWS: usize = 8;
+
 /// What a stream of a strip is to the kernel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum StreamSource {
@@ -75,21 +84,25 @@ pub(crate) fn columns(plan: &LoopPlan) -> Option<(Strip, Strip)> {
     let reduction = plan.reduction.as_ref()?;
     let combination = combination(plan, reduction);
     let &rows = plan.reduced().last()?;
-    let continued = plan.reduced().len() > 1;
-    let shape = Shape::Columns { combination, rows, sums: 0, continued };
+    let continued = plan.reduced().len() > 1 || rows > rows_at_a_time(plan);
+    let shape = Shape::Columns { combination, sums: 0, continued };
     let mut translator = Translator::new(plan, Which::Reduced, shape)?;
     translator.row = Some(plan.extents.len() - 1);
     translator.sums(combination);
     let value = translator.value(reduction.value)?;
     translator.combine(combination, value);
     let accumulation = translator.finish();
-    let mut spans = accumulation.code.streams.iter().map(|s| s.row_bytes.checked_mul(rows as i64));
-    let near = spans.all(|span| span.is_some_and(|s| i32::try_from(s).is_ok()));
     let mut translator = Translator::new(plan, Which::Point, Shape::Map)?;
     translator.accumulated = Some(combination);
     translator.sums(combination);
     translator.stores()?;
-    (near && accumulation.code.streams.len() <= MOST_ROW_STREAMS).then(|| (accumulation, translator.finish()))
+    (accumulation.code.streams.len() <= MOST_ROW_STREAMS).then(|| (accumulation, translator.finish()))
+}
+
+/// Rows that are combined while their elements are in the first cache, block of columns after block.
+pub(crate) fn rows_at_a_time(plan: &LoopPlan) -> usize {
+    let columns = plan.vector.map_or(1, |v| plan.extents[v]).min(COLUMNS);
+    (TILE_BYTES / (4 * columns)).max(FEWEST_ROWS)
 }
 
 fn combination(plan: &LoopPlan, reduction: &Reduction) -> Combination {
@@ -138,7 +151,7 @@ impl<'p> Translator<'p> {
         Strip { code: self.code, which: self.which, streams: self.streams, uniforms: self.uniforms }
     }
 
-    fn stream(&mut self, source: StreamSource, element: Element, row_bytes: i64) -> u32 {
+    fn stream(&mut self, source: StreamSource, element: Element, row_bytes: i32) -> u32 {
         self.streams.push(source);
         self.code.stream(element, row_bytes, matches!(source, StreamSource::Sums))
     }
@@ -276,6 +289,7 @@ impl<'p> Translator<'p> {
             _ => return None,
         };
         let row_bytes = self.row.map_or(0, |r| load.flat.coeffs[r] * dtype.size_bytes() as i64);
+        let row_bytes = i32::try_from(row_bytes).ok()?;
         let stream = self.stream(StreamSource::Load(id), element, row_bytes);
         let mut value = self.code.push(Action::Load(stream));
         if element == Element::Bool {

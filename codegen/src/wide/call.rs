@@ -1,6 +1,7 @@
 //! Strips in the loops of a kernel: what a call is given, and where calls stand.
 
-use super::body::{self, StreamSource, Strip, UniformSource};
+use super::body::{self, COLUMNS, StreamSource, Strip, UniformSource, rows_at_a_time};
+use super::code::Shape;
 use super::frame::{assemble, result_offset, uniforms_offset};
 use super::machine::Isa;
 use crate::loops::{Bound, Emitter, LoopPlan, MEMORY, Rep, Which, Width};
@@ -11,9 +12,6 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::CallConv;
 use gradc_ir::lower::Affine;
-
-/// Columns whose partial results are kept at a time: 8 KiB in f64.
-const COLUMNS: i64 = 1024;
 
 /// A strip that can be called: its code, and where the caller's block and the partial results are.
 struct Callee {
@@ -90,8 +88,8 @@ impl<'e, 'f> Emitter<'e, 'f> {
             self.column_block(&accumulation, &points, dim, part);
             return true;
         }
-        let width = self.b.ins().iconst(I64, COLUMNS);
-        let blocks = self.b.ins().iadd_imm_s(part.count, COLUMNS - 1);
+        let width = self.b.ins().iconst(I64, COLUMNS as i64);
+        let blocks = self.b.ins().iadd_imm_s(part.count, COLUMNS as i64 - 1);
         let blocks = self.b.ins().ushr_imm_u(blocks, i64::from(COLUMNS.trailing_zeros()));
         let bounds = (Bound::Static(0), Bound::Dynamic(blocks));
         self.range(bounds, 1, vec![], &mut |e, block, _| {
@@ -105,7 +103,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
     }
 
     fn column_block(&mut self, accumulation: &Callee, points: &Callee, dim: usize, block: Part) {
-        if self.plan.reduced().len() > 1 {
+        if matches!(accumulation.strip.code.shape, Shape::Columns { continued: true, .. }) {
             self.start_sums(accumulation.sums.expect("columns have partial results"), dim);
         }
         self.accumulate_rows(accumulation, dim, block, self.plan.space);
@@ -130,9 +128,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
     /// Opens the reduced loops from `at` on but the last, which is the strip's own.
     fn accumulate_rows(&mut self, callee: &Callee, dim: usize, block: Part, at: usize) {
         if at + 1 == self.plan.extents.len() {
-            let first_row = self.b.ins().iconst(I64, 0);
-            self.at(at, first_row, |e| e.call_strip(callee, dim, block));
-            return;
+            return self.tiles_of_rows(callee, dim, block, at);
         }
         let bounds = (Bound::Static(0), Bound::Static(self.plan.extents[at] as i64));
         self.range(bounds, 1, vec![], &mut |e, index, _| {
@@ -140,6 +136,22 @@ impl<'e, 'f> Emitter<'e, 'f> {
                 e.hoist(Which::Reduced);
                 e.accumulate_rows(callee, dim, block, at + 1);
             });
+            vec![]
+        });
+    }
+
+    /// The strip's own rows, as many at a time as fit the cache.
+    fn tiles_of_rows(&mut self, callee: &Callee, dim: usize, block: Part, row: usize) {
+        let (rows, tile) = (self.plan.extents[row], rows_at_a_time(self.plan));
+        let bounds = (Bound::Static(0), Bound::Static(rows.div_ceil(tile) as i64));
+        self.range(bounds, 1, vec![], &mut |e, index, _| {
+            let first = e.b.ins().imul_imm_s(index, tile as i64);
+            let end = e.b.ins().iconst(I64, rows as i64);
+            let left = e.b.ins().isub(end, first);
+            let most = e.b.ins().iconst(I64, tile as i64);
+            let count = e.b.ins().smin(left, most);
+            e.b.ins().store(MEMORY, count, callee.arguments, result_offset(&callee.strip.code) as i32);
+            e.at(row, first, |e| e.call_strip(callee, dim, block));
             vec![]
         });
     }
@@ -283,5 +295,5 @@ impl<'e, 'f> Emitter<'e, 'f> {
 
 /// Columns whose partial results are kept at a time, in whole vectors.
 fn kept_columns(plan: &LoopPlan, dim: usize) -> i64 {
-    COLUMNS.min(plan.extents[dim].next_multiple_of(64) as i64)
+    COLUMNS.min(plan.extents[dim].next_multiple_of(64)) as i64
 }

@@ -33,7 +33,7 @@ pub(crate) struct Stream {
     /// What it holds.
     pub element: Element,
     /// Bytes to the next row of a [`Shape::Columns`].
-    pub row_bytes: i64,
+    pub row_bytes: i32,
     /// Whether whole vectors may be read and written at the strip's end.
     pub padded: bool,
 }
@@ -105,12 +105,10 @@ pub(crate) enum Shape {
     Map,
     /// Values of all points are combined into one.
     Row(Combination),
-    /// Values of `rows` rows are combined point by point, into a stream of partial results.
+    /// Values of as many rows as the caller says are combined point by point, into a stream of partial results.
     Columns {
         /// How.
         combination: Combination,
-        /// Rows.
-        rows: usize,
         /// The stream.
         sums: u32,
         /// Whether the stream holds partial results already.
@@ -198,7 +196,7 @@ impl Code {
     }
 
     /// A new stream.
-    pub fn stream(&mut self, element: Element, row_bytes: i64, padded: bool) -> u32 {
+    pub fn stream(&mut self, element: Element, row_bytes: i32, padded: bool) -> u32 {
         self.streams.push(Stream { element, row_bytes, padded });
         self.streams.len() as u32 - 1
     }

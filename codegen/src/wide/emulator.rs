@@ -1,7 +1,18 @@
 //! The instructions strips are made of, carried out one by one: AVX-512 is tested on machines without it, and the
 //! emulator itself on AVX2 against the processor.
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+
+/// What strips may ask of a processor.
+const FEATURES: [CpuidFeature; 7] = [
+    CpuidFeature::INTEL8086,
+    CpuidFeature::INTEL386,
+    CpuidFeature::X64,
+    CpuidFeature::AVX,
+    CpuidFeature::AVX2,
+    CpuidFeature::FMA,
+    CpuidFeature::AVX512F,
+];
 
 type Lanes = [u32; 16];
 
@@ -31,7 +42,6 @@ impl Emulator {
         *emulator.general_mut(Register::RSP) = top;
         *emulator.general_mut(Register::RDI) = arguments[0];
         *emulator.general_mut(Register::RSI) = arguments[1];
-        // A function that is called finds its return address there, here never used.
         let base = code.as_ptr() as u64;
         let mut decoder = Decoder::with_ip(64, code, base, DecoderOptions::NONE);
         let mut ip = base;
@@ -40,6 +50,8 @@ impl Emulator {
             decoder.set_ip(ip);
             let instruction = decoder.decode();
             assert_ne!(instruction.code(), Code::INVALID, "only whole instructions are reached");
+            let known = |f: &CpuidFeature| FEATURES.contains(f);
+            assert!(instruction.cpuid_features().iter().all(known), "{:?} needs an extension", instruction.code());
             ip = instruction.next_ip();
             match instruction.mnemonic() {
                 Mnemonic::Ret => break,
@@ -439,7 +451,7 @@ fn compared(x: f32, y: f32, predicate: u8) -> bool {
         0x12 => x <= y,
         0x03 => x.is_nan() || y.is_nan(),
         0x04 => x != y,
-        0x19 => !(x >= y),
+        0x19 => x.is_nan() || y.is_nan() || x < y,
         0x1D => x >= y,
         0x1E => x > y,
         other => panic!("predicate {other:#x} is not emulated"),

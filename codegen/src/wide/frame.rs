@@ -1,7 +1,7 @@
 //! The function of a strip: loops around its blocks, and what comes before and after them.
 //!
 //! `extern "sysv64" fn(arguments, count)`. The caller's block has the streams' addresses (8 bytes each), the uniform
-//! values (4 bytes each) and room for the result.
+//! values (4 bytes each), and room for the result; where rows are combined into columns, their number stands there.
 
 use super::allocate::{self, ARGUMENTS, COUNT, INDEX, Layout, Needs, ROWS, frame_slot};
 use super::assembler::{at, indexed, pool_operand};
@@ -44,7 +44,7 @@ pub(crate) fn uniforms_offset(code: &Code) -> usize {
     8 * code.streams.len()
 }
 
-/// Offset of the result in the caller's block.
+/// Offset of the result, or of the number of rows, in the caller's block.
 pub(crate) fn result_offset(code: &Code) -> usize {
     (uniforms_offset(code) + 4 * code.uniforms).next_multiple_of(8)
 }
@@ -183,8 +183,8 @@ impl<'a> Frame<'a> {
 
     fn block(&mut self, copies: usize, tail: bool) {
         match self.code.shape {
-            Shape::Columns { combination, rows, sums, continued } => {
-                self.column_block(combination, rows, (sums, continued), copies, tail);
+            Shape::Columns { combination, sums, continued } => {
+                self.column_block(combination, (sums, continued), copies, tail);
             }
             _ => self.steps(copies, tail),
         }
@@ -197,37 +197,40 @@ impl<'a> Frame<'a> {
     }
 
     /// All rows at one block of columns, partial results in registers.
-    fn column_block(
-        &mut self,
-        combination: Combination,
-        rows: usize,
-        (sums, continued): (u32, bool),
-        copies: usize,
-        tail: bool,
-    ) {
+    fn column_block(&mut self, combination: Combination, (sums, continued): (u32, bool), copies: usize, tail: bool) {
         if continued {
             self.each_partial(combination, sums, copies, |m, register, memory| m.load(register, memory));
         } else {
             self.start_partials(copies, combination);
         }
         let again = self.machine.asm.label();
-        self.machine.general(Instruction::with2(Opcode::Mov_r32_imm32, Register::R15D, rows as i32));
+        self.machine.load_pointer(ROWS, ARGUMENTS, self.layout.result);
         self.machine.asm.place(again);
         self.steps(copies, tail);
-        self.advance_rows(1);
+        self.next_row();
         self.machine.general(Instruction::with1(Opcode::Dec_rm64, ROWS));
         self.machine.asm.jump(Opcode::Jne_rel32_64, again);
-        self.advance_rows(-(rows as i64));
+        self.first_row();
         self.each_partial(combination, sums, copies, |m, register, memory| m.store(memory, register));
     }
 
-    fn advance_rows(&mut self, rows: i64) {
-        for (stream, pointer) in self.code.streams.iter().zip(&self.layout.pointers) {
-            let bytes = i32::try_from(stream.row_bytes * rows).expect("rows of a strip span less than 2 GiB");
-            if bytes != 0 {
-                let pointer = pointer.expect("streams that move have registers");
-                self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, pointer, bytes));
-            }
+    /// Streams that move from row to row, their addresses, and by how many bytes they move.
+    fn moving(&self) -> Vec<(usize, Register, i32)> {
+        let all = self.code.streams.iter().zip(&self.layout.pointers).enumerate();
+        all.filter(|(_, (stream, _))| stream.row_bytes != 0)
+            .map(|(k, (stream, pointer))| (k, pointer.expect("streams that move have registers"), stream.row_bytes))
+            .collect()
+    }
+
+    fn next_row(&mut self) {
+        for (_, pointer, bytes) in self.moving() {
+            self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, pointer, bytes));
+        }
+    }
+
+    fn first_row(&mut self) {
+        for (k, pointer, _) in self.moving() {
+            self.machine.load_pointer(pointer, ARGUMENTS, 8 * k as i64);
         }
     }
 

@@ -34,9 +34,25 @@ enum Machine {
     Emulated(Isa),
 }
 
+/// Runs a strip of columns.
+fn run_rows(code: &Code, machine: Machine, streams: &mut [Buffer], count: usize, rows: usize) {
+    run_with(code, machine, streams, (&[], count), rows);
+}
+
 /// Runs a strip; the caller's block afterwards.
 fn run(code: &Code, machine: Machine, streams: &mut [Buffer], uniforms: &[f32], count: usize) -> Vec<u8> {
+    run_with(code, machine, streams, (uniforms, count), 0)
+}
+
+fn run_with(
+    code: &Code,
+    machine: Machine,
+    streams: &mut [Buffer],
+    (uniforms, count): (&[f32], usize),
+    rows: usize,
+) -> Vec<u8> {
     let mut block = vec![0u8; result_offset(code) + 8];
+    block[result_offset(code)..].copy_from_slice(&(rows as u64).to_le_bytes());
     for (k, stream) in streams.iter_mut().enumerate() {
         let address = stream.0[GUARD..].as_mut_ptr() as u64;
         block[8 * k..8 * k + 8].copy_from_slice(&address.to_le_bytes());
@@ -269,14 +285,22 @@ fn rows_are_combined_on_every_machine() {
     }
 }
 
+/// Partial results before anything was combined.
+fn started(combination: Combination, size: usize, columns: usize) -> Buffer {
+    let start = if size == 8 { vec![0; 8] } else { combination.start().to_le_bytes().to_vec() };
+    Buffer::guarded(&start.repeat(columns))
+}
+
 #[test]
 fn columns_are_combined_on_every_machine() {
-    for (combination, rows) in COMBINATIONS.into_iter().flat_map(|c| [(c, 1), (c, 5)]) {
+    for (combination, rows, continued) in
+        COMBINATIONS.into_iter().flat_map(|c| [(c, 1, false), (c, 5, false), (c, 3, true)])
+    {
         for n in LENGTHS {
-            let shape = Shape::Columns { combination, rows, sums: 0, continued: false };
+            let shape = Shape::Columns { combination, sums: 0, continued };
             let mut code = Code::new(shape);
             code.stream(if combination.long { Element::Wide } else { Element::Float }, 0, true);
-            let stream = code.stream(Element::Float, 4 * n as i64, false);
+            let stream = code.stream(Element::Float, 4 * n as i32, false);
             let by_row = code.stream(Element::RowFloat, 4, false);
             let value = code.push(Action::Load(stream));
             let factor = code.push(Action::Load(by_row));
@@ -287,9 +311,9 @@ fn columns_are_combined_on_every_machine() {
             let factors: Vec<f32> = (0..rows).map(|k| [1.0, 2.0][k % 2]).collect();
             let size = if combination.long { 8 } else { 4 };
             for machine in machines() {
-                let sums = Buffer::guarded(&vec![0; size * n.next_multiple_of(16)]);
+                let sums = started(combination, size, n.next_multiple_of(16));
                 let mut streams = [sums, Buffer::of_floats(&values), Buffer::of_floats(&factors)];
-                run(&code, machine, &mut streams, &[], n);
+                run_rows(&code, machine, &mut streams, n, rows);
                 let sums = &streams[0].0[GUARD..];
                 for k in 0..n {
                     let at = &sums[size * k..size * (k + 1)];
