@@ -121,6 +121,9 @@ impl ContractionPlan {
     pub fn block_at(&self, at: usize) -> Block {
         let (down, across) = self.grid;
         let Blocking { m, n, rows, columns } = self.blocking;
+        if self.blocks() == 1 {
+            return Block { outer: 0, rows: 0..m, columns: 0..n }; // Saves small products four divisions.
+        }
         let (outer, at) = (at / (down * across), at % (down * across));
         let (i, j) = (at / across, at % across);
         Block { outer, rows: i * rows..m.min((i + 1) * rows), columns: j * columns..n.min((j + 1) * columns) }
