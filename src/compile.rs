@@ -15,6 +15,7 @@ use gradc_ir::text;
 use gradc_ir::verify::verify;
 use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::{self, OptimizeOptions};
+use gradc_passes::layout::{LaidOut, assign_layouts};
 use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
 use gradc_passes::recompute::recompute;
 use gradc_passes::schedule::{Peaks, schedule};
@@ -68,12 +69,15 @@ fn plan_entry(
     report.keep(options, Stage::Train, name, || text::print(&entry.graph));
     let optimized = if options.optimize { optimize(&entry, options, report)? } else { entry.graph.clone() };
     report.keep(options, Stage::Optimized, name, || text::print(&optimized));
-    let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(&optimized, options.ordering))?;
+    let nodes = optimized.nodes().len();
+    let laid_out: LaidOut = report.time("layout", || Ok::<_, Diagnostic>(assign_layouts(&optimized)))?;
+    checked(&laid_out.graph, "layout")?;
+    let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(laid_out, options.ordering))?;
     report.keep(options, Stage::Schedule, name, || text::print_schedule(&scheduled));
     let plan = report.time("plan", || Ok::<_, Diagnostic>(plan_memory(scheduled, layout)))?;
     check_plan(&plan, layout).map_err(|d| d.help("this is a bug in gradc: the planner made a wrong plan"))?;
     report.keep(options, Stage::Memory, name, || text::print_plan(&plan));
-    report.entries.push(EntryReport { name, nodes: optimized.nodes().len(), peaks, arena_bytes: plan.arena_bytes });
+    report.entries.push(EntryReport { name, nodes, peaks, arena_bytes: plan.arena_bytes });
     Ok((entry, plan))
 }
 

@@ -9,11 +9,7 @@ use gradc_passes::schedule::kernels;
 pub(crate) fn entry_code(name: &str, plan: &MemoryPlan) -> EntryCode {
     let graph = &plan.schedule.graph;
     let operand = |v: &Value| Operand { place: plan.places[v], ty: graph.ty(*v).clone() };
-    let groups = plan.schedule.actions.iter().filter_map(|a| match a {
-        Action::Run(group) => Some(group),
-        Action::CheckFinite(_) => None,
-    });
-    let mut kernels = kernels(graph, groups).into_iter();
+    let mut kernels = kernels(&plan.schedule).into_iter();
     let mut actions = Vec::new();
     for action in &plan.schedule.actions {
         match action {

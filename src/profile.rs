@@ -76,11 +76,7 @@ pub fn profile(
 /// What each action of an entry is, with no times yet.
 fn describe(entry: &EntryInfo) -> Vec<KernelTime> {
     let schedule = &entry.plan.schedule;
-    let groups = schedule.actions.iter().filter_map(|action| match action {
-        Action::Run(group) => Some(group),
-        Action::CheckFinite(_) => None,
-    });
-    let mut made = kernels(&schedule.graph, groups).into_iter();
+    let mut made = kernels(schedule).into_iter();
     let describe = |action: &Action| match action {
         Action::Run(group) => {
             let kernels = made.next().expect("one list of kernels per group");

@@ -12,6 +12,7 @@ pub mod graph;
 pub mod interpret;
 pub mod interpret_lowered;
 pub mod kernel;
+pub mod layout;
 pub mod lower;
 pub mod op;
 pub mod ops;

@@ -1,6 +1,7 @@
 //! Schedule and memory plan: in which order kernels run and in which bytes their values live.
 
 use crate::graph::{Graph, NodeId, Value};
+use crate::layout::Layouts;
 use std::collections::BTreeMap;
 
 /// Nodes computed by one kernel.
@@ -26,6 +27,8 @@ pub enum Action {
 pub struct Schedule {
     /// The graph scheduled.
     pub graph: Graph,
+    /// How values are stored.
+    pub layouts: Layouts,
     /// What is done, in order.
     pub actions: Vec<Action>,
 }

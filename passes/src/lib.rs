@@ -5,11 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+mod axes;
 pub mod cost;
 mod cotangents;
 pub mod differentiate;
 pub mod egraph;
 pub mod expand_regions;
+pub mod layout;
 pub mod memory;
 pub mod optimizers;
 pub mod recompute;

@@ -62,7 +62,7 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn new(graph: &'a Graph, target: &'a Target) -> Self {
         let (users, forward) = (graph.users(), needed_by_the_loss(graph));
-        let mut plan = Plan { forms: Forms::new(graph), target, users, forward, chains: BTreeMap::new() };
+        let mut plan = Plan { forms: Forms::row_major(graph), target, users, forward, chains: BTreeMap::new() };
         for id in graph.node_ids() {
             if let Some(chain) = plan.chain(id).filter(|_| plan.is_forward(id)) {
                 plan.chains.insert(id, chain);

@@ -43,7 +43,7 @@ fn step(layers: usize) -> Graph {
 fn planned(layers: usize, ordering: Ordering) -> (MemoryPlan, SharedLayout, usize) {
     let graph = step(layers);
     let layout = SharedLayout::of([&graph]);
-    let (schedule, peaks) = schedule(&graph, ordering).expect("it schedules");
+    let (schedule, peaks) = schedule(graph.into(), ordering).expect("it schedules");
     (plan_memory(schedule, &layout), layout, peaks.chosen_bytes)
 }
 

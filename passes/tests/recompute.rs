@@ -55,7 +55,7 @@ fn recomputed(graph: &Graph) -> Graph {
 
 fn arena_bytes(graph: &Graph) -> usize {
     let layout = SharedLayout::of([graph]);
-    let (schedule, _) = schedule(graph, Ordering::Memory).expect("it schedules");
+    let (schedule, _) = schedule(graph.clone().into(), Ordering::Memory).expect("it schedules");
     let plan = plan_memory(schedule, &layout);
     check_plan(&plan, &layout).expect("the plan holds");
     plan.arena_bytes

@@ -96,6 +96,7 @@ ops! {
     convolution::Convolution,
     convolution_input_grad::ConvolutionInputGrad,
     convolution_weight_grad::ConvolutionWeightGrad,
+    copy::Copy,
     cos::Cos,
     div::Div,
     dot_general::DotGeneral,

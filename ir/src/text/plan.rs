@@ -5,14 +5,17 @@ use super::parse::parse_graph;
 use super::print::print;
 use crate::diagnostic::Diagnostic;
 use crate::graph::{Graph, Value};
+use crate::layout::{Layout, Layouts};
 use crate::plan::{Action, Group, MemoryPlan, Place, Schedule, Segment};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
-/// A schedule as text: its graph, then what is done, in order.
+/// A schedule as text: its graph, then the axes of each value that is not stored in row-major order, outermost
+/// first, then what is done, in order.
 ///
 /// ```text
 /// schedule {
+///   layout %3 [0 2 1]
 ///   run [%2 %3] -> [%3]
 ///   check %3
 /// }
@@ -20,11 +23,14 @@ use std::fmt::{self, Write};
 pub fn print_schedule(schedule: &Schedule) -> String {
     let mut out = print(&schedule.graph);
     out.push_str("schedule {\n");
+    for (value, layout) in &schedule.layouts {
+        let _ = writeln!(out, "  layout {value} [{}]", spaced(layout.order()));
+    }
     for action in &schedule.actions {
         let _ = match action {
             Action::Run(Group { nodes, stored }) => {
                 let nodes = nodes.iter().map(|&node| Value { node, result: 0 });
-                writeln!(out, "  run [{}] -> [{}]", spaced(nodes), spaced(stored.iter().copied()))
+                writeln!(out, "  run [{}] -> [{}]", spaced(nodes), spaced(stored))
             }
             Action::CheckFinite(value) => writeln!(out, "  check {value}"),
         };
@@ -57,8 +63,8 @@ pub fn print_plan(plan: &MemoryPlan) -> String {
     out
 }
 
-fn spaced(values: impl Iterator<Item = Value>) -> String {
-    values.map(|v| v.to_string()).collect::<Vec<_>>().join(" ")
+fn spaced(items: impl IntoIterator<Item: fmt::Display>) -> String {
+    items.into_iter().map(|v| v.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Display for Place {
@@ -109,9 +115,17 @@ pub fn parse_plan(text: &str) -> Result<MemoryPlan, Diagnostic> {
 
 fn schedule(cursor: &mut Cursor) -> Result<Schedule, Diagnostic> {
     let graph = parse_graph(cursor)?;
-    let mut actions = Vec::new();
+    let (mut layouts, mut actions) = (Layouts::new(), Vec::new());
     cursor.expect("schedule")?;
     cursor.expect("{")?;
+    while cursor.eat("layout") {
+        let offset = cursor.offset();
+        let value = value_of(cursor, &graph)?;
+        if layouts.insert(value, layout(cursor, &graph.ty(value).shape)?).is_some() {
+            let error = Diagnostic::new("duplicate-layout", format!("{value} has two layouts"));
+            return Err(cursor.place(offset, error));
+        }
+    }
     while !cursor.eat("}") {
         actions.push(if cursor.eat("check") {
             Action::CheckFinite(value_of(cursor, &graph)?)
@@ -119,7 +133,21 @@ fn schedule(cursor: &mut Cursor) -> Result<Schedule, Diagnostic> {
             Action::Run(group(cursor, &graph)?)
         });
     }
-    Ok(Schedule { graph, actions })
+    Ok(Schedule { graph, layouts, actions })
+}
+
+/// The storage order of a tensor of `shape`, other than row-major.
+fn layout(cursor: &mut Cursor, shape: &[usize]) -> Result<Layout, Diagnostic> {
+    let offset = cursor.offset();
+    cursor.expect("[")?;
+    let mut order = Vec::new();
+    while !cursor.eat("]") {
+        order.push(cursor.int("an axis")?);
+    }
+    Layout::new(&order, shape).filter(|layout| layout.order() == order).ok_or_else(|| {
+        let message = "a layout lists the axes in another order than row-major, those of extent 1 last";
+        cursor.place(offset, Diagnostic::new("layout-order", message))
+    })
 }
 
 fn group(cursor: &mut Cursor, graph: &Graph) -> Result<Group, Diagnostic> {

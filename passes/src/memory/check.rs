@@ -8,12 +8,13 @@ use gradc_ir::plan::{ALIGNMENT_BYTES, Action, Group, MemoryPlan, Place, Schedule
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Fails unless running the plan computes what the graph says, whatever was in memory before:
-/// the groups are those of the graph, in an order that makes every value before it is read; every stored value
+/// what enters and leaves is stored in row-major order; the groups are those of the graph, in an order that makes every value before it is read; every stored value
 /// has an aligned place inside its segment; no value is overwritten while it is still needed; and nothing
 /// persistent is written before the last check.
 pub fn check_plan(plan: &MemoryPlan, layout: &SharedLayout) -> Result<(), Diagnostic> {
-    check_order(&plan.schedule)?;
-    let forms = Forms::new(&plan.schedule.graph);
+    let forms = Forms::new(&plan.schedule.graph, &plan.schedule.layouts)?;
+    check_layouts(&plan.schedule)?;
+    check_order(&plan.schedule, &forms)?;
     check_inputs(plan, layout)?;
     check_bounds(plan, &forms, layout)?;
     check_overlaps(plan, &forms)?;
@@ -24,19 +25,28 @@ fn bad(message: impl Into<String>) -> Diagnostic {
     Diagnostic::new("memory-plan", message).help("the plan was not made by this version of gradc, or was damaged")
 }
 
-fn check_order(schedule: &Schedule) -> Result<(), Diagnostic> {
+/// What the host and other entries see is row-major.
+fn check_layouts(schedule: &Schedule) -> Result<(), Diagnostic> {
+    let Schedule { graph, layouts, .. } = schedule;
+    let mut seen = graph.inputs().iter().map(|i| i.value).chain(graph.outputs().iter().map(|o| o.value));
+    match seen.find(|value| layouts.contains_key(value)) {
+        Some(value) => Err(bad(format!("{value} enters or leaves in another order than row-major"))),
+        None => Ok(()),
+    }
+}
+
+fn check_order(schedule: &Schedule, forms: &Forms) -> Result<(), Diagnostic> {
     let graph = &schedule.graph;
     let key = |g: &Group| (g.nodes.clone(), g.stored.clone());
-    let expected: BTreeSet<_> = groups(graph)?.iter().map(key).collect();
+    let expected: BTreeSet<_> = groups(forms)?.iter().map(key).collect();
     let found: Vec<_> =
         schedule.actions.iter().filter_map(|a| if let Action::Run(g) = a { Some(key(g)) } else { None }).collect();
     if found.len() != expected.len() || found.into_iter().collect::<BTreeSet<_>>() != expected {
         return Err(bad("the schedule's groups are not the graph's"));
     }
-    let forms = Forms::new(graph);
     let mut made: BTreeSet<Value> = graph.inputs().iter().map(|i| i.value).collect();
     for action in &schedule.actions {
-        let (reads, writes) = reads_and_writes(&forms, action);
+        let (reads, writes) = reads_and_writes(forms, action);
         if let Some(missing) = reads.iter().find(|v| !made.contains(v)) {
             return Err(bad(format!("{missing} is read before it is made")));
         }

@@ -56,9 +56,8 @@ fn aligned(size_bytes: usize) -> usize {
 
 /// Plans the memory of one entry.
 pub fn plan_memory(schedule: Schedule, layout: &SharedLayout) -> MemoryPlan {
-    let graph = &schedule.graph;
-    let forms = Forms::new(graph);
-    let mut places = input_places(graph, layout);
+    let forms = Forms::of(&schedule);
+    let mut places = input_places(&schedule.graph, layout);
     let in_place = in_place_updates(&forms, &schedule);
     for (old, next) in &in_place {
         places.insert(*next, places[old]);

@@ -1,9 +1,13 @@
 //! The lowered form of every node of a graph, and which values share storage.
 
+use crate::layout::{Stored, reordered};
+use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::graph::{Def, Graph, NodeId, Value};
-use gradc_ir::lower::{Access, Contraction, Lowering, Nest, Scalar, Scatter};
+use gradc_ir::layout::Layouts;
+use gradc_ir::lower::{Access, Affine, Contraction, Lowering, Nest, Scalar, Scatter};
 use gradc_ir::ops::Op;
-use gradc_ir::types::TensorType;
+use gradc_ir::plan::Schedule;
+use gradc_ir::types::{TensorType, row_major_strides};
 
 /// What a node is to the scheduler.
 #[derive(Clone, Debug)]
@@ -28,15 +32,34 @@ pub(crate) enum Form {
     Region,
 }
 
-/// A graph with the lowered form of every node.
+/// A graph with the lowered form of every node, on tensors as they are stored.
 pub(crate) struct Forms<'a> {
     pub graph: &'a Graph,
+    layouts: &'a Layouts,
     forms: Vec<Form>,
 }
 
 impl<'a> Forms<'a> {
-    pub fn new(graph: &'a Graph) -> Self {
-        Forms { graph, forms: graph.node_ids().map(|id| form(graph, id)).collect() }
+    /// Fails where a node cannot read or make its tensors as they are stored.
+    pub fn new(graph: &'a Graph, layouts: &'a Layouts) -> Result<Self, Diagnostic> {
+        let forms = graph.node_ids().map(|id| form(graph, layouts, id)).collect::<Result<_, _>>()?;
+        Ok(Forms { graph, layouts, forms })
+    }
+
+    /// The forms of a graph that has no layouts yet.
+    pub fn row_major(graph: &'a Graph) -> Self {
+        static NONE: Layouts = Layouts::new();
+        Forms::new(graph, &NONE).expect("every node can read and make tensors in row-major order")
+    }
+
+    /// The forms of a schedule, which exist because it was made of them.
+    pub fn of(schedule: &'a Schedule) -> Self {
+        Forms::new(&schedule.graph, &schedule.layouts).expect("a schedule's layouts suit its nodes")
+    }
+
+    /// The extents of a value in the order in which its axes are stored.
+    pub fn stored_shape(&self, value: Value) -> Vec<usize> {
+        Stored::new(self.graph, self.layouts, value).stored_shape()
     }
 
     pub fn get(&self, id: NodeId) -> &Form {
@@ -86,14 +109,19 @@ impl<'a> Forms<'a> {
     }
 }
 
-fn form(graph: &Graph, id: NodeId) -> Form {
+fn form(graph: &Graph, layouts: &Layouts, id: NodeId) -> Result<Form, Diagnostic> {
     let node = graph.node(id);
-    let Def::Op(op) = &node.def else { return Form::Input };
+    let Def::Op(op) = &node.def else { return Ok(Form::Input) };
     let inputs: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
-    match op.lower(&inputs, &node.types) {
+    let stored = |values: &[Value]| values.iter().map(|&v| Stored::new(graph, layouts, v)).collect::<Vec<_>>();
+    let results: Vec<Value> = graph.results(id).collect();
+    let lowering = reordered(op.lower(&inputs, &node.types), &stored(&node.operands), &stored(&results));
+    let unreadable =
+        || graph.diagnostic_at(id, "node-layout", "a node cannot read or make its tensors as they are stored");
+    Ok(match lowering.ok_or_else(unreadable)? {
         Lowering::Nests(mut nests) if nests.len() == 1 => {
             let nest = nests.remove(0);
-            match nest.alias_of() {
+            match renamed(&nest) {
                 Some(operand) => Form::Alias(node.operands[operand]),
                 None if nest.combine.is_none() => Form::Map(nest),
                 None => Form::Reduce(nest),
@@ -104,15 +132,18 @@ fn form(graph: &Graph, id: NodeId) -> Form {
         Lowering::Scatter(scatter) => Form::Scatter(scatter),
         Lowering::Host => Form::Host,
         Lowering::Expand(_) => Form::Region,
-    }
+    })
 }
 
-/// The reads of a nest.
-pub(crate) fn accesses(nest: &Nest) -> impl Iterator<Item = &Access> {
-    nest.body.scalars.iter().filter_map(|(scalar, _)| match scalar {
-        Scalar::Load(access) => Some(access),
-        _ => None,
-    })
+/// When a nest makes the elements of an operand in the order in which they are stored, that operand.
+fn renamed(nest: &Nest) -> Option<usize> {
+    let Scalar::Load(access) = &nest.body.scalars[nest.result.0 as usize].0 else { return None };
+    let strides = row_major_strides(&nest.space);
+    let steps =
+        |flat: &Affine| (0..nest.space.len()).all(|d| nest.space[d] == 1 || flat.coeffs[d] == strides[d] as i64);
+    let elements = |extents: &[usize]| extents.iter().product::<usize>();
+    let all = nest.combine.is_none() && access.fill.is_none() && elements(&access.view) == elements(&nest.space);
+    (all && access.flat().is_some_and(|flat| flat.base == 0 && steps(&flat))).then_some(access.operand)
 }
 
 /// Whether every index is affine and in bounds, so that a producer can be computed in place of the read.

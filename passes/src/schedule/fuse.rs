@@ -81,7 +81,7 @@ impl<'a> Partition<'a> {
         let (Some(from), Some(to)) = (self.group_of[producer.index()], self.group_of[consumer.index()]) else { return };
         if from == to
             || self.forms.space(producer) != Some(space)
-            || self.forms.graph.node(producer).types[0].shape != space
+            || self.forms.stored_shape(Value { node: producer, result: 0 }) != space
         {
             return;
         }

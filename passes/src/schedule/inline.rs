@@ -1,6 +1,7 @@
 //! Which maps are computed inside their users instead of being stored.
 
-use super::forms::{Form, Forms, accesses, is_plain};
+use super::forms::{Form, Forms, is_plain};
+use crate::layout::loads;
 use gradc_ir::graph::{NodeId, Value};
 use gradc_ir::lower::{Body, Nest, Scalar, UnaryFn};
 
@@ -90,14 +91,14 @@ fn must_store(forms: &Forms) -> Vec<bool> {
 
 fn may_inline(forms: &Forms, id: NodeId, users: &[NodeId], cost: Cost) -> bool {
     let value = Value { node: id, result: 0 };
-    let shape = &forms.graph.ty(value).shape;
+    let shape = forms.stored_shape(value);
     let elements = forms.graph.ty(value).elements().max(1);
     let mut evaluations = 0usize;
     for &user in users {
         let Some(nest) = forms.nest(user) else { return false };
         let operands = &forms.graph.node(user).operands;
-        for access in accesses(nest).filter(|a| operands[a.operand] == value) {
-            if !is_plain(access) || access.view != *shape {
+        for access in loads(&nest.body).filter(|a| operands[a.operand] == value) {
+            if !is_plain(access) || access.view != shape {
                 return false;
             }
             evaluations += nest.space.iter().chain(&nest.reduce).product::<usize>();

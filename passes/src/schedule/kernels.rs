@@ -123,7 +123,7 @@ impl<'a> Fused<'a> {
     /// The member whose value this is under the same shape, through nodes that only rename it; else the value itself.
     fn member_behind(&self, value: Value) -> Value {
         let root = self.forms.root(value);
-        let same = self.forms.graph.ty(root) == self.forms.graph.ty(value);
+        let same = self.forms.stored_shape(root) == self.forms.stored_shape(value);
         if same && self.members.contains(&root.node) { root } else { value }
     }
 
@@ -136,7 +136,7 @@ impl<'a> Fused<'a> {
         let dtype = self.forms.graph.ty(value).dtype;
         let scalar = if !self.members.contains(&value.node) {
             let operand = self.operand(value);
-            code.body.load(dtype, Access::new(operand, &self.forms.graph.ty(value).shape, at.to_vec()))
+            code.body.load(dtype, Access::new(operand, &self.forms.stored_shape(value), at.to_vec()))
         } else if accumulated == Some(value.node) {
             code.body.push(Scalar::Accumulated, dtype)
         } else {

@@ -15,33 +15,37 @@ pub(crate) use inline::{is_polynomial, operations};
 pub use order::{Ordering, Peaks};
 pub(crate) use order::{in_place_candidates, overwritable};
 
+use crate::layout::LaidOut;
 use gradc_ir::diagnostic::Diagnostic;
-use gradc_ir::graph::Graph;
 use gradc_ir::kernel::Kernel;
-use gradc_ir::plan::{Group, Schedule};
+use gradc_ir::plan::{Action, Group, Schedule};
 
 /// Cuts a graph into kernels and orders them; regions must have been expanded.
-pub fn schedule(graph: &Graph, ordering: Ordering) -> Result<(Schedule, Peaks), Diagnostic> {
-    let groups = groups(graph)?;
-    let (actions, peaks) = order::order(&Forms::new(graph), groups, ordering);
-    Ok((Schedule { graph: graph.clone(), actions }, peaks))
+pub fn schedule(laid_out: LaidOut, ordering: Ordering) -> Result<(Schedule, Peaks), Diagnostic> {
+    let LaidOut { graph, layouts } = laid_out;
+    let forms = Forms::new(&graph, &layouts)?;
+    let (actions, peaks) = order::order(&forms, groups(&forms)?, ordering);
+    Ok((Schedule { graph, layouts, actions }, peaks))
 }
 
 /// Cuts a graph into groups, in a topological order.
-pub(crate) fn groups(graph: &Graph) -> Result<Vec<Group>, Diagnostic> {
-    let forms = Forms::new(graph);
-    if let Some(region) = graph.node_ids().find(|&id| matches!(forms.get(id), Form::Region)) {
-        return Err(graph.diagnostic_at(
+pub(crate) fn groups(forms: &Forms) -> Result<Vec<Group>, Diagnostic> {
+    if let Some(region) = forms.graph.node_ids().find(|&id| matches!(forms.get(id), Form::Region)) {
+        return Err(forms.graph.diagnostic_at(
             region,
             "internal-region",
             "a region reached the scheduler without being expanded",
         ));
     }
-    Ok(fuse::fuse(&forms))
+    Ok(fuse::fuse(forms))
 }
 
-/// The kernels of every group of a schedule, in order; recomputed from the graph, so that a schedule is plain data.
-pub fn kernels<'a>(graph: &Graph, groups: impl IntoIterator<Item = &'a Group>) -> Vec<Vec<Kernel>> {
-    let forms = Forms::new(graph);
-    groups.into_iter().map(|group| kernels::kernels(&forms, group)).collect()
+/// The kernels of each group that a schedule runs, in order; recomputed, so that a schedule is plain data.
+pub fn kernels(schedule: &Schedule) -> Vec<Vec<Kernel>> {
+    let forms = Forms::of(schedule);
+    let groups = schedule.actions.iter().filter_map(|action| match action {
+        Action::Run(group) => Some(group),
+        Action::CheckFinite(_) => None,
+    });
+    groups.map(|group| kernels::kernels(&forms, group)).collect()
 }

@@ -2,9 +2,9 @@
 //!
 //! The pairs of contracted axes keep their order, so every sum keeps its order of terms.
 
-use super::axes::{Group, groups, others, pick, ranks};
 use super::terms::{reshape, transpose};
 use super::{Sampler, Site, Term};
+use crate::axes::{Group, groups, others, pick, ranks};
 use egg::Id;
 use gradc_ir::graph::Value;
 use gradc_ir::ops::DotGeneral;

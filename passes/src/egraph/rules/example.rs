@@ -1,6 +1,6 @@
 //! Random instances of left-hand sides, for the rule laws.
 
-use super::axes::inverse;
+use crate::axes::inverse;
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
 use gradc_ir::types::{DType, TensorType, TypeError};

@@ -1,8 +1,8 @@
 //! Transposes, reshapes and broadcasts: they meet and vanish, or move to where they can.
 
-use super::axes::{groups, inverse, is_run, pick, ranks};
 use super::terms::{broadcast, constant, reshape, transpose};
 use super::{Site, Term};
+use crate::axes::{groups, inverse, is_run, pick, ranks};
 use egg::Id;
 
 rules! { Layout, Bitwise;

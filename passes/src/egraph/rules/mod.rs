@@ -6,7 +6,6 @@
 
 #[macro_use]
 mod macros;
-mod axes;
 mod contraction;
 mod example;
 mod layout;

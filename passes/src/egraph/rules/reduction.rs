@@ -1,8 +1,8 @@
 //! Reductions and the data movement before them. The order in which values meet stays as it is.
 
-use super::axes::{groups, others, pick, ranks};
 use super::terms::{broadcast, reshape, transpose};
 use super::{Sampler, Site, Term};
+use crate::axes::{groups, others, pick, ranks};
 use egg::Id;
 use gradc_ir::graph::Value;
 use gradc_ir::ops::{Op, ReduceMax, ReduceMin, ReduceProd, ReduceSum};

@@ -2,11 +2,11 @@
 //!
 //! What is not used is then never computed: a channel-sparse update needs only its slice of the weight gradient.
 
-use super::axes::{groups, inverse, others};
 use super::contraction::{free_axes, random_dot};
 use super::reduction::axes_of;
 use super::terms::{broadcast, reshape, transpose};
 use super::{Sampler, Site, Term};
+use crate::axes::{groups, inverse, others};
 use egg::Id;
 use gradc_ir::graph::Value;
 use gradc_ir::ops::{Concat, DotGeneral, Slice};

@@ -1,7 +1,7 @@
 //! Terms of data-moving ops that leave out what does nothing.
 
 use super::Term;
-use super::axes::is_identity;
+use crate::axes::is_identity;
 use gradc_ir::ops::{Broadcast, Constant, Reshape, Transpose};
 use gradc_ir::types::TensorType;
 

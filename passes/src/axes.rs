@@ -69,6 +69,11 @@ pub fn groups(from: &[usize], to: &[usize]) -> Option<Vec<Group>> {
     Some(groups)
 }
 
+/// The axes of the result in whose group an axis of the operand is.
+pub fn block(groups: &[Group], axis: usize) -> Range<usize> {
+    groups.iter().find(|g| g.from.contains(&axis)).expect("every axis is in a group").to.clone()
+}
+
 /// Whether `axes` are consecutive and ascending.
 pub fn is_run(axes: &[usize]) -> bool {
     axes.windows(2).all(|w| w[0] + 1 == w[1])

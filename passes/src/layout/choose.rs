@@ -1,0 +1,169 @@
+//! Which layouts a node asks for and gives, from its lowered form and how its operands are stored.
+//!
+//! A windowed contraction (a convolution or an adjoint of one) wants the axes its window slides over outside and the
+//! channels inside, for the tensor the window slides over as for its result, and the other factor in the order in which
+//! it is multiplied. Everything else follows its largest operand, so that copies stand only where images begin and end.
+
+use super::Stored;
+use super::reorder::{loads, stored_places};
+use super::roles::Roles;
+use crate::axes::{block, groups};
+use gradc_ir::graph::{Def, Graph, Value};
+use gradc_ir::layout::Layout;
+use gradc_ir::lower::{Access, Index, Lowering, Nest, Scalar, Scatter};
+use gradc_ir::types::TensorType;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// Contractions that must ask for a copy of a factor before it is made; a single one packs it as well itself.
+const READERS: usize = 2;
+
+/// The layouts of a node's operands and results; `None` is row-major.
+pub(super) struct Choice {
+    /// How the node wants each operand.
+    pub operands: Vec<Option<Layout>>,
+    /// How it makes each result.
+    pub results: Vec<Option<Layout>>,
+    /// Whether the results may become persistent tensors, which are row-major.
+    pub pins: bool,
+}
+
+impl Choice {
+    /// The choice for a node with this lowered form; `from_outside` says that its first
+    /// operand is an input of the graph, `asked` has the layouts that several readers want of each operand.
+    pub fn new(
+        lowering: &Lowering,
+        stored: &[Stored],
+        pinned: &[bool],
+        from_outside: bool,
+        asked: &[Vec<&Layout>],
+        types: &[TensorType],
+    ) -> Choice {
+        let mut operands: Vec<Option<Layout>> =
+            (0..stored.len()).map(|k| stored[k].layout.filter(|_| can_follow(lowering, k, stored)).cloned()).collect();
+        let mut results = vec![None; types.len()];
+        let mut pins = false;
+        match lowering {
+            Lowering::Nests(nests) => {
+                pins = nests.iter().any(|nest| replaces(nest, pinned, stored));
+                if !pins {
+                    let tensors = with_layouts(stored, &operands);
+                    results = nests.iter().map(|nest| followed(nest, &tensors)).collect();
+                }
+            }
+            Lowering::Contraction(contraction) => {
+                let roles = Roles::new(contraction);
+                let chosen = roles.choose(stored, &operands, from_outside, &types[0].shape);
+                (operands, results[0]) = (chosen.0, chosen.1);
+                for k in 0..operands.len() {
+                    let wanted = roles.contiguous_columns(k, stored[k].shape, &types[0].shape, results[0].as_ref());
+                    if operands[k].is_none() && wanted.as_ref().is_some_and(|w| asked[k].contains(&w)) {
+                        operands[k] = wanted;
+                    }
+                }
+            }
+            Lowering::Scatter(scatter) => {
+                results[0] = scattered(scatter, &with_layouts(stored, &operands), &types[0].shape);
+                operands[0] = results[0].clone();
+            }
+            Lowering::Expand(_) | Lowering::Host => {}
+        }
+        Choice { operands, results, pins }
+    }
+}
+
+fn with_layouts<'a>(stored: &[Stored<'a>], layouts: &'a [Option<Layout>]) -> Vec<Stored<'a>> {
+    stored.iter().zip(layouts).map(|(s, layout)| Stored { layout: layout.as_ref(), ..*s }).collect()
+}
+
+/// Whether every read of an operand can be made to it as it is stored.
+fn can_follow(lowering: &Lowering, operand: usize, stored: &[Stored]) -> bool {
+    let follows = |access: &Access| access.operand != operand || stored[operand].view_order(&access.view).is_some();
+    match lowering {
+        Lowering::Nests(nests) => nests.iter().flat_map(|n| loads(&n.body)).all(follows),
+        Lowering::Contraction(c) => follows(&c.lhs) && follows(&c.rhs),
+        Lowering::Scatter(s) => loads(&s.body).all(follows),
+        Lowering::Expand(_) | Lowering::Host => false,
+    }
+}
+
+/// For each loop of a nest's space its place among the stored axes of what is read; `None` unless all of them move.
+///
+/// A result that an earlier nest of the node makes has no layout yet to be followed.
+fn covering_places(access: &Access, space: &[usize], tensors: &[Stored]) -> Option<Vec<usize>> {
+    tensors.get(access.operand)?;
+    let places = stored_places(access, space.len(), tensors)?;
+    let covers = (0..space.len()).all(|d| space[d] == 1 || places[d] < access.view.len());
+    covers.then_some(places)
+}
+
+/// Whether a map reads a pinned tensor of its own size at every point.
+fn replaces(nest: &Nest, pinned: &[bool], stored: &[Stored]) -> bool {
+    let size = |extents: &[usize]| extents.iter().product::<usize>();
+    nest.combine.is_none()
+        && loads(&nest.body).any(|a| {
+            pinned.get(a.operand) == Some(&true)
+                && size(&a.view) == size(&nest.space)
+                && covering_places(a, &nest.space, stored).is_some()
+        })
+}
+
+/// The layout in which a nest's result follows the largest operand that has one.
+///
+/// What a nest only renames or permutes follows its operand in any case: then nothing moves.
+fn followed(nest: &Nest, tensors: &[Stored]) -> Option<Layout> {
+    let only_moves = nest.combine.is_none() && matches!(nest.body.scalars[nest.result.0 as usize].0, Scalar::Load(_));
+    let reads = loads(&nest.body).filter(|a| only_moves || tensors.get(a.operand).is_some_and(|t| t.layout.is_some()));
+    let covering = reads.filter_map(|a| Some((a, covering_places(a, &nest.space, tensors)?)));
+    let (_, places) = covering.enumerate().max_by_key(|(k, (a, _))| (a.view.iter().product::<usize>(), Reverse(*k)))?.1;
+    let mut order: Vec<usize> = (0..nest.space.len()).collect();
+    order.sort_by_key(|&d| places[d]);
+    Layout::new(&order, &nest.space)
+}
+
+/// The layout in which a scatter's result follows the largest of what is added to it.
+fn scattered(scatter: &Scatter, tensors: &[Stored], shape: &[usize]) -> Option<Layout> {
+    let reads = loads(&scatter.body).filter(|a| tensors[a.operand].layout.is_some());
+    let largest = reads.enumerate().max_by_key(|(k, a)| (a.view.iter().product::<usize>(), Reverse(*k)))?.1;
+    let places = covering_places(largest, &scatter.space, tensors)?;
+    let moves = |index: &Index, d: usize| index.affine.coeffs.get(d).is_some_and(|&c| c != 0);
+    let is_computed = |d: usize| !scatter.indices.iter().any(|index| moves(index, d));
+    let place = |index: &Index| {
+        let loops =
+            (0..scatter.space.len()).filter(|&d| if index.loaded.is_some() { is_computed(d) } else { moves(index, d) });
+        loops.map(|d| places[d]).min().unwrap_or(places.len())
+    };
+    let axes = groups(shape, &scatter.target)?;
+    let mut order: Vec<usize> = (0..shape.len()).collect();
+    order.sort_by_key(|&axis| block(&axes, axis).map(|at| place(&scatter.indices[at])).min());
+    Layout::new(&order, shape)
+}
+
+/// Which layouts contractions ask for that read a factor against its order.
+pub(super) struct Demand {
+    readers: BTreeMap<(Value, Layout), usize>,
+}
+
+impl Demand {
+    /// Asks every contraction of a graph.
+    pub fn of(graph: &Graph) -> Demand {
+        let mut readers = BTreeMap::new();
+        for node in graph.nodes() {
+            let Def::Op(op) = &node.def else { continue };
+            let inputs: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
+            let Lowering::Contraction(contraction) = op.lower(&inputs, &node.types) else { continue };
+            let roles = Roles::new(&contraction);
+            for (k, &value) in node.operands.iter().enumerate() {
+                let wanted = roles.contiguous_columns(k, &inputs[k].shape, &node.types[0].shape, None);
+                wanted.into_iter().for_each(|layout| *readers.entry((value, layout)).or_insert(0) += 1);
+            }
+        }
+        Demand { readers }
+    }
+
+    /// The layouts that enough contractions ask for to share a copy of the value.
+    pub fn for_value(&self, value: Value) -> Vec<&Layout> {
+        let all = self.readers.iter().filter(|((v, _), count)| *v == value && **count >= READERS);
+        all.map(|((_, layout), _)| layout).collect()
+    }
+}
