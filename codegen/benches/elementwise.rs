@@ -329,7 +329,7 @@ mod rust {
     fn gelu_loop([x, a, b, mask]: [&[f32]; 4], y: &mut [f32]) {
         for ((((&x, &a), &b), &mask), y) in x.iter().zip(a).zip(b).zip(mask).zip(y) {
             let z = x * a + b;
-            let inner = 0.797_884_56 * (z + 0.044_715 * (z * z * z));
+            let inner = 0.797_884_6 * (z + 0.044_715 * (z * z * z));
             *y = 0.5 * z * (1.0 + tanh(inner)) * mask;
         }
     }

@@ -222,6 +222,36 @@ fn broadcasts_have_the_same_bits() {
     }
 }
 
+/// The index along the rows compared with the row's own and with numbers of any size read per row.
+#[test]
+fn comparisons_of_indices_have_the_same_bits() {
+    let mut random = Random(19);
+    let (rows, columns) = (7, 37);
+    let shape = [rows, columns];
+    for f in COMPARE {
+        for dtype in [DType::I32, DType::I64] {
+            let nest = Nest::map(&shape, |b| {
+                let x = b.load(DType::F32, Access::identity(0, &shape, 2));
+                let label = b.load(dtype, Access::new(1, &[rows], vec![Affine::dim(2, 0)]));
+                let [row, column] = [0, 1].map(|d| b.push(Scalar::LoopIndex(d), DType::I64));
+                let class = b.cast(dtype, column);
+                let hit = b.compare(f, class, label);
+                let causal = b.compare(f, row, column);
+                let zero = b.constant(DType::F32, 0.0);
+                let chosen = b.select(hit, x, zero);
+                let one = b.constant(DType::F32, 1.0);
+                b.select(causal, chosen, one)
+            });
+            let types = [TensorType::f32(shape), TensorType::new(dtype, [rows])];
+            let case = Case::new(vec![nest_kernel(&nest)], &types, &[TensorType::f32(shape)]);
+            let large = if dtype == DType::I64 { 1 << 40 } else { i64::from(i32::MAX) };
+            let labels = vec![0, 5, 36, 37, -1, large, -large];
+            let inputs = [random.tensor(&types[0], -2.0..2.0), Tensor::int(types[1].clone(), labels)];
+            assert_same_bits(&format!("{} of {dtype:?}", f.word()), &case, &inputs);
+        }
+    }
+}
+
 /// Guards that hold along a whole row, and guards that cut the row's ends off.
 #[test]
 fn padding_has_the_same_bits() {

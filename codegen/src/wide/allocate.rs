@@ -3,8 +3,8 @@
 //! Several vectors of points are computed interleaved (*copies*). Invariants that no register is left for are read
 //! from memory by the instructions that need them.
 
-use super::assembler::{at, indexed};
-use super::code::{Action, Code, Element, Step, Value};
+use super::assembler::at;
+use super::code::{Action, Code, Step, Value};
 use super::machine::{Fused, Isa, Machine, Place};
 use crate::simd::Op2;
 use iced_x86::{Code as Opcode, Instruction, MemoryOperand, Register};
@@ -39,11 +39,7 @@ pub(crate) const INDEX: Register = Register::RAX;
 /// Points of the strip; of the last vector, in its block.
 pub(crate) const COUNT: Register = Register::RSI;
 /// Addresses loaded where they are used.
-const ADDRESS: Register = Register::RDX;
-/// Counter of bytes.
-const BYTES: Register = Register::RCX;
-/// A byte on its way.
-const BYTE: Register = Register::R15L;
+pub(super) const ADDRESS: Register = Register::RDX;
 /// Rows still to come; the same register, because streams of bytes have no rows.
 pub(crate) const ROWS: Register = Register::R15;
 
@@ -114,13 +110,17 @@ fn uses(steps: &[Step], copies: usize) -> Vec<Vec<usize>> {
     uses
 }
 
-struct Block<'a> {
-    machine: &'a mut Machine,
-    code: &'a Code,
-    layout: &'a Layout,
+/// A block under construction.
+pub(super) struct Block<'a> {
+    /// Where instructions go.
+    pub machine: &'a mut Machine,
+    /// The strip's code.
+    pub code: &'a Code,
+    /// What outlives the block.
+    pub layout: &'a Layout,
     copies: usize,
     /// Register of the mask of the last vector, in its block.
-    inside: Option<u8>,
+    pub inside: Option<u8>,
     /// Of every value, the positions still to come at which it is read, latest first.
     uses: Vec<Vec<usize>>,
     register: Vec<Option<u8>>,
@@ -131,7 +131,7 @@ struct Block<'a> {
     /// Registers the current step reads.
     locked: Vec<u8>,
     /// Registers that hold copies of invariants for the current step.
-    temporaries: Vec<u8>,
+    pub temporaries: Vec<u8>,
     needs: Needs,
 }
 
@@ -207,7 +207,7 @@ impl Block<'_> {
         }
     }
 
-    fn frame(&self, slot: usize) -> MemoryOperand {
+    pub fn frame(&self, slot: usize) -> MemoryOperand {
         frame_slot(self.machine.isa, slot)
     }
 
@@ -246,7 +246,7 @@ impl Block<'_> {
     }
 
     /// A register nobody needs, made free by spilling the value that is read last if need be.
-    fn take(&mut self) -> u8 {
+    pub fn take(&mut self) -> u8 {
         let free = self.busy.iter().position(|busy| !busy);
         let register = free.unwrap_or_else(|| self.evict());
         self.busy[register] = true;
@@ -301,6 +301,13 @@ impl Block<'_> {
                 let to = self.take();
                 let from = self.address(stream, 2 * copy + usize::from(half));
                 self.machine.load(to, from);
+                Some(to)
+            }
+            Action::FirstPoint => {
+                let to = self.take();
+                let first = at(INDEX, (copy * self.machine.isa.lanes()) as i64);
+                self.machine.general(Instruction::with2(Opcode::Lea_r64_m, ADDRESS, first));
+                self.machine.broadcast_word(to, Register::EDX);
                 Some(to)
             }
             Action::Op1(op, x) => {
@@ -427,77 +434,6 @@ impl Block<'_> {
         self.machine.copy(own, to);
         self.busy[usize::from(to)] = false;
         own
-    }
-
-    /// Address of the vector with a number in the block; loads the stream's address if it has no register.
-    fn address(&mut self, stream: u32, vector: usize) -> MemoryOperand {
-        let pointer = self.layout.pointers[stream as usize].unwrap_or_else(|| {
-            self.machine.load_pointer(ADDRESS, ARGUMENTS, 8 * i64::from(stream));
-            ADDRESS
-        });
-        let lanes = self.machine.isa.lanes();
-        match self.code.streams[stream as usize].element {
-            Element::Float => indexed(pointer, INDEX, 4, (4 * lanes * vector) as i64),
-            Element::Bool => indexed(pointer, INDEX, 1, (lanes * vector) as i64),
-            Element::Wide => indexed(pointer, INDEX, 8, (4 * lanes * vector) as i64),
-            Element::RowFloat => at(pointer, 0),
-        }
-    }
-
-    fn load(&mut self, stream: u32, to: u8, copy: usize) {
-        let from = self.address(stream, copy);
-        let padded = self.code.streams[stream as usize].padded;
-        match (self.code.streams[stream as usize].element, self.inside.filter(|_| !padded)) {
-            (Element::RowFloat, _) => self.machine.broadcast(to, from),
-            (Element::Bool, None) => self.machine.load_bytes(to, from),
-            (Element::Bool, Some(_)) => {
-                let buffer = self.bytes_buffer(stream);
-                self.copy_bytes(from, buffer, false);
-                self.machine.load_bytes(to, buffer);
-            }
-            (_, None) => self.machine.load(to, from),
-            (_, Some(inside)) => self.machine.load_inside(to, from, inside),
-        }
-    }
-
-    fn store(&mut self, stream: u32, from: u8, copy: usize) {
-        let to = self.address(stream, copy);
-        match self.inside.filter(|_| !self.code.streams[stream as usize].padded) {
-            None => self.machine.store(to, from),
-            Some(inside) => self.machine.store_inside(to, from, inside),
-        }
-    }
-
-    fn store_mask(&mut self, stream: u32, from: u8, copy: usize) {
-        let work = self.take();
-        self.temporaries.push(work);
-        let to = self.address(stream, copy);
-        if self.inside.is_none() {
-            return self.machine.store_mask(to, from, work);
-        }
-        let buffer = self.bytes_buffer(stream);
-        self.machine.store_mask(buffer, from, work);
-        self.copy_bytes(to, buffer, true);
-    }
-
-    fn bytes_buffer(&self, stream: u32) -> MemoryOperand {
-        let earlier = self.code.streams[..stream as usize].iter().filter(|s| s.element == Element::Bool).count();
-        self.frame(self.layout.first_bytes + earlier)
-    }
-
-    /// Copies as many bytes as the last vector has points, the last one first, between a stream and the frame.
-    fn copy_bytes(&mut self, stream: MemoryOperand, buffer: MemoryOperand, store: bool) {
-        let again = self.machine.asm.label();
-        self.machine.general(Instruction::with2(Opcode::Lea_r64_m, ADDRESS, stream));
-        self.machine.general(Instruction::with2(Opcode::Mov_r64_rm64, BYTES, COUNT));
-        self.machine.asm.place(again);
-        let in_stream = indexed(ADDRESS, BYTES, 1, -1);
-        let in_buffer = indexed(buffer.base, BYTES, 1, buffer.displacement - 1);
-        let (from, to) = if store { (in_buffer, in_stream) } else { (in_stream, in_buffer) };
-        self.machine.general(Instruction::with2(Opcode::Mov_r8_rm8, BYTE, from));
-        self.machine.general(Instruction::with2(Opcode::Mov_rm8_r8, to, BYTE));
-        self.machine.general(Instruction::with1(Opcode::Dec_rm64, BYTES));
-        self.machine.asm.jump(Opcode::Jne_rel32_64, again);
     }
 }
 

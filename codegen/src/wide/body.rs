@@ -1,12 +1,12 @@
 //! From a loop plan to strip code, where the plan's vector loop is plain: f32 and booleans, contiguous or constant
-//! along the loop, guards that do not move with it.
+//! along the loop, guards that do not move with it, comparisons of the loop's index.
 
-use super::code::{Action, Code, Combination, Element, Shape, Value};
+use super::code::{Action, Code, Combination, Element, Invariant, Shape, Value};
 use super::frame::{MOST_ROW_STREAMS, combining};
 use crate::loops::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction, Which};
 use crate::math::Math;
 use crate::simd::{Op1, Op2, Relation, Simd};
-use gradc_ir::lower::{BinaryFn, Scalar, ScalarId, UnaryFn};
+use gradc_ir::lower::{BinaryFn, CompareFn, Scalar, ScalarId, UnaryFn};
 use gradc_ir::types::DType;
 use std::collections::HashMap;
 
@@ -38,6 +38,10 @@ pub(crate) enum StreamSource {
 pub(crate) enum UniformSource {
     /// A scalar of the body.
     Scalar(ScalarId),
+    /// An integer of the body, limited to what i32 holds.
+    Limited(ScalarId),
+    /// The index of the strip's first point.
+    FirstIndex,
     /// Whether a guarded load is in bounds.
     InBounds(ScalarId),
 }
@@ -123,6 +127,8 @@ struct Translator<'p> {
     streams: Vec<StreamSource>,
     uniforms: Vec<UniformSource>,
     known: HashMap<ScalarId, Value>,
+    /// The index along the strip.
+    index: Option<Value>,
 }
 
 impl<'p> Translator<'p> {
@@ -143,6 +149,7 @@ impl<'p> Translator<'p> {
             streams: vec![],
             uniforms: vec![],
             known: HashMap::new(),
+            index: None,
         })
     }
 
@@ -242,6 +249,7 @@ impl<'p> Translator<'p> {
                 let (x, y) = (self.value(a)?, self.value(b)?);
                 Some(self.code.compare(f.into(), &x, &y))
             }
+            Scalar::Compare(f, a, b) => self.compare_indices(f, a, b),
             Scalar::Select(c, a, b) => {
                 let (mask, x, y) = (self.value(c)?, self.value(a)?, self.value(b)?);
                 Some(self.code.select(&mask, &x, &y))
@@ -263,6 +271,54 @@ impl<'p> Translator<'p> {
             _ => return None,
         };
         Some(self.code.op2(bitwise, &x, &y))
+    }
+
+    /// A comparison of integers that are the index along the strip or do not change along it.
+    fn compare_indices(&mut self, f: CompareFn, a: ScalarId, b: ScalarId) -> Option<Value> {
+        let (x, y) = (self.index_or_uniform(a)?, self.index_or_uniform(b)?);
+        let (above, below) = (self.code.op2(Op2::GreaterInt, &x, &y), self.code.op2(Op2::GreaterInt, &y, &x));
+        let differ = self.code.op2(Op2::Or, &above, &below);
+        let (positive, negated) = match f {
+            CompareFn::Gt => (above, false),
+            CompareFn::Lt => (below, false),
+            CompareFn::Ne => (differ, false),
+            CompareFn::Le => (above, true),
+            CompareFn::Ge => (below, true),
+            CompareFn::Eq => (differ, true),
+        };
+        if !negated {
+            return Some(positive);
+        }
+        let ones = self.code.word(mask_bits(true));
+        Some(self.code.op2(Op2::Xor, &positive, &ones))
+    }
+
+    /// As i32: equal where both are in its range, and as far as order goes limits stand for what is beyond.
+    fn index_or_uniform(&mut self, id: ScalarId) -> Option<Value> {
+        let (scalar, dtype) = &self.body.scalars[id.0 as usize];
+        match *scalar {
+            _ if !matches!(dtype, DType::I32 | DType::I64) => None,
+            _ if !self.varies(id) => Some(self.uniform(UniformSource::Limited(id))),
+            Scalar::LoopIndex(dim) if dim == self.vector => self.index(),
+            Scalar::Cast(a) => matches!(self.body.scalars[a.0 as usize].0, Scalar::LoopIndex(d) if d == self.vector)
+                .then(|| self.index())?,
+            _ => None,
+        }
+    }
+
+    /// The index along the strip; below the limit of i32, which stands for all that is larger.
+    fn index(&mut self) -> Option<Value> {
+        if self.plan.extents[self.vector] >= i32::MAX as usize {
+            return None;
+        }
+        if let Some(index) = self.index {
+            return Some(index);
+        }
+        let (first, lane) = (self.code.push(Action::FirstPoint), self.code.invariant(Invariant::LaneNumber));
+        let in_strip = self.code.op2(Op2::AddInt, &first, &lane);
+        let start = self.uniform(UniformSource::FirstIndex);
+        self.index = Some(self.code.op2(Op2::AddInt, &in_strip, &start));
+        self.index
     }
 
     fn cast(&mut self, a: ScalarId, to: DType) -> Option<Value> {

@@ -11,7 +11,7 @@ use cranelift_codegen::ir::{
     UserExternalName, Value,
 };
 use cranelift_codegen::isa::CallConv;
-use gradc_ir::lower::Affine;
+use gradc_ir::lower::{Affine, ScalarId};
 
 /// A strip that can be called: its code, and where the caller's block and the partial results are.
 struct Callee {
@@ -232,13 +232,13 @@ impl<'e, 'f> Emitter<'e, 'f> {
 
     fn call_strip(&mut self, callee: &Callee, dim: usize, part: Part) {
         self.scoped(|e| {
-            e.hand_over_uniforms(callee);
+            e.hand_over_uniforms(callee, part);
             e.at(dim, part.first, |e| e.hand_over_addresses(callee));
             e.b.ins().call(callee.function, &[callee.arguments, part.count]);
         });
     }
 
-    fn hand_over_uniforms(&mut self, callee: &Callee) {
+    fn hand_over_uniforms(&mut self, callee: &Callee, part: Part) {
         let which = callee.strip.which;
         for (k, source) in callee.strip.uniforms.iter().enumerate() {
             let value = match *source {
@@ -249,6 +249,8 @@ impl<'e, 'f> Emitter<'e, 'f> {
                         self.word_of_bool(lane)
                     }
                 },
+                UniformSource::Limited(id) => self.limited(which, id),
+                UniformSource::FirstIndex => self.b.ins().ireduce(I32, part.first),
                 UniformSource::InBounds(id) => {
                     let load = self.body(which).loads[id.0 as usize].as_ref().expect("every load has a plan");
                     let inside = self.uniform_axes(which, id, load).in_bounds;
@@ -258,6 +260,16 @@ impl<'e, 'f> Emitter<'e, 'f> {
             let offset = uniforms_offset(&callee.strip.code) + 4 * k;
             self.b.ins().store(MEMORY, value, callee.arguments, offset as i32);
         }
+    }
+
+    /// An integer as i32, the nearest where it is out of range.
+    fn limited(&mut self, which: Which, id: ScalarId) -> Value {
+        let lane = self.lanes(which, id)[0];
+        let wide = self.widened(lane, self.body(which).dtype(id));
+        let [least, most] = [i32::MIN, i32::MAX].map(|limit| self.b.ins().iconst(I64, i64::from(limit)));
+        let above = self.b.ins().smax(wide, least);
+        let limited = self.b.ins().smin(above, most);
+        self.b.ins().ireduce(I32, limited)
     }
 
     /// All bits of a word for true, none for false.

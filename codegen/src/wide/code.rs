@@ -23,6 +23,8 @@ pub(crate) enum Invariant {
     Word(u32),
     /// The bits of an f64 in every wide lane.
     Wide(u64),
+    /// The number of the lane, as i32.
+    LaneNumber,
     /// 32 bits handed over by the caller, by position.
     Uniform(u32),
 }
@@ -58,6 +60,8 @@ pub(crate) enum Action {
     Load(u32),
     /// The lower or upper half of a vector's points of a stream of f64.
     LoadWide(u32, u8),
+    /// In every lane the number of the vector's first point in the strip, as i32.
+    FirstPoint,
     /// An operation.
     Op1(Op1, Value),
     /// An operation.
@@ -80,7 +84,7 @@ impl Action {
     /// The values read, in the order they are written above.
     pub fn sources(&self) -> Vec<Value> {
         match *self {
-            Action::Load(_) | Action::LoadWide(..) => vec![],
+            Action::Load(_) | Action::LoadWide(..) | Action::FirstPoint => vec![],
             Action::Op1(_, x) | Action::Exchange(_, x) | Action::Store(_, x) => vec![x],
             Action::StoreMask(_, x) | Action::Result(x, _) => vec![x],
             Action::Op2(_, x, y) => vec![x, y],

@@ -285,6 +285,17 @@ impl Emulator {
                     }
                 }
                 Mnemonic::Vbroadcastss => self.set_vector(i, [Self::read(self.address(i)); 16]),
+                Mnemonic::Vmovd => {
+                    let mut value = [0; 16];
+                    value[0] = self.general(i.op1_register()) as u32;
+                    self.set_vector(i, value);
+                }
+                Mnemonic::Vpbroadcastd => {
+                    let from = i.op1_register();
+                    let word =
+                        if from.is_gpr() { self.general(from) as u32 } else { self.vectors[Self::number(from)][0] };
+                    self.set_vector(i, [word; 16]);
+                }
                 Mnemonic::Vpmovzxbd => {
                     let lanes = i.op0_register().size() / 4;
                     let at = |k: usize| if k < lanes { Self::read::<u8>(self.address(i) + k as u64).into() } else { 0 };

@@ -346,6 +346,10 @@ fn unpinned(code: &Code, machine: &mut Machine) -> Layout {
             (Invariant::Wide(bits), _) => {
                 pool_operand(machine.asm.constant(&bits.to_le_bytes().repeat(isa.lanes() / 2)), false)
             }
+            (Invariant::LaneNumber, _) => {
+                let numbers: Vec<u8> = (0..isa.lanes() as u32).flat_map(u32::to_le_bytes).collect();
+                pool_operand(machine.asm.constant(&numbers), false)
+            }
             (Invariant::Uniform(_), Isa::Avx2) => {
                 layout.first_bytes += 1;
                 frame_slot(isa, layout.first_bytes - 1)

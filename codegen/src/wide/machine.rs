@@ -142,6 +142,18 @@ impl Machine {
         self.asm.push(made(Instruction::with2(code, self.vector(to), from)));
     }
 
+    /// The low 32 bits of a general register in every lane.
+    pub fn broadcast_word(&mut self, to: u8, from: Register) {
+        match self.isa {
+            Isa::Avx2 => {
+                let low = self.half(to);
+                self.two(Code::VEX_Vmovd_xmm_rm32, low, from);
+                self.two(Code::VEX_Vpbroadcastd_ymm_xmmm32, self.vector(to), low);
+            }
+            Isa::Avx512 => self.two(Code::EVEX_Vpbroadcastd_zmm_k1z_r32, self.vector(to), from),
+        }
+    }
+
     /// A whole vector to memory.
     pub fn store(&mut self, to: MemoryOperand, x: u8) {
         let code = self.isa.choose(Code::VEX_Vmovups_ymmm256_ymm, Code::EVEX_Vmovups_zmmm512_k1z_zmm);

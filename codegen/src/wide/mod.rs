@@ -8,7 +8,7 @@
 //! | file | from | to |
 //! |---|---|---|
 //! | `body.rs` | a loop plan | [`code::Code`]: vector steps over streams, or `None` where the plan does not qualify |
-//! | `allocate.rs` | steps | instructions in registers |
+//! | `allocate.rs`, `streams.rs` | steps | instructions in registers |
 //! | `frame.rs` | `Code` | the function: loops, tails, partial results |
 //! | `machine.rs` | an operation | instructions of AVX2 or AVX-512F |
 //! | `assembler.rs` | instructions, constants | bytes |
@@ -23,6 +23,7 @@ mod code;
 mod emulator;
 mod frame;
 mod machine;
+mod streams;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
 

@@ -1,6 +1,6 @@
 //! Strips called directly: on the processor where it has the instructions, else on the emulator.
 
-use super::code::{Action, Code, Combination, Element, Shape, Value};
+use super::code::{Action, Code, Combination, Element, Invariant, Shape, Value};
 use super::emulator::Emulator;
 use super::frame::{assemble, combining, result_offset, uniforms_offset};
 use super::machine::Isa;
@@ -183,6 +183,20 @@ fn every_function_has_the_same_bits_on_every_machine() {
             (c.select(&holds, &x, &uniform), both)
         });
     }
+}
+
+#[test]
+fn numbers_of_points_have_the_same_bits() {
+    check_map("numbers of points", |c, [x, y, mask, uniform]| {
+        let (first, lane) = (c.push(Action::FirstPoint), c.invariant(Invariant::LaneNumber));
+        let number = c.op2(Op2::AddInt, &first, &lane);
+        let limit = c.word(30);
+        let beyond = c.op2(Op2::GreaterInt, &number, &limit);
+        let number = c.op1(Op1::FloatOfInt, &number);
+        let sum = c.binary(BinaryFn::Add, &number, &uniform);
+        let value = c.select(&beyond, &sum, &x);
+        (c.select(&mask, &value, &y), beyond)
+    });
 }
 
 #[test]

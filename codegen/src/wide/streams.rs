@@ -1,0 +1,86 @@
+//! How a block reads and writes streams: whole vectors, or of the last vector the points inside the strip.
+
+use super::allocate::{ADDRESS, ARGUMENTS, Block, COUNT, INDEX};
+use super::assembler::{at, indexed};
+use super::code::Element;
+use iced_x86::{Code as Opcode, Instruction, MemoryOperand, Register};
+
+/// Counter of bytes.
+const BYTES: Register = Register::RCX;
+/// A byte on its way.
+const BYTE: Register = Register::R15L;
+impl Block<'_> {
+    /// Address of the vector with a number in the block; loads the stream's address if it has no register.
+    pub fn address(&mut self, stream: u32, vector: usize) -> MemoryOperand {
+        let pointer = self.layout.pointers[stream as usize].unwrap_or_else(|| {
+            self.machine.load_pointer(ADDRESS, ARGUMENTS, 8 * i64::from(stream));
+            ADDRESS
+        });
+        let lanes = self.machine.isa.lanes();
+        match self.code.streams[stream as usize].element {
+            Element::Float => indexed(pointer, INDEX, 4, (4 * lanes * vector) as i64),
+            Element::Bool => indexed(pointer, INDEX, 1, (lanes * vector) as i64),
+            Element::Wide => indexed(pointer, INDEX, 8, (4 * lanes * vector) as i64),
+            Element::RowFloat => at(pointer, 0),
+        }
+    }
+
+    /// Reads a vector of a stream.
+    pub fn load(&mut self, stream: u32, to: u8, copy: usize) {
+        let from = self.address(stream, copy);
+        let padded = self.code.streams[stream as usize].padded;
+        match (self.code.streams[stream as usize].element, self.inside.filter(|_| !padded)) {
+            (Element::RowFloat, _) => self.machine.broadcast(to, from),
+            (Element::Bool, None) => self.machine.load_bytes(to, from),
+            (Element::Bool, Some(_)) => {
+                let buffer = self.bytes_buffer(stream);
+                self.copy_bytes(from, buffer, false);
+                self.machine.load_bytes(to, buffer);
+            }
+            (_, None) => self.machine.load(to, from),
+            (_, Some(inside)) => self.machine.load_inside(to, from, inside),
+        }
+    }
+
+    /// Writes f32 to a stream.
+    pub fn store(&mut self, stream: u32, from: u8, copy: usize) {
+        let to = self.address(stream, copy);
+        match self.inside.filter(|_| !self.code.streams[stream as usize].padded) {
+            None => self.machine.store(to, from),
+            Some(inside) => self.machine.store_inside(to, from, inside),
+        }
+    }
+
+    /// Writes a mask to a stream of bytes.
+    pub fn store_mask(&mut self, stream: u32, from: u8, copy: usize) {
+        let work = self.take();
+        self.temporaries.push(work);
+        let to = self.address(stream, copy);
+        if self.inside.is_none() {
+            return self.machine.store_mask(to, from, work);
+        }
+        let buffer = self.bytes_buffer(stream);
+        self.machine.store_mask(buffer, from, work);
+        self.copy_bytes(to, buffer, true);
+    }
+
+    fn bytes_buffer(&self, stream: u32) -> MemoryOperand {
+        let earlier = self.code.streams[..stream as usize].iter().filter(|s| s.element == Element::Bool).count();
+        self.frame(self.layout.first_bytes + earlier)
+    }
+
+    /// Copies as many bytes as the last vector has points, the last one first, between a stream and the frame.
+    fn copy_bytes(&mut self, stream: MemoryOperand, buffer: MemoryOperand, store: bool) {
+        let again = self.machine.asm.label();
+        self.machine.general(Instruction::with2(Opcode::Lea_r64_m, ADDRESS, stream));
+        self.machine.general(Instruction::with2(Opcode::Mov_r64_rm64, BYTES, COUNT));
+        self.machine.asm.place(again);
+        let in_stream = indexed(ADDRESS, BYTES, 1, -1);
+        let in_buffer = indexed(buffer.base, BYTES, 1, buffer.displacement - 1);
+        let (from, to) = if store { (in_buffer, in_stream) } else { (in_stream, in_buffer) };
+        self.machine.general(Instruction::with2(Opcode::Mov_r8_rm8, BYTE, from));
+        self.machine.general(Instruction::with2(Opcode::Mov_rm8_r8, to, BYTE));
+        self.machine.general(Instruction::with1(Opcode::Dec_rm64, BYTES));
+        self.machine.asm.jump(Opcode::Jne_rel32_64, again);
+    }
+}
