@@ -1,25 +1,21 @@
-//! Convolutions and both their adjoints on one thread, with channels innermost: the layers of the reference models, in
-//! GFLOP/s and as share of this core's peak of fused multiply-adds, measured in the same run.
+//! Convolutions and both their adjoints on one thread, with channels innermost: the layers of the reference models.
 //!
-//! `cargo bench -p gradc-codegen --bench convolutions [FILTER]`
+//! Every line is followed by the fastest run in GFLOP/s and as a share of this core's measured multiply-adds.
+//! `cargo bench -p gradc-codegen --bench convolutions -- resnet8` runs some of the layers.
 
-use gradc_codegen::{AlignedBuffer, CodegenOptions, EntryCode, Memory, Operand, PlacedAction, Pool, compile};
-use gradc_ir::graph::{NodeId, Value};
-use gradc_ir::kernel::{Accumulate, Kernel, KernelKind, LoopKernel};
-use gradc_ir::lower::{Access, Affine, Body, Contraction, Lowering, Scalar};
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use common::{CHANNELS_LAST, Case, TAPS_FIRST, TAPS_FIRST_INPUTS_LAST, op_kernels, reordered};
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
+use gradc_codegen::{AlignedBuffer, CodegenOptions, Executable, Limits, Memory, Pool};
+use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel};
 use gradc_ir::ops::{Convolution, Op};
-use gradc_ir::plan::{Place, Segment};
 use gradc_ir::target::Target;
-use gradc_ir::types::{DType, TensorType};
+use gradc_ir::types::TensorType;
 use std::time::{Duration, Instant};
-
-/// How long each kernel is run.
-const TIME: Duration = Duration::from_millis(300);
-
-/// Orders of the axes: of images `[n, g, c, h, w]`, and of weights `[g, o, c, kh, kw]`.
-const CHANNELS_LAST: [usize; 5] = [0, 3, 4, 1, 2];
-const TAPS_FIRST: [usize; 5] = [3, 4, 2, 0, 1];
-const TAPS_FIRST_INPUTS_LAST: [usize; 5] = [3, 4, 1, 0, 2];
 
 /// A layer: name, input, output channels, window, stride, padding, groups.
 type Layer = (&'static str, [usize; 4], usize, usize, usize, usize, usize);
@@ -42,130 +38,97 @@ const LAYERS: [Layer; 15] = [
     ("mobilenet depthwise 192", [8, 192, 4, 4], 192, 3, 1, 1, 192),
 ];
 
-fn permuted<T: Clone>(list: &[T], order: &[usize]) -> Vec<T> {
-    order.iter().map(|&d| list[d].clone()).collect()
+/// A kernel compiled by gradc, on one thread.
+struct Compiled {
+    executable: Executable,
+    arena: AlignedBuffer,
+    scratch: AlignedBuffer,
+    factors: [AlignedBuffer; 2],
 }
 
-/// A contraction whose space and whose operands have their axes in other orders.
-fn reordered(c: &Contraction, [space, lhs, rhs]: [&[usize]; 3]) -> Contraction {
-    let affine = |a: &Affine| Affine {
-        base: a.base,
-        coeffs: [permuted(&a.coeffs, space), a.coeffs[space.len()..].to_vec()].concat(),
-    };
-    let access = |a: &Access, order: &[usize]| {
-        let mut indices = permuted(&a.indices, order);
-        indices.iter_mut().for_each(|i| i.affine = affine(&i.affine));
-        Access { view: permuted(&a.view, order), indices, ..a.clone() }
-    };
-    let (lhs, rhs) = (access(&c.lhs, lhs), access(&c.rhs, rhs));
-    Contraction { space: permuted(&c.space, space), reduce: c.reduce.clone(), lhs, rhs }
+fn numbers(count: usize) -> AlignedBuffer {
+    let floats: Vec<u8> = (0..count).flat_map(|k| ((k % 97) as f32 / 97.0).to_le_bytes()).collect();
+    AlignedBuffer::from_bytes(&floats)
 }
 
-/// Least seconds of one run of a kernel whose operands and results all live in the arena.
-fn least_seconds(kernel: LoopKernel, inputs: &[TensorType], output: &TensorType) -> f64 {
-    let mut arena_bytes = 0;
-    let mut place = |ty: &TensorType| {
-        let place = Place { segment: Segment::Arena, offset_bytes: arena_bytes };
-        arena_bytes += ty.size_bytes().next_multiple_of(64) + 64;
-        Operand { place, ty: ty.clone() }
-    };
-    let operands: Vec<Operand> = inputs.iter().map(&mut place).collect();
-    let results = vec![place(output)];
-    let value = |k: usize| Value { node: NodeId(k as u32), result: 0 };
-    let kind = KernelKind::Loops(kernel);
-    let kernel = Box::new(Kernel { kind, operands: (0..inputs.len()).map(value).collect(), results: vec![value(9)] });
-    let entry = EntryCode {
-        name: "convolution".into(),
-        actions: vec![PlacedAction::Run { kernel, operands, results }],
-        commits: vec![],
-    };
-    let executable = compile(&[entry], &CodegenOptions::new(Target::host())).expect("the kernel compiles");
-    let mut arena = AlignedBuffer::zeroed(arena_bytes);
-    for (k, bytes) in arena.bytes_mut().chunks_exact_mut(4).enumerate() {
-        bytes.copy_from_slice(&((k % 97) as f32 / 97.0).to_le_bytes());
-    }
-    let (mut persistent, constants) = (AlignedBuffer::zeroed(0), AlignedBuffer::zeroed(0));
-    let mut scratch = AlignedBuffer::zeroed(executable.scratch_bytes(1));
-    let mut memory =
-        Memory { arena: &mut arena, persistent: &mut persistent, constants: &constants, scratch: &mut scratch };
-    let (begin, mut least) = (Instant::now(), f64::INFINITY);
-    while begin.elapsed() < TIME {
-        let start = Instant::now();
-        executable.run(0, &mut memory, &[], &Pool::default()).expect("the kernel runs");
-        least = least.min(start.elapsed().as_secs_f64());
-    }
-    least
-}
-
-/// GFLOP/s of an op, the multiply-adds being `products`.
-fn gflops(op: Op, inputs: &[TensorType], orders: [&[usize]; 3], products: usize) -> f64 {
-    let types: Vec<&TensorType> = inputs.iter().collect();
-    let output = op.infer(&types).expect("the operands fit");
-    let Lowering::Contraction(c) = op.lower(&types, &output) else { panic!("{op} is no contraction") };
-    let contraction = reordered(&c, orders);
-    let mut body = Body::default();
-    let sum = body.push(Scalar::Accumulated, DType::F32);
-    let space = contraction.space.clone();
-    let kernel = LoopKernel { space, accumulate: Some(Accumulate::Contract(contraction)), body, stores: vec![sum] };
-    2.0 * products as f64 / least_seconds(kernel, inputs, &output[0]) / 1e9
-}
-
-/// Peak of this core in GFLOP/s: a product whose factors stay in the first-level cache.
-fn peak() -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the processor has the instructions.
-        return unsafe { fused_multiply_adds() };
-    }
-    f64::NAN
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn fused_multiply_adds() -> f64 {
-    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps};
-    const CHAINS: usize = 12;
-    const TURNS: usize = 100_000;
-    let mut least = f64::INFINITY;
-    for _ in 0..20 {
-        let factor = std::hint::black_box(_mm256_set1_ps(0.5));
-        let mut sums = [factor; CHAINS];
-        let start = Instant::now();
-        for _ in 0..TURNS {
-            for sum in &mut sums {
-                *sum = _mm256_fmadd_ps(*sum, factor, factor);
-            }
+impl Compiled {
+    /// An op whose result and operands have their axes in these orders.
+    fn new(op: &Op, inputs: [&TensorType; 2], orders: [&[usize]; 3]) -> Compiled {
+        let output = op.infer(&inputs).expect("the layer fits");
+        let kernels = op_kernels(op, &inputs, &output).expect("a convolution is a contraction");
+        let Some(KernelKind::Loops(LoopKernel { accumulate: Some(Accumulate::Contract(c)), body, stores, .. })) =
+            kernels.into_iter().next()
+        else {
+            panic!("{op} is no contraction")
+        };
+        let contraction = reordered(&c, orders);
+        let space = contraction.space.clone();
+        let kernel = LoopKernel { space, accumulate: Some(Accumulate::Contract(contraction)), body, stores };
+        let case = Case::new(vec![KernelKind::Loops(kernel)], &inputs.map(TensorType::clone), &output);
+        let executable = case.compile(&CodegenOptions::new(Target::host()));
+        Compiled {
+            arena: AlignedBuffer::zeroed(case.arena_bytes),
+            scratch: AlignedBuffer::zeroed(executable.scratch_bytes(1)),
+            factors: inputs.map(|t| numbers(t.elements())),
+            executable,
         }
-        least = least.min(start.elapsed().as_secs_f64());
-        std::hint::black_box(sums);
     }
-    (CHAINS * 8 * 2 * TURNS) as f64 / least / 1e9
+
+    fn run(&mut self) {
+        let (mut persistent, constants) = (AlignedBuffer::zeroed(0), AlignedBuffer::zeroed(0));
+        let (arena, scratch) = (&mut self.arena, &mut self.scratch);
+        let mut memory = Memory { arena, persistent: &mut persistent, constants: &constants, scratch };
+        let host = [self.factors[0].bytes(), self.factors[1].bytes()];
+        self.executable.run(0, &mut memory, &host, &Pool::default()).expect("the entry runs");
+    }
 }
 
-fn main() {
-    let filter = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
-    let peak = peak();
-    println!("peak of this core {peak:.1} GFLOP/s; forward, input gradient, weight gradient:");
+/// Measures a kernel of so many multiply-adds and prints its fastest run.
+fn measure(group: &mut BenchmarkGroup<WallTime>, name: &str, products: usize, peak: f64, mut kernel: Compiled) {
+    let mut fastest = f64::INFINITY;
+    group.throughput(Throughput::Elements(2 * products as u64));
+    group.bench_function(name, |bencher| {
+        bencher.iter_custom(|runs| {
+            (0..runs).fold(Duration::ZERO, |total, _| {
+                let start = Instant::now();
+                kernel.run();
+                let time = start.elapsed();
+                fastest = fastest.min(time.as_secs_f64());
+                total + time
+            })
+        });
+    });
+    if fastest.is_finite() {
+        let gflops = 2e-9 * products as f64 / fastest;
+        println!(
+            "    {name}: {:.1} µs, {gflops:.1} GFLOP/s, {:.0} % of the peak",
+            fastest * 1e6,
+            100.0 * gflops / peak
+        );
+    }
+}
+
+fn layers(c: &mut Criterion) {
+    let peak = Limits::measure(Target::host().vector_isa).gflops;
+    let mut group = c.benchmark_group("convolutions");
+    group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(300));
     for (name, x, outputs, window, stride, padding, groups) in LAYERS {
-        if !name.contains(&filter) {
-            continue;
-        }
         let both = |v| vec![v; 2];
         let (pad_low, pad_high) = (both(padding), both(padding));
         let op = Convolution { stride: both(stride), pad_low, pad_high, dilation: both(1), groups };
-        let w = TensorType::f32([outputs, x[1] / groups, window, window]);
-        let x = TensorType::f32(x);
-        let y = Op::from(op.clone()).infer(&[&x, &w]).expect("the layer fits").remove(0);
+        let [x, w] = [x, [outputs, x[1] / groups, window, window]].map(TensorType::f32);
+        let y = &Op::from(op.clone()).infer(&[&x, &w]).expect("the layer fits")[0];
         let products = y.elements() * w.shape[1..].iter().product::<usize>();
-        let (input, weight) = (op.input_grad(&x.shape[2..]), op.weight_grad(&w.shape[2..]));
+        let (input, weight) = (op.input_grad(&x.shape[2..]).into(), op.weight_grad(&w.shape[2..]).into());
         let image = &CHANNELS_LAST[..];
-        let rates = [
-            gflops(op.into(), &[x.clone(), w.clone()], [image, image, &TAPS_FIRST], products),
-            gflops(input.into(), &[y.clone(), w.clone()], [image, image, &TAPS_FIRST_INPUTS_LAST], products),
-            gflops(weight.into(), &[x, y], [&TAPS_FIRST, image, image], products),
-        ];
-        let shown = rates
-            .map(|rate| format!("{rate:6.1} {:3.0} % {:8.0} µs", 100.0 * rate / peak, 2e-3 * products as f64 / rate));
-        println!("{name:26} {}", shown.join("  "));
+        let forward = Compiled::new(&op.into(), [&x, &w], [image, image, &TAPS_FIRST]);
+        let input = Compiled::new(&input, [y, &w], [image, image, &TAPS_FIRST_INPUTS_LAST]);
+        let weight = Compiled::new(&weight, [&x, y], [&TAPS_FIRST, image, image]);
+        for (kind, kernel) in [("forward", forward), ("input gradient", input), ("weight gradient", weight)] {
+            measure(&mut group, &format!("{name}, {kind}"), products, peak, kernel);
+        }
     }
 }
+
+criterion_group!(benches, layers);
+criterion_main!(benches);

@@ -3,10 +3,12 @@
 
 mod common;
 
-use common::{Case, Random, instruction_sets, options};
+use common::{
+    CHANNELS_LAST, Case, Random, TAPS_FIRST, TAPS_FIRST_INPUTS_LAST, instruction_sets, options, permuted, reordered,
+};
 use gradc_codegen::Pool;
 use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel};
-use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Contraction, Lowering, Scalar};
+use gradc_ir::lower::{BinaryFn, Body, Contraction, Lowering, Scalar};
 use gradc_ir::ops::{Convolution, Op};
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{DType, TensorType, row_major_strides, unravel};
@@ -14,15 +16,8 @@ use gradc_ir::types::{DType, TensorType, row_major_strides, unravel};
 /// Error allowed, relative to the sum of the products' magnitudes.
 const SUM: f64 = 1e-6;
 
-/// Orders of the axes: of images `[n, g, c, h, w]`, and of weights `[g, o, c, kh, kw]`.
-const CHANNELS_LAST: [usize; 5] = [0, 3, 4, 1, 2];
-const TAPS_FIRST: [usize; 5] = [3, 4, 2, 0, 1];
-const TAPS_FIRST_INPUTS_LAST: [usize; 5] = [3, 4, 1, 0, 2];
+/// The weight's input channels innermost, outputs outermost.
 const INPUTS_LAST: [usize; 5] = [0, 1, 3, 4, 2];
-
-fn permuted<T: Copy>(list: &[T], order: &[usize]) -> Vec<T> {
-    order.iter().map(|&d| list[d]).collect()
-}
 
 /// The tensor, seen as `view`, with its axes in another order.
 fn stored(tensor: &Tensor, view: &[usize], order: &[usize]) -> Tensor {
@@ -30,26 +25,6 @@ fn stored(tensor: &Tensor, view: &[usize], order: &[usize]) -> Tensor {
     let at = |k: usize| unravel(k, &shape).iter().zip(&strides).map(|(i, s)| i * s).sum::<usize>();
     let values = tensor.floats();
     Tensor::float(TensorType::f32(shape.clone()), (0..values.len()).map(|k| values[at(k)]).collect())
-}
-
-/// A contraction whose space and whose operands have their axes in other orders.
-fn reordered(c: &Contraction, [space, lhs, rhs]: [&[usize]; 3]) -> Contraction {
-    let affine = |a: &Affine| Affine {
-        base: a.base,
-        coeffs: [permuted(&a.coeffs, space), a.coeffs[space.len()..].to_vec()].concat(),
-    };
-    let access = |a: &Access, order: &[usize]| {
-        let mut found = Access { view: permuted(&a.view, order), ..a.clone() };
-        found.indices = order.iter().map(|&d| a.indices[d].clone()).collect();
-        found.indices.iter_mut().for_each(|i| i.affine = affine(&i.affine));
-        found
-    };
-    Contraction {
-        space: permuted(&c.space, space),
-        reduce: c.reduce.clone(),
-        lhs: access(&c.lhs, lhs),
-        rhs: access(&c.rhs, rhs),
-    }
 }
 
 /// An op with its operands and the orders of the axes of its result and of the operands.

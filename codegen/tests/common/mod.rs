@@ -7,7 +7,7 @@ use gradc_codegen::{
 };
 use gradc_ir::graph::{NodeId, Value};
 use gradc_ir::kernel::{Accumulate, Kernel, KernelKind, LoopKernel};
-use gradc_ir::lower::{Body, Lowering, Nest, Scalar};
+use gradc_ir::lower::{Access, Affine, Body, Contraction, Lowering, Nest, Scalar};
 use gradc_ir::op::Sample;
 use gradc_ir::ops::Op;
 use gradc_ir::plan::{Place, Segment};
@@ -160,4 +160,36 @@ impl Case {
 /// Operands of a sample.
 pub fn sample_inputs(sample: &Sample, random: &mut Random) -> Vec<Tensor> {
     sample.operands.iter().map(|o| random.tensor(&o.ty, o.range.clone())).collect()
+}
+
+/// Order of the axes of images `[n, g, c, h, w]` with channels innermost.
+pub const CHANNELS_LAST: [usize; 5] = [0, 3, 4, 1, 2];
+/// Order of the axes of weights `[g, o, c, kh, kw]` with output channels innermost.
+pub const TAPS_FIRST: [usize; 5] = [3, 4, 2, 0, 1];
+/// The same with input channels innermost.
+pub const TAPS_FIRST_INPUTS_LAST: [usize; 5] = [3, 4, 1, 0, 2];
+
+/// A list in another order.
+pub fn permuted<T: Copy>(list: &[T], order: &[usize]) -> Vec<T> {
+    order.iter().map(|&d| list[d]).collect()
+}
+
+/// A contraction whose space and whose operands have their axes in other orders.
+pub fn reordered(c: &Contraction, [space, lhs, rhs]: [&[usize]; 3]) -> Contraction {
+    let affine = |a: &Affine| Affine {
+        base: a.base,
+        coeffs: [permuted(&a.coeffs, space), a.coeffs[space.len()..].to_vec()].concat(),
+    };
+    let access = |a: &Access, order: &[usize]| {
+        let mut found = Access { view: permuted(&a.view, order), ..a.clone() };
+        found.indices = order.iter().map(|&d| a.indices[d].clone()).collect();
+        found.indices.iter_mut().for_each(|i| i.affine = affine(&i.affine));
+        found
+    };
+    Contraction {
+        space: permuted(&c.space, space),
+        reduce: c.reduce.clone(),
+        lhs: access(&c.lhs, lhs),
+        rhs: access(&c.rhs, rhs),
+    }
 }
