@@ -53,7 +53,7 @@ pub fn compile(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Res
         infos,
         (derived.loss, recipe.cloned()),
         layout,
-        options.threads,
+        options.pool()?,
         report,
     )
 }

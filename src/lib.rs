@@ -21,6 +21,7 @@ pub mod view;
 
 pub use compile::compile;
 pub use error::SessionError;
+pub use gradc_codegen::Pool;
 pub use gradc_frontend::import::import;
 pub use gradc_frontend::model::{ImportOptions, Model};
 pub use gradc_frontend::recipe::Recipe;

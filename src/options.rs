@@ -1,5 +1,7 @@
 //! What a host or the command line decides about a compilation.
 
+use gradc_codegen::Pool;
+use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::target::Target;
 use gradc_passes::schedule::Ordering;
 
@@ -8,6 +10,8 @@ use gradc_passes::schedule::Ordering;
 pub struct Options {
     /// Threads a step may use, at least 1; results do not depend on it.
     pub threads: usize,
+    /// Threads to share with other models instead of `threads` of its own.
+    pub pool: Option<Pool>,
     /// Machine the code is made for.
     pub target: Target,
     /// Order of the step's kernels.
@@ -24,10 +28,18 @@ pub struct Options {
     pub emit: Vec<Stage>,
 }
 
+impl Options {
+    /// The threads that steps run on.
+    pub(crate) fn pool(&self) -> Result<Pool, Diagnostic> {
+        self.pool.clone().map_or_else(|| Pool::new(self.threads), Ok)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Options {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            pool: None,
             target: Target::host(),
             ordering: Ordering::default(),
             peak_mem_bytes: None,

@@ -64,7 +64,7 @@ pub fn load(path: &Path, options: &Options) -> Result<CompiledStep, Diagnostics>
     report.loaded(&entries, executable.kernels());
     let name = metadata.get("name").cloned().unwrap_or_default();
     let recipe = json_field(&metadata, "recipe", path)?;
-    CompiledStep::new(name, &tensors, executable, entries, (loss, recipe), layout, options.threads, report)
+    CompiledStep::new(name, &tensors, executable, entries, (loss, recipe), layout, options.pool()?, report)
 }
 
 fn check_version(metadata: &BTreeMap<String, String>, path: &Path) -> Result<(), Diagnostic> {

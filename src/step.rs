@@ -146,13 +146,12 @@ impl CompiledStep {
         entries: Vec<EntryInfo>,
         training: (Option<LossInfo>, Option<Recipe>),
         layout: SharedLayout,
-        threads: usize,
+        pool: Pool,
         report: CompileReport,
     ) -> Result<Self, Diagnostics> {
         let persistent = persistent_tensors(&entries, &layout);
         let needed = persistent.iter().map(|t| &t.name).chain(layout.constants.keys());
         let tensors = needed.filter_map(|n| Some((n.clone(), weights.get(n)?.clone()))).collect();
-        let pool = Pool::new(threads).map_err(Diagnostics::from)?;
         let hyper_defaults = hyper_defaults(&entries);
         let (loss, recipe) = training;
         let inner = Inner {
