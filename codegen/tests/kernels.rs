@@ -4,7 +4,8 @@ mod common;
 
 use common::{Case, Random, instruction_sets, options, sample_inputs};
 use gradc_codegen::Pool;
-use gradc_ir::lower::Lowering;
+use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel};
+use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Combine, Lowering, Scalar};
 use gradc_ir::op::{Numerics, Sample};
 use gradc_ir::ops::Op;
 use gradc_ir::target::VectorIsa;
@@ -137,4 +138,30 @@ fn special_values_pass_through_exact_ops() {
         }
     }
     check_all(cases.into_iter());
+}
+
+/// Functions that run lane by lane after sums of which every lane has its own.
+#[test]
+fn what_follows_sums_down_columns_sees_every_column() {
+    let (rows, columns) = (3, 23);
+    let ty = TensorType::f32([rows, columns]);
+    let (space, access) = (vec![columns], [Affine::dim(2, 1), Affine::dim(2, 0)]);
+    let mut terms = Body::default();
+    let value = terms.load(DType::F32, Access::new(0, &ty.shape, access.to_vec()));
+    let mut body = Body::default();
+    let sum = body.push(Scalar::Accumulated, DType::F32);
+    let exponent = body.constant(DType::F32, 1.5);
+    let power = body.binary(BinaryFn::Pow, sum, exponent);
+    let accumulate = Accumulate::Reduce { extents: vec![rows], combine: Combine::Sum, body: terms, value };
+    let kernel = LoopKernel { space, accumulate: Some(accumulate), body, stores: vec![power] };
+    let case = Case::new(vec![KernelKind::Loops(kernel)], &[ty.clone()], &[TensorType::f32([columns])]);
+    let x = Tensor::float(ty, (0..rows * columns).map(|k| k as f64).collect());
+    for isa in instruction_sets() {
+        let found = case.run(&case.compile(&options(isa)), std::slice::from_ref(&x), &Pool::default());
+        for (column, found) in found[0].to_f32().expect("f32").into_iter().enumerate() {
+            let sum: f64 = (0..rows).map(|row| (row * columns + column) as f64).sum();
+            let expected = sum.powf(1.5);
+            assert!((f64::from(found) - expected).abs() <= ROUNDING * expected, "{isa:?} column {column}: {found}");
+        }
+    }
 }

@@ -191,8 +191,9 @@ impl BodyPlan {
         self.scalars.iter().any(|(s, _)| *s == Scalar::LoopIndex(dim))
     }
 
-    /// Replaces the loops by those in `kept`; a merged loop counts with the coefficients of its innermost part.
-    fn keep_loops(&mut self, kept: &[usize]) {
+    /// Replaces the loops by those in `kept`, the first `space` of which are the space's; a merged loop counts with the
+    /// coefficients of its innermost part.
+    fn keep_loops(&mut self, kept: &[usize], space: usize) {
         for affine in self.loads.iter_mut().flatten().flat_map(LoadPlan::affines_mut) {
             affine.coeffs = kept.iter().map(|&d| affine.coeffs[d]).collect();
         }
@@ -206,12 +207,12 @@ impl BodyPlan {
         }
         self.loops = Vec::with_capacity(self.scalars.len());
         for at in 0..self.scalars.len() {
-            let loops = self.loops_of(at);
+            let loops = self.loops_of(at, space);
             self.loops.push(loops);
         }
     }
 
-    fn loops_of(&self, at: usize) -> LoopSet {
+    fn loops_of(&self, at: usize, space: usize) -> LoopSet {
         let of = |ids: &[ScalarId]| ids.iter().fold(0, |set, id| set | self.loops[id.0 as usize]);
         match &self.scalars[at].0 {
             Scalar::Const(_) => 0,
@@ -225,7 +226,7 @@ impl BodyPlan {
             Scalar::Unary(_, a) | Scalar::Cast(a) => of(&[*a]),
             Scalar::Binary(_, a, b) | Scalar::Compare(_, a, b) => of(&[*a, *b]),
             Scalar::Select(c, a, b) => of(&[*c, *a, *b]),
-            Scalar::Accumulated => AFTER_ACCUMULATION,
+            Scalar::Accumulated => AFTER_ACCUMULATION | ((1 << space) - 1),
         }
     }
 
@@ -351,11 +352,11 @@ impl LoopPlan {
             }
         }
         self.result.coeffs = kept.iter().map(|&d| self.result.coeffs[d]).collect();
-        self.body.keep_loops(&kept);
-        if let Some(reduction) = &mut self.reduction {
-            reduction.body.keep_loops(&kept);
-        }
         self.space = kept.iter().filter(|&&d| d < self.space).count();
+        self.body.keep_loops(&kept, self.space);
+        if let Some(reduction) = &mut self.reduction {
+            reduction.body.keep_loops(&kept, self.space);
+        }
         self.extents = extents;
         kept
     }
