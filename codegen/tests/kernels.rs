@@ -154,7 +154,7 @@ fn what_follows_sums_down_columns_sees_every_column() {
     let power = body.binary(BinaryFn::Pow, sum, exponent);
     let accumulate = Accumulate::Reduce { extents: vec![rows], combine: Combine::Sum, body: terms, value };
     let kernel = LoopKernel { space, accumulate: Some(accumulate), body, stores: vec![power] };
-    let case = Case::new(vec![KernelKind::Loops(kernel)], &[ty.clone()], &[TensorType::f32([columns])]);
+    let case = Case::new(vec![KernelKind::Loops(kernel)], std::slice::from_ref(&ty), &[TensorType::f32([columns])]);
     let x = Tensor::float(ty, (0..rows * columns).map(|k| k as f64).collect());
     for isa in instruction_sets() {
         let found = case.run(&case.compile(&options(isa)), std::slice::from_ref(&x), &Pool::default());
