@@ -2,7 +2,8 @@
 """Time one training step of the reference models in gradc, PyTorch, JAX and the Rust frameworks, in turn on one machine.
 
     cargo build --release --locked
-    python3 benches/compare.py [--rounds N] [--seconds S] [--threads 1 2] [--peers] [--cache DIR] [MODEL ...]
+    python3 benches/compare.py [--rounds N] [--seconds S] [--threads 1 2]
+        [--modes eager tuned compile] [--peers] [--cache DIR] [--json FILE] [MODEL ...]
 
 The folder GRADC_SHARED (default ../shared) has the models, their recipes and the other frameworks' programs. What
 those need is installed into the cache folder the first time (several GB). Every round runs all of them one after the
@@ -62,17 +63,17 @@ def pinned(threads, command, **environment):
     return found
 
 
-def gradc(model, threads, seconds):
+def gradc(program, model, threads, seconds):
     folder = REFERENCE / "models" / model
-    return pinned(threads, [ROOT / "target" / "release" / "gradc", "bench", folder / "model.pt2", "--recipe",
+    return pinned(threads, [program, "bench", folder / "model.pt2", "--recipe",
                             folder / "recipe.json", "--threads", threads, "--seconds", seconds, "--json"])
 
 
 def programs(model, threads, args, tools):
     """What is timed for a model: (name, a function that runs it)."""
     seconds = args.seconds
-    yield "gradc", lambda: gradc(model, threads, seconds)
-    for mode in ["eager", "tuned", "compile"]:
+    yield "gradc", lambda: gradc(args.gradc, model, threads, seconds)
+    for mode in args.modes:
         yield f"torch {mode}", lambda mode=mode: pinned(threads, [
             tools["torch"], REFERENCE / "bench_torch.py", "--threads", threads, "--mode", mode, "--seconds", seconds, model])
     if model in JAX_MODELS:
@@ -125,6 +126,8 @@ def machine():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--modes", nargs="+", default=["eager", "tuned", "compile"], help="PyTorch's ways to run")
+    parser.add_argument("--gradc", type=pathlib.Path, default=ROOT / "target" / "release" / "gradc")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--cache", type=pathlib.Path, default=ROOT / "target" / "compare")

@@ -1,7 +1,7 @@
 //! How a loop is cut into pieces that threads share: by shape and cost, never by the number of threads.
 
-/// Scalar operations a chunk should have at least, about 20 µs of work.
-const GRAIN: usize = 1 << 18;
+/// Scalar operations a chunk should have at least, about 5 µs of work: ten times what handing it over costs.
+const GRAIN: usize = 1 << 16;
 
 /// Most chunks of one kernel.
 const MOST: usize = 32;

@@ -7,8 +7,11 @@ use gradc_ir::lower::Contraction;
 use gradc_ir::target::VectorIsa;
 use std::ops::Range;
 
-/// Multiplications a chunk should have at least, about 40 µs of work.
-const CHUNK_PRODUCTS: usize = 1 << 21;
+/// Multiplications of a chunk of tiles, at least: about 10 µs of work.
+const TILE_PRODUCTS: usize = 1 << 19;
+
+/// Multiplications of a chunk of the depth, at least: about 40 µs of work, for its sums have to be added to others.
+const DEPTH_PRODUCTS: usize = 1 << 21;
 
 /// Most chunks of one kernel.
 const MOST_CHUNKS: usize = 32;
@@ -127,11 +130,11 @@ fn first_or_least<T>(items: impl Iterator<Item = T>, enough: f64, measure: impl 
 
 impl Cut {
     fn new(tables: &Tables, products: usize, elements: usize) -> Cut {
-        let wanted = (products / CHUNK_PRODUCTS).clamp(1, MOST_CHUNKS);
-        let partials = wanted.min(MOST_PARTIALS);
+        let partials = (products / DEPTH_PRODUCTS).clamp(1, MOST_PARTIALS);
         if elements <= SMALL_RESULT && tables.depth_groups >= 2 * partials && partials > 1 {
             return Cut::Depth(tables.depth_groups.div_ceil(partials));
         }
+        let wanted = (products / TILE_PRODUCTS).clamp(1, MOST_CHUNKS);
         Cut::Tiles(tables.count().div_ceil(wanted).max(1))
     }
 }
