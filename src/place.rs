@@ -9,20 +9,16 @@ use gradc_passes::schedule::kernels;
 pub(crate) fn entry_code(name: &str, plan: &MemoryPlan) -> EntryCode {
     let graph = &plan.schedule.graph;
     let operand = |v: &Value| Operand { place: plan.places[v], ty: graph.ty(*v).clone() };
-    let mut kernels = kernels(&plan.schedule).into_iter();
     let mut actions = Vec::new();
-    for action in &plan.schedule.actions {
-        match action {
-            Action::CheckFinite(value) => actions.push(PlacedAction::CheckFinite { operand: operand(value) }),
-            Action::Run(_) => {
-                let made = kernels.next().expect("one list of kernels per group");
-                actions.extend(made.into_iter().map(|kernel| PlacedAction::Run {
-                    operands: kernel.operands.iter().map(operand).collect(),
-                    results: kernel.results.iter().map(operand).collect(),
-                    kernel: Box::new(kernel),
-                }));
-            }
+    for (action, made) in plan.schedule.actions.iter().zip(kernels(&plan.schedule)) {
+        if let Action::CheckFinite(value) = action {
+            actions.push(PlacedAction::CheckFinite { operand: operand(value) });
         }
+        actions.extend(made.into_iter().map(|kernel| PlacedAction::Run {
+            operands: kernel.operands.iter().map(operand).collect(),
+            results: kernel.results.iter().map(operand).collect(),
+            kernel: Box::new(kernel),
+        }));
     }
     EntryCode { name: name.to_string(), actions, commits: plan.commits.clone() }
 }

@@ -76,10 +76,8 @@ pub fn profile(
 /// What each action of an entry is, with no times yet.
 fn describe(entry: &EntryInfo) -> Vec<KernelTime> {
     let schedule = &entry.plan.schedule;
-    let mut made = kernels(schedule).into_iter();
-    let describe = |action: &Action| match action {
+    let describe = |(action, kernels): (&Action, Vec<Kernel>)| match action {
         Action::Run(group) => {
-            let kernels = made.next().expect("one list of kernels per group");
             let describe = |kernel| describe_kernel(&schedule.graph, group, kernel, kernels.len());
             kernels.iter().map(describe).collect()
         }
@@ -91,7 +89,7 @@ fn describe(entry: &EntryInfo) -> Vec<KernelTime> {
             bytes: schedule.graph.ty(*value).size_bytes() as f64,
         }],
     };
-    schedule.actions.iter().flat_map(describe).collect()
+    schedule.actions.iter().zip(kernels(schedule)).flat_map(describe).collect()
 }
 
 fn describe_kernel(graph: &Graph, group: &Group, kernel: &Kernel, kernels_of_group: usize) -> KernelTime {

@@ -9,8 +9,10 @@ use gradc::profile::{KernelTime, chrome_trace, profile};
 use gradc::{Diagnostic, Options, TensorView};
 use gradc_codegen::Limits;
 use gradc_frontend::weights;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tempfile::NamedTempFile;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -27,7 +29,7 @@ pub(crate) struct Arguments {
     /// Also say where the time goes: kernel by kernel, against the measured limits of this machine
     #[arg(long)]
     profile: bool,
-    /// Write one step's kernels to this file, for Perfetto or chrome://tracing (implies --profile)
+    /// Write one step's kernels to this file, for Perfetto or chrome://tracing
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Print one JSON object
@@ -37,6 +39,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let options = arguments.code.options()?;
+    let trace = arguments.trace.as_deref().map(Trace::create).transpose()?;
     let step = arguments.model.compile(&options)?;
     arguments.model.recipe_for(&step)?;
     let entry =
@@ -51,19 +54,48 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let result = measure(step, &views, seconds, options.threads).map_err(|e| e.into_diagnostic())?;
     let profiled = arguments.profile || arguments.trace.is_some();
     let kernels = if profiled { profiled_kernels(&arguments, &options, &views, seconds)? } else { vec![] };
-    if let Some(path) = &arguments.trace {
-        std::fs::write(path, chrome_trace(&kernels).to_string())
-            .map_err(|e| Diagnostic::new("unwritable-file", e.to_string()).in_file(path.display()))?;
+    if let Some(trace) = trace {
+        trace.write(&chrome_trace(&kernels))?;
     }
-    match (arguments.json, arguments.profile) {
-        (true, true) => println!("{}", serde_json::json!({"step": result, "kernels": kernels})),
-        (true, false) => println!("{}", serde_json::json!(result)),
-        (false, _) => print(&result),
+    if arguments.json {
+        let mut object = serde_json::json!(result);
+        if arguments.profile {
+            object["profile"] = serde_json::json!(kernels);
+        }
+        println!("{object}");
+        return Ok(());
     }
-    if arguments.profile && !arguments.json {
+    print(&result);
+    if arguments.profile {
         print_kernels(&kernels, &Limits::measure(options.target.vector_isa), options.threads);
     }
     Ok(())
+}
+
+/// A file that is written when all is measured; whether it can be is known before.
+struct Trace<'a> {
+    path: &'a Path,
+    file: NamedTempFile,
+}
+
+impl Trace<'_> {
+    fn create(path: &Path) -> Result<Trace<'_>, Diagnostic> {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = NamedTempFile::new_in(folder).map_err(|e| unwritable(path, e))?;
+        Ok(Trace { path, file })
+    }
+
+    fn write(mut self, events: &serde_json::Value) -> Result<(), Diagnostic> {
+        write!(self.file, "{events}").map_err(|e| unwritable(self.path, e))?;
+        self.file.persist(self.path).map_err(|e| unwritable(self.path, e.error))?;
+        Ok(())
+    }
+}
+
+fn unwritable(path: &Path, error: std::io::Error) -> Diagnostic {
+    Diagnostic::new("unwritable-file", error.kind().to_string())
+        .in_file(path.display())
+        .expected("a folder that exists and can be written")
 }
 
 fn print(result: &Measurement) {

@@ -33,6 +33,7 @@ fn usage() {
         Case::new("training stage without a recipe", "inspect m.json --stage train"),
         Case::new("training without a recipe", "train m.json --data d.safetensors"),
         Case::new("benchmark without a recipe", "bench m.json"),
+        Case::new("trace into a missing folder", "bench m.json --recipe r.json --trace absent/t.json"),
         Case::new("benchmark of negative length", "bench m.json --recipe r.json --seconds -1"),
         Case::new("check without a reference", "check m.json --recipe r.json"),
         Case::new("reference that is data", "check m.json --recipe r.json --reference d.safetensors"),

@@ -40,12 +40,12 @@ pub(crate) fn groups(forms: &Forms) -> Result<Vec<Group>, Diagnostic> {
     Ok(fuse::fuse(forms))
 }
 
-/// The kernels of each group that a schedule runs, in order; recomputed, so that a schedule is plain data.
+/// The kernels of each action of a schedule, none for a check; recomputed, so that a schedule is plain data.
 pub fn kernels(schedule: &Schedule) -> Vec<Vec<Kernel>> {
     let forms = Forms::of(schedule);
-    let groups = schedule.actions.iter().filter_map(|action| match action {
-        Action::Run(group) => Some(group),
-        Action::CheckFinite(_) => None,
-    });
-    groups.map(|group| kernels::kernels(&forms, group)).collect()
+    let of_action = |action: &Action| match action {
+        Action::Run(group) => kernels::kernels(&forms, group),
+        Action::CheckFinite(_) => vec![],
+    };
+    schedule.actions.iter().map(of_action).collect()
 }
