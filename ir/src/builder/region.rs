@@ -2,7 +2,7 @@
 
 use super::Builder;
 use crate::graph::{Function, OutputKind, Value};
-use crate::ops::{Call, Cond, Iterate, Scan};
+use crate::ops::{Call, Cond, Iterate, IterateUntil, Scan};
 use crate::types::{TensorType, TypeError};
 use std::sync::Arc;
 
@@ -71,5 +71,19 @@ impl Builder {
         }
         let op = Iterate { body: body.clone(), count, carries: carries.len() };
         self.apply(op, &[carries, consts].concat())
+    }
+    /// The carries after as many applications of `body` as it takes until it says that it is done, at most `max`, and
+    /// their number, an i64 scalar; see [`IterateUntil`]. There is at least one.
+    pub fn iterate_until(
+        &mut self,
+        body: &Function,
+        max: usize,
+        carries: &[Value],
+        consts: &[Value],
+    ) -> Result<(Vec<Value>, Value), TypeError> {
+        let op = IterateUntil { body: body.clone(), max, carries: carries.len() };
+        let mut results = self.apply(op, &[carries, consts].concat())?;
+        let steps = results.pop().expect("the number of steps is a result");
+        Ok((results, steps))
     }
 }

@@ -106,6 +106,7 @@ ops! {
     gather::Gather,
     iota::Iota,
     iterate::Iterate,
+    iterate_until::IterateUntil,
     log::Log,
     max_pool::MaxPool,
     maximum::Maximum,
