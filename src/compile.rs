@@ -82,7 +82,12 @@ fn plan_entry(
 }
 
 fn optimize(entry: &Entry, options: &Options, report: &mut CompileReport) -> Result<Graph, Diagnostics> {
-    let settings = OptimizeOptions::new(options.target.clone());
+    let settings = OptimizeOptions {
+        families: options.families.clone(),
+        strategy: options.strategy,
+        fp: options.fp,
+        ..OptimizeOptions::new(options.target.clone())
+    };
     let (graph, rewrites) = report.time("optimize", || egraph::optimize(&entry.graph, &settings))?;
     checked(&graph, "optimize")?;
     let graph = report.time("recompute", || recompute(&graph, &options.target))?;

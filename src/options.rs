@@ -3,7 +3,10 @@
 use gradc_codegen::Pool;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::target::Target;
+use gradc_passes::egraph::Strategy;
+use gradc_passes::egraph::rules::{Family, NumericClass};
 use gradc_passes::schedule::Ordering;
+use std::collections::BTreeSet;
 
 /// Options of a compilation that are not part of the training recipe.
 #[derive(Clone, Debug)]
@@ -20,6 +23,12 @@ pub struct Options {
     pub peak_mem_bytes: Option<usize>,
     /// Whether graphs are rewritten by the e-graph optimizer.
     pub optimize: bool,
+    /// The most that a rewrite may change.
+    pub fp: NumericClass,
+    /// Families of rules that rewrite.
+    pub families: BTreeSet<Family>,
+    /// How rewrites are searched for.
+    pub strategy: Strategy,
     /// Adds the gradients of the step as results called `grad.<parameter>` and leaves out the updates.
     pub gradients: bool,
     /// Have each call note when its kernels end, for [`Session::profile`](crate::Session::profile).
@@ -44,6 +53,9 @@ impl Default for Options {
             ordering: Ordering::default(),
             peak_mem_bytes: None,
             optimize: true,
+            fp: NumericClass::Bitwise,
+            families: Family::ALL.into(),
+            strategy: Strategy::default(),
             gradients: false,
             profile: false,
             emit: vec![],

@@ -5,8 +5,9 @@ use gradc_ir::diagnostic::Loc;
 use gradc_ir::graph::{Graph, OutputKind, Value};
 use gradc_ir::target::{Target, VectorIsa};
 use gradc_ir::types::{TensorType, TypeError};
+use gradc_passes::egraph::rules::Family;
 use gradc_passes::egraph::saturate::StopReason;
-use gradc_passes::egraph::{OptimizeOptions, optimize, replay};
+use gradc_passes::egraph::{OptimizeOptions, Strategy, optimize, replay};
 use gradc_passes::optimizers::{Adam, Optimizer, Schedule};
 use gradc_passes::train::{LOSS, TrainSpec, derive_step};
 
@@ -168,6 +169,30 @@ fn layout_is_folded_into_products() {
     assert_eq!(count(&before, "dot_general"), count(&after, "dot_general"));
     assert!(count(&after, "transpose") * 4 < count(&before, "transpose"), "{report}");
     assert!(report.after.cost.bytes < report.before.cost.bytes);
+}
+
+/// A greedy rewriter keeps every bit too and never makes the graph dearer; here it finds less than saturation.
+#[test]
+fn greedy_rewriting_stops_earlier() {
+    let before = training_step(2);
+    let (after, report) = optimize(&before, &OptimizeOptions { strategy: Strategy::Greedy, ..options() }).expect("ok");
+    assert_eq!(replay(&before, &after, 7), Ok(0.0), "{report}");
+    let (_, saturated) = optimize(&before, &options()).expect("optimizes");
+    let [greedy_ns, saturated_ns] = [&report, &saturated].map(|r| r.after.cost.time_ns);
+    assert!(greedy_ns < report.before.cost.time_ns && saturated_ns < greedy_ns, "{greedy_ns} {saturated_ns}");
+}
+
+/// With a family off none of its rules is used; with all of them off the graph stays as it is.
+#[test]
+fn families_can_be_left_out() {
+    let before = training_step(1);
+    for left_out in Family::ALL {
+        let families = Family::ALL.into_iter().filter(|f| *f != left_out).collect();
+        let (_, report) = optimize(&before, &OptimizeOptions { families, ..options() }).expect("optimizes");
+        assert!(report.windows.iter().flat_map(|w| &w.rewrites).all(|r| r.family != left_out), "{report}");
+    }
+    let (_, report) = optimize(&before, &OptimizeOptions { families: [].into(), ..options() }).expect("optimizes");
+    assert!(report.windows.iter().all(|w| w.rewrites.is_empty()));
 }
 
 #[test]

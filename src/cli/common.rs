@@ -4,6 +4,7 @@ use super::Failure;
 use clap::{Args, ValueEnum};
 use gradc::{CompiledStep, Diagnostic, ImportOptions, Model, Options, Recipe};
 use gradc_ir::target::{Target, VectorIsa};
+use gradc_passes::egraph::rules::NumericClass;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -99,16 +100,30 @@ pub(crate) enum FloatingPoint {
     /// Only rewrites that keep every bit.
     #[default]
     Strict,
+    /// Also those that sum and multiply in another order.
+    Reassoc,
 }
 
 impl CodeArguments {
     /// Compilation options from the arguments.
     pub fn options(&self) -> Result<Options, Failure> {
         let Backend::Own = self.backend;
-        let FloatingPoint::Strict = self.fp;
         let defaults = Options::default();
         let threads = self.threads.map_or(defaults.threads, usize::from);
-        Ok(Options { threads, target: self.target()?, peak_mem_bytes: self.peak_mem, ..defaults })
+        Ok(Options {
+            threads,
+            target: self.target()?,
+            peak_mem_bytes: self.peak_mem,
+            fp: self.numeric_class(),
+            ..defaults
+        })
+    }
+
+    fn numeric_class(&self) -> NumericClass {
+        match self.fp {
+            FloatingPoint::Strict => NumericClass::Bitwise,
+            FloatingPoint::Reassoc => NumericClass::Reassociation,
+        }
     }
 
     fn target(&self) -> Result<Target, Failure> {

@@ -6,7 +6,7 @@
 
 use super::analysis::EGraph;
 use super::language::Node;
-use super::saturate::{Saturated, canonical};
+use super::saturate::{Application, Saturated, canonical};
 use crate::cost::{Cost, op_cost};
 use egg::{Id, Language};
 use gradc_ir::builder::Builder;
@@ -16,7 +16,7 @@ use gradc_ir::types::{TensorType, TypeError};
 use std::collections::HashMap;
 
 /// What every op costs on top of its work, so that of equally fast windows the smaller one is chosen.
-const NODE_NS: f64 = 1.0;
+pub const NODE_NS: f64 = 1.0;
 
 /// Rounds of hill-climbing; few are ever used.
 const MAX_ROUNDS: usize = 8;
@@ -41,6 +41,22 @@ pub fn extract(window: &Graph, saturated: &Saturated, target: &Target) -> Result
     let [from_original, from_greedy] = ends;
     let best = if from_greedy.total < from_original.total { from_greedy } else { from_original };
     emit(window, &table, &best.chosen, root)
+}
+
+/// The window after one application, everything else as it was.
+pub fn applied(
+    window: &Graph,
+    saturated: &Saturated,
+    done: &Application,
+    target: &Target,
+) -> Result<Extraction, TypeError> {
+    let egraph = &saturated.egraph;
+    let table = Table::new(egraph, target);
+    let mut chosen = table.original(saturated, &vec![0; table.classes.len()]);
+    for &id in done.made.iter().chain([&done.to]) {
+        table.choose(&mut chosen, id);
+    }
+    emit(window, &table, &chosen, table.index[&egraph.find(saturated.root)])
 }
 
 /// Estimated cost of an e-node of a class.
@@ -109,12 +125,18 @@ impl<'a> Table<'a> {
         for &id in &saturated.originals {
             let class = self.index[&self.egraph.find(id)];
             if !std::mem::replace(&mut seen[class], true) {
-                let node = canonical(self.egraph, self.egraph.id_to_node(id));
-                let at = self.classes[class].nodes.iter().position(|a| *a.node == node);
-                chosen[class] = at.expect("a class holds the canonical form of every node added to it");
+                self.choose(&mut chosen, id);
             }
         }
         chosen
+    }
+
+    /// Chooses one node for its class.
+    fn choose(&self, chosen: &mut [usize], id: Id) {
+        let class = self.index[&self.egraph.find(id)];
+        let node = canonical(self.egraph, self.egraph.id_to_node(id));
+        let at = self.classes[class].nodes.iter().position(|a| *a.node == node);
+        chosen[class] = at.expect("a class holds the canonical form of every node added to it");
     }
 }
 

@@ -1,7 +1,8 @@
 //! The e-graph optimizer: rewrites by equality saturation in bounded windows.
 //!
 //! `optimize` runs after differentiation (it removes gradient borders such as stop-gradients). It never changes what
-//! is computed: every rule is bitwise on the interpreter. Nothing here depends on time, addresses or hash order.
+//! is computed: every rule is bitwise on the interpreter, or re-associates within a bound where that is allowed.
+//! Nothing here depends on time, addresses or hash order.
 //!
 //! 1. Dead nodes and repeated nodes go, on the whole graph.
 //! 2. The graph is cut into [windows](window).
@@ -12,6 +13,7 @@
 mod analysis;
 pub mod explain;
 mod extract;
+mod greedy;
 mod language;
 mod replay;
 pub mod rules;
@@ -30,15 +32,31 @@ use gradc_ir::diagnostic::{Diagnostic, Loc};
 use gradc_ir::graph::{Graph, NodeId, Output, Value};
 use gradc_ir::target::Target;
 use gradc_ir::types::{TensorType, TypeError};
-use rules::RuleIndex;
+use rules::{Family, NumericClass, RuleIndex};
 use saturate::{Limits, StopReason, saturate};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use window::Window;
+
+/// How a window is searched for a cheaper equivalent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// Everything the rules make is kept, the cheapest is chosen at the end.
+    #[default]
+    Saturate,
+    /// A rule is applied only where it makes the window cheaper at once.
+    Greedy,
+}
 
 /// How to optimize.
 #[derive(Clone, Debug)]
 pub struct OptimizeOptions {
+    /// Which rules are used.
+    pub families: BTreeSet<Family>,
+    /// How windows are searched.
+    pub strategy: Strategy,
+    /// The most that a rewrite may change.
+    pub fp: NumericClass,
     /// The machine that costs are estimated for.
     pub target: Target,
     /// How far each window is explored.
@@ -48,18 +66,25 @@ pub struct OptimizeOptions {
 }
 
 impl OptimizeOptions {
-    /// The default limits for a target.
+    /// Every family, nothing that changes a bit, and the default limits, for a target.
     pub fn new(target: Target) -> Self {
-        OptimizeOptions { target, limits: Limits::default(), window_nodes: 500 }
+        OptimizeOptions {
+            families: Family::ALL.into(),
+            strategy: Strategy::default(),
+            fp: NumericClass::Bitwise,
+            target,
+            limits: Limits::default(),
+            window_nodes: 500,
+        }
     }
 }
 
-/// A cheaper graph with the same inputs and outputs, bit for bit, and what was done to get there.
+/// A cheaper graph with the same inputs and outputs, equal as far as `options.fp` says, and what was done to get there.
 ///
 /// Inputs keep their order, unused ones too; outputs keep order, name and kind. Every node carries the place of the
 /// node it comes from. An error is a bug in gradc, never the user's.
 pub fn optimize(graph: &Graph, options: &OptimizeOptions) -> Result<(Graph, OptimizeReport), Diagnostic> {
-    optimize_with(graph, options, &RuleIndex::all())
+    optimize_with(graph, options, &RuleIndex::of(&options.families, options.fp))
         .map_err(|e| Diagnostic::from_type_error("optimizer-bug", e, Loc::default()))
 }
 
@@ -124,6 +149,19 @@ fn unchanged(program: &Graph) -> Solution {
 }
 
 fn solve(program: &Graph, options: &OptimizeOptions, rules: &RuleIndex) -> Result<Solution, TypeError> {
+    match options.strategy {
+        Strategy::Saturate => solve_by_saturation(program, options, rules),
+        Strategy::Greedy => {
+            let end = greedy::improve(program, rules, &options.limits, &options.target)?;
+            let e_nodes = end.program.nodes().len();
+            let iterations = end.sweeps;
+            let (program, places, steps, stop) = (end.program, end.places, end.steps, end.stop);
+            Ok(Solution { program, places, steps, e_nodes, iterations, stop })
+        }
+    }
+}
+
+fn solve_by_saturation(program: &Graph, options: &OptimizeOptions, rules: &RuleIndex) -> Result<Solution, TypeError> {
     let saturated = saturate(program, rules, &options.limits);
     let counts = |solution: Solution| Solution {
         e_nodes: saturated.egraph.nodes().len(),

@@ -89,7 +89,8 @@ pub fn saturate(window: &Graph, rules: &RuleIndex, limits: &Limits) -> Saturated
     state
 }
 
-fn load(window: &Graph) -> Saturated {
+/// The e-graph of a window as it is: one node per class.
+pub fn load(window: &Graph) -> Saturated {
     let inputs = window.inputs().iter().map(|i| window.ty(i.value).clone()).collect();
     let mut egraph = EGraph::new(Facts::new(inputs));
     let mut originals = Vec::with_capacity(window.nodes().len());
@@ -141,15 +142,19 @@ fn sweep(state: &mut Saturated, rules: &RuleIndex, limits: &Limits) -> Option<Op
 }
 
 /// A rule found to apply.
-struct Match {
-    rule: usize,
-    class: Id,
-    from: Node,
-    term: Term,
+pub struct Match {
+    /// Position in the rule list.
+    pub rule: usize,
+    /// Class of the node it was found at.
+    pub class: Id,
+    /// That node.
+    pub from: Node,
+    /// What it is equal to.
+    pub term: Term,
 }
 
 /// What the rules add or merge at one node.
-fn search(egraph: &EGraph, id: Id, rules: &RuleIndex, left: &mut [usize]) -> Vec<Match> {
+pub fn search(egraph: &EGraph, id: Id, rules: &RuleIndex, left: &mut [usize]) -> Vec<Match> {
     let (class, from) = (egraph.find(id), canonical(egraph, egraph.id_to_node(id)));
     let Some(site) = Site::at(egraph, class, &from) else { return vec![] };
     let mut found = Vec::new();
@@ -163,7 +168,7 @@ fn search(egraph: &EGraph, id: Id, rules: &RuleIndex, left: &mut [usize]) -> Vec
 }
 
 /// Class of a term that is already there.
-fn lookup(egraph: &EGraph, term: &Term) -> Option<Id> {
+pub fn lookup(egraph: &EGraph, term: &Term) -> Option<Id> {
     match term {
         Term::Value(id) => Some(egraph.find(*id)),
         Term::Op(op, args) => {
@@ -173,7 +178,8 @@ fn lookup(egraph: &EGraph, term: &Term) -> Option<Id> {
     }
 }
 
-fn apply(state: &mut Saturated, m: Match) {
+/// Adds the replacement and merges it with what it replaces.
+pub fn apply(state: &mut Saturated, m: Match) {
     let egraph = &mut state.egraph;
     let place = egraph[m.class].data.place;
     egraph.analysis.place = place;

@@ -23,7 +23,7 @@ use gradc_ir::graph::Value;
 use gradc_ir::lower::{Lowering, Scalar};
 use gradc_ir::ops::Op;
 use gradc_ir::types::{TensorType, TypeError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a group of rules is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -31,8 +31,15 @@ use std::collections::BTreeMap;
 pub enum Family {
     /// Constants, units and identities: what need not be computed.
     Zero,
-    /// Transposes, reshapes, broadcasts and slices meeting, moving and vanishing.
+    /// Slices and concatenations pushed towards their source: what is not used is not computed.
+    Slice,
+    /// Transposes, reshapes and broadcasts meeting, moving and vanishing.
     Layout,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Family; 3] = [Family::Zero, Family::Slice, Family::Layout];
 }
 
 /// What a rewrite may change, defined on the interpreter.
@@ -41,6 +48,10 @@ pub enum Family {
 pub enum NumericClass {
     /// Nothing: the same bits for all inputs, NaNs, infinities and signed zeros included.
     Bitwise,
+    /// The order in which sums and products are rounded. On finite inputs the error stays within γₖ = ku / (1 − ku) of
+    /// the sum of the magnitudes of all terms, where k roundings follow each other (Higham, Accuracy and Stability of
+    /// Numerical Algorithms, 2002, §3.1) and u is the unit roundoff.
+    Reassociation,
 }
 
 /// Which nodes a rule looks at.
@@ -180,6 +191,12 @@ impl RuleIndex {
     /// Every rule.
     pub fn all() -> RuleIndex {
         RuleIndex::new(all_rules())
+    }
+
+    /// The rules of some families that change no more than `most`.
+    pub fn of(families: &BTreeSet<Family>, most: NumericClass) -> RuleIndex {
+        let wanted = |rule: &Rule| families.contains(&rule.family) && rule.class <= most;
+        RuleIndex::new(all_rules().into_iter().filter(wanted).collect())
     }
 
     /// An index of the given rules.

@@ -12,7 +12,7 @@ use gradc_ir::graph::Value;
 use gradc_ir::ops::{Concat, DotGeneral, Slice};
 use gradc_ir::types::TypeError;
 
-rules! { Layout, Bitwise;
+rules! { Slice, Bitwise;
     "slice-of-slice": "slice{b}(slice{a}(x))" => "slice{a∘b}(x)";
     on [Slice] by slice_of_slice, as in |s| {
         let x = s.any()?;

@@ -1,0 +1,158 @@
+//! Greedy rewriting: a rule is applied only where the window becomes cheaper at once.
+//!
+//! What saturation is measured against. Rules, costs and limits are the same; what has to be given up first to be won
+//! later is out of reach.
+
+use super::explain::Step;
+use super::extract::{NODE_NS, applied, node_cost};
+use super::rules::{RuleIndex, Term};
+use super::saturate::{Limits, Match, Saturated, StopReason, apply, load, lookup, search};
+use crate::cost::{Cost, op_cost};
+use egg::{Id, Language};
+use gradc_ir::graph::Graph;
+use gradc_ir::target::Target;
+use gradc_ir::types::{TensorType, TypeError};
+use std::collections::{HashMap, HashSet};
+
+/// A window when no rule makes it cheaper.
+pub struct End {
+    /// The window.
+    pub program: Graph,
+    /// Node of the original window that each node comes from.
+    pub places: Vec<u32>,
+    /// Every rewrite, in order.
+    pub steps: Vec<Step>,
+    /// Sweeps over the window, the last of which found nothing.
+    pub sweeps: usize,
+    /// Why it went no further.
+    pub stop: StopReason,
+}
+
+/// Applies rules while the window becomes cheaper.
+pub fn improve(window: &Graph, rules: &RuleIndex, limits: &Limits, target: &Target) -> Result<End, TypeError> {
+    let places = window.node_ids().map(|id| id.0).collect();
+    let mut end = End { program: window.clone(), places, steps: vec![], sweeps: 0, stop: StopReason::IterationLimit };
+    while end.sweeps < limits.iterations && end.stop == StopReason::IterationLimit {
+        let before = end.steps.len();
+        sweep(&mut end, rules, limits, target)?;
+        end.sweeps += 1;
+        if end.stop == StopReason::IterationLimit && end.steps.len() == before {
+            end.stop = StopReason::Saturated;
+        }
+    }
+    Ok(end)
+}
+
+/// One pass over the nodes of the window, which changes under way.
+fn sweep(end: &mut End, rules: &RuleIndex, limits: &Limits, target: &Target) -> Result<(), TypeError> {
+    let mut left = vec![limits.matches; rules.len()];
+    let mut state = load(&end.program);
+    let mut ledger = Ledger::new(&state, target);
+    let mut next = 0;
+    while next < state.originals.len() {
+        let found = search(&state.egraph, state.originals[next], rules, &mut left);
+        let better = found.into_iter().find_map(|m| Some((ledger.gain(&state, &m)?, m)));
+        let Some((delta, found)) = better else {
+            next += 1;
+            continue;
+        };
+        rewrite(end, &mut state, found, delta, target)?;
+        if end.stop != StopReason::IterationLimit {
+            return Ok(());
+        }
+        state = load(&end.program);
+        ledger = Ledger::new(&state, target);
+    }
+    Ok(())
+}
+
+/// Carries out one rewrite.
+fn rewrite(end: &mut End, state: &mut Saturated, found: Match, delta: Cost, target: &Target) -> Result<(), TypeError> {
+    apply(state, found);
+    state.egraph.rebuild();
+    if let Some(reason) = state.egraph.analysis.poison.take() {
+        end.stop = StopReason::Poisoned(reason);
+        return Ok(());
+    }
+    let done = state.applications.last().expect("a rewrite that is not ill-typed was applied");
+    let place = end.places[done.place as usize];
+    end.steps.push(Step { rule: done.rule, place, delta_flops: delta.flops, delta_bytes: delta.bytes });
+    let next = applied(&end.program, state, done, target)?;
+    end.places = next.places.iter().map(|&at| end.places[at as usize]).collect();
+    end.program = next.graph;
+    Ok(())
+}
+
+/// What every node of the window costs, and how often it is used.
+struct Ledger<'a> {
+    target: &'a Target,
+    costs: Vec<Cost>,
+    uses: Vec<usize>,
+}
+
+impl<'a> Ledger<'a> {
+    fn new(state: &Saturated, target: &'a Target) -> Self {
+        let egraph = &state.egraph;
+        let cost = |(k, node)| priced(node_cost(egraph, egraph.find(Id::from(k)), node, target), node);
+        let costs = egraph.nodes().iter().enumerate().map(cost).collect();
+        let mut uses = vec![0; egraph.nodes().len()];
+        for node in egraph.nodes() {
+            node.children().iter().for_each(|&child| uses[usize::from(egraph.find(child))] += 1);
+        }
+        Ledger { target, costs, uses }
+    }
+
+    /// How much the cost of the window changes with a rewrite; `None` unless it falls.
+    fn gain(&self, state: &Saturated, m: &Match) -> Option<Cost> {
+        let (mut kept, mut cost) = (HashSet::new(), Cost::default());
+        self.added(state, &m.term, &mut kept, &mut cost).ok()?;
+        // a value made after the node may be made from it
+        if kept.iter().any(|&id| id >= m.class) {
+            return None;
+        }
+        let freed = self.freed(state, m.class, &kept, &mut HashMap::new());
+        cost += Cost { flops: -freed.flops, bytes: -freed.bytes, time_ns: -freed.time_ns };
+        (cost.time_ns < -1e-9 * freed.time_ns).then_some(cost)
+    }
+
+    /// Adds the cost of those nodes of a term that the window does not have yet; `kept` are those it has.
+    fn added(
+        &self,
+        state: &Saturated,
+        term: &Term,
+        kept: &mut HashSet<Id>,
+        cost: &mut Cost,
+    ) -> Result<Vec<TensorType>, TypeError> {
+        if let Some(id) = lookup(&state.egraph, term) {
+            kept.insert(id);
+            return Ok(state.egraph[id].data.types.clone());
+        }
+        let Term::Op(op, args) = term else { unreachable!("a value is always found") };
+        let mut inputs = Vec::new();
+        for arg in args {
+            inputs.extend(self.added(state, arg, kept, cost)?);
+        }
+        let inputs: Vec<&TensorType> = inputs.iter().collect();
+        let outputs = op.infer(&inputs)?;
+        *cost += op_cost(op, &inputs, &outputs, self.target);
+        cost.time_ns += NODE_NS;
+        Ok(outputs)
+    }
+
+    /// The cost of a node and of what only it uses.
+    fn freed(&self, state: &Saturated, id: Id, kept: &HashSet<Id>, taken: &mut HashMap<Id, usize>) -> Cost {
+        let mut cost = self.costs[usize::from(id)];
+        for child in state.egraph.id_to_node(id).children().iter().map(|&c| state.egraph.find(c)) {
+            let count = taken.entry(child).or_default();
+            *count += 1;
+            if *count == self.uses[usize::from(child)] && !kept.contains(&child) {
+                cost += self.freed(state, child, kept, taken);
+            }
+        }
+        cost
+    }
+}
+
+fn priced(cost: Cost, node: &impl Language) -> Cost {
+    Cost { time_ns: cost.time_ns + if node.is_leaf() { 0.0 } else { NODE_NS }, ..cost }
+}
