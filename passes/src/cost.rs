@@ -4,7 +4,7 @@ use gradc_ir::lower::{Access, Body, Contraction, Lowering, Nest, Scalar, Scatter
 use gradc_ir::ops::Op;
 use gradc_ir::target::Target;
 use gradc_ir::types::TensorType;
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Mul};
 
 /// Share of a streaming nest's traffic that is left after fusion with its neighbours.
 ///
@@ -35,6 +35,14 @@ impl AddAssign for Cost {
         self.flops += other.flops;
         self.bytes += other.bytes;
         self.time_ns += other.time_ns;
+    }
+}
+
+impl Mul<f64> for Cost {
+    type Output = Cost;
+
+    fn mul(self, times: f64) -> Cost {
+        Cost { flops: self.flops * times, bytes: self.bytes * times, time_ns: self.time_ns * times }
     }
 }
 

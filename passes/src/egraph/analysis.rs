@@ -64,6 +64,13 @@ impl Analysis<Node> for Facts {
                     (vec![], None)
                 }
             },
+            Node::Sum(terms) => match common_type(egraph, terms) {
+                Ok(ty) => (vec![ty], None),
+                Err(reason) => {
+                    egraph.analysis.poison(reason);
+                    (vec![], None)
+                }
+            },
             Node::Project(result, of) => {
                 (egraph[*of].data.types.get(*result as usize).cloned().into_iter().collect(), None)
             }
@@ -91,6 +98,15 @@ pub fn infer(egraph: &EGraph, op: &Op, args: &[Id]) -> Result<Vec<TensorType>, S
     let types: Option<Vec<&TensorType>> = args.iter().map(|&a| egraph[a].data.types.first()).collect();
     let types = types.ok_or_else(|| format!("an operand of `{op}` has no type"))?;
     op.infer(&types).map_err(|e| format!("`{op}`: {e}"))
+}
+
+/// The type of a sum of classes.
+pub fn common_type(egraph: &EGraph, terms: &[Id]) -> Result<TensorType, String> {
+    let types: Vec<&[TensorType]> = terms.iter().map(|&t| egraph[t].data.types.as_slice()).collect();
+    match types.first() {
+        Some([ty]) if ty.dtype.is_float() && types.iter().all(|t| *t == types[0]) => Ok(ty.clone()),
+        _ => Err(format!("a sum of {}", types.iter().map(|t| show(t)).collect::<Vec<_>>().join(" and "))),
+    }
 }
 
 /// The constant behind an op without operands whose nest stores one.

@@ -226,7 +226,6 @@ impl fmt::Display for StopReason {
             StopReason::Saturated => f.write_str("saturated"),
             StopReason::IterationLimit => f.write_str("stopped by the iteration limit"),
             StopReason::NodeLimit => f.write_str("stopped by the node limit"),
-            StopReason::OrderBroken => f.write_str("left as it was, an output came to depend on a later value"),
             StopReason::Poisoned(reason) => write!(f, "left as it was, a rule is wrong: {reason}"),
         }
     }

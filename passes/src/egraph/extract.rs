@@ -6,11 +6,13 @@
 
 use super::analysis::EGraph;
 use super::language::Node;
+use super::order::{Deadlines, Time};
 use super::saturate::{Application, Saturated, canonical};
 use crate::cost::{Cost, op_cost};
 use egg::{Id, Language};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Graph, OutputKind, Value};
+use gradc_ir::ops::Add;
 use gradc_ir::target::Target;
 use gradc_ir::types::{TensorType, TypeError};
 use std::collections::HashMap;
@@ -31,9 +33,14 @@ pub struct Extraction {
     pub chosen: HashMap<Id, Node>,
 }
 
-/// Extracts the cheapest window from a saturated e-graph.
-pub fn extract(window: &Graph, saturated: &Saturated, target: &Target) -> Result<Extraction, TypeError> {
-    let table = Table::new(&saturated.egraph, target);
+/// Extracts the cheapest window from a saturated e-graph; `times` are those of its nodes.
+pub fn extract(
+    window: &Graph,
+    times: &[Time],
+    saturated: &Saturated,
+    target: &Target,
+) -> Result<Extraction, TypeError> {
+    let table = Table::new(saturated, times, target);
     let greedy = table.tree_greedy();
     let original = table.original(saturated, &greedy);
     let root = table.index[&saturated.egraph.find(saturated.root)];
@@ -43,27 +50,40 @@ pub fn extract(window: &Graph, saturated: &Saturated, target: &Target) -> Result
     emit(window, &table, &best.chosen, root)
 }
 
-/// The window after one application, everything else as it was.
+/// The window after one application, everything else as it was; `None` where that breaks the order of the graph.
 pub fn applied(
     window: &Graph,
+    times: &[Time],
     saturated: &Saturated,
     done: &Application,
     target: &Target,
-) -> Result<Extraction, TypeError> {
+) -> Result<Option<Extraction>, TypeError> {
     let egraph = &saturated.egraph;
-    let table = Table::new(egraph, target);
+    let table = Table::new(saturated, times, target);
     let mut chosen = table.original(saturated, &vec![0; table.classes.len()]);
-    for &id in done.made.iter().chain([&done.to]) {
-        table.choose(&mut chosen, id);
+    if !done.made.iter().chain([&done.to]).all(|&id| table.choose(&mut chosen, id)) {
+        return Ok(None);
     }
-    emit(window, &table, &chosen, table.index[&egraph.find(saturated.root)])
+    emit(window, &table, &chosen, table.index[&egraph.find(saturated.root)]).map(Some)
 }
 
 /// Estimated cost of an e-node of a class.
 pub fn node_cost(egraph: &EGraph, class: Id, node: &Node, target: &Target) -> Cost {
-    let Node::Op(op, args) = node else { return Cost::default() };
-    let inputs: Vec<&TensorType> = args.iter().map(|&a| &egraph[a].data.types[0]).collect();
-    op_cost(op, &inputs, &egraph[class].data.types, target)
+    let types = &egraph[class].data.types;
+    match node {
+        Node::Op(op, args) => {
+            let inputs: Vec<&TensorType> = args.iter().map(|&a| &egraph[a].data.types[0]).collect();
+            op_cost(op, &inputs, types, target)
+        }
+        Node::Sum(terms) => sum_cost(terms.len(), &types[0], target),
+        _ => Cost::default(),
+    }
+}
+
+/// Estimated cost of a sum of that many terms.
+pub fn sum_cost(terms: usize, ty: &TensorType, target: &Target) -> Cost {
+    let one = op_cost(&Add {}.into(), &[ty, ty], std::slice::from_ref(ty), target);
+    one * (terms.saturating_sub(1) as f64)
 }
 
 /// The e-graph with classes numbered, nodes priced and children resolved.
@@ -85,7 +105,9 @@ struct Alternative<'a> {
 }
 
 impl<'a> Table<'a> {
-    fn new(egraph: &'a EGraph, target: &Target) -> Table<'a> {
+    fn new(saturated: &'a Saturated, times: &[Time], target: &Target) -> Table<'a> {
+        let egraph = &saturated.egraph;
+        let deadlines = Deadlines::new(saturated, times);
         let mut ids: Vec<Id> = egraph.classes().map(|c| c.id).collect();
         ids.sort_unstable();
         let index: HashMap<Id, usize> = ids.iter().enumerate().map(|(k, &id)| (id, k)).collect();
@@ -94,7 +116,10 @@ impl<'a> Table<'a> {
             cost_ns: node_cost(egraph, id, node, target).time_ns + if node.is_leaf() { 0.0 } else { NODE_NS },
             children: node.children().iter().map(|&c| index[&egraph.find(c)]).collect(),
         };
-        let class = |&id: &Id| Class { id, nodes: egraph[id].nodes.iter().map(|n| alternative(id, n)).collect() };
+        let class = |&id: &Id| {
+            let allowed = egraph[id].nodes.iter().filter(|node| deadlines.allow(egraph, id, node));
+            Class { id, nodes: allowed.map(|node| alternative(id, node)).collect() }
+        };
         Table { egraph, classes: ids.iter().map(class).collect(), index }
     }
 
@@ -124,19 +149,19 @@ impl<'a> Table<'a> {
         let mut seen = vec![false; chosen.len()];
         for &id in &saturated.originals {
             let class = self.index[&self.egraph.find(id)];
-            if !std::mem::replace(&mut seen[class], true) {
-                self.choose(&mut chosen, id);
+            if !seen[class] {
+                seen[class] = self.choose(&mut chosen, id);
             }
         }
         chosen
     }
 
-    /// Chooses one node for its class.
-    fn choose(&self, chosen: &mut [usize], id: Id) {
+    /// Chooses one node for its class, if it is allowed there.
+    fn choose(&self, chosen: &mut [usize], id: Id) -> bool {
         let class = self.index[&self.egraph.find(id)];
         let node = canonical(self.egraph, self.egraph.id_to_node(id));
         let at = self.classes[class].nodes.iter().position(|a| *a.node == node);
-        chosen[class] = at.expect("a class holds the canonical form of every node added to it");
+        at.inspect(|&at| chosen[class] = at).is_some()
     }
 }
 
@@ -163,6 +188,9 @@ impl<'t, 'e> Climb<'t, 'e> {
                     improved |= self.uses[class] > 0 && node != self.chosen[class] && self.try_switch(class, node);
                 }
             }
+            for class in 0..self.chosen.len() {
+                improved |= self.uses[class] > 1 && self.try_evict(class);
+            }
             if !improved {
                 break;
             }
@@ -181,6 +209,43 @@ impl<'t, 'e> Climb<'t, 'e> {
         self.switch(class, old);
         self.total = before;
         false
+    }
+
+    /// Switches all users of a class away from it, if the total falls.
+    ///
+    /// A shared value is worth its cost as long as it has a second user, so that no single switch gives it up.
+    fn try_evict(&mut self, class: usize) -> bool {
+        let uses_it = |k: &usize| self.uses[*k] > 0 && self.children(*k).contains(&class);
+        let users: Vec<usize> = (0..self.chosen.len()).filter(uses_it).collect();
+        let (chosen, uses, total) = (self.chosen.clone(), self.uses.clone(), self.total);
+        let gone = users.into_iter().all(|user| self.uses[user] == 0 || self.avoid(user, class));
+        if gone && self.total < total - 1e-9 * total.abs() {
+            return true;
+        }
+        (self.chosen, self.uses, self.total) = (chosen, uses, total);
+        false
+    }
+
+    /// Switches to the cheapest node that does not use a class directly; whether there is one.
+    fn avoid(&mut self, user: usize, class: usize) -> bool {
+        let (old, before) = (self.chosen[user], self.total);
+        let mut best: Option<(f64, usize)> = None;
+        for node in 0..self.table.classes[user].nodes.len() {
+            if !self.table.classes[user].nodes[node].children.contains(&class) {
+                self.switch(user, node);
+                if best.is_none_or(|(least, _)| self.total < least) && !self.reaches(user) {
+                    best = Some((self.total, node));
+                }
+                self.switch(user, old);
+                self.total = before;
+            }
+        }
+        best.inspect(|&(_, node)| self.switch(user, node)).is_some()
+    }
+
+    /// Classes that a class's chosen node uses.
+    fn children(&self, class: usize) -> &'t [usize] {
+        &self.table.classes[class].nodes[self.chosen[class]].children
     }
 
     fn switch(&mut self, class: usize, node: usize) {
@@ -214,7 +279,7 @@ impl<'t, 'e> Climb<'t, 'e> {
         let mut seen = vec![false; self.chosen.len()];
         let mut stack = vec![class];
         while let Some(k) = stack.pop() {
-            for &child in &self.table.classes[k].nodes[self.chosen[k]].children {
+            for &child in self.children(k) {
                 if child == class {
                     return true;
                 }
@@ -245,6 +310,7 @@ fn emit(window: &Graph, table: &Table, chosen: &[usize], root: usize) -> Result<
         let values = match alternative.node {
             Node::Input(id) => vec![inputs[id.index()]],
             Node::Op(op, _) => builder.apply(op.clone(), &args)?,
+            Node::Sum(_) => vec![sum_in_order(&mut builder, &args)?],
             Node::Project(result, _) => vec![results[&alternative.children[0]][*result as usize]],
             Node::Roots(_) => args,
         };
@@ -255,6 +321,14 @@ fn emit(window: &Graph, table: &Table, chosen: &[usize], root: usize) -> Result<
         builder.output(&output.name, value, OutputKind::Result);
     }
     Ok(Extraction { graph: builder.finish(), places, chosen: picked })
+}
+
+/// The sum of values, those made first being added first.
+fn sum_in_order(builder: &mut Builder, terms: &[Value]) -> Result<Value, TypeError> {
+    let mut terms = terms.to_vec();
+    terms.sort_unstable();
+    let (first, rest) = terms.split_first().expect("a sum has terms");
+    rest.iter().try_fold(*first, |sum, &term| builder.add(sum, term))
 }
 
 /// Classes that the root uses, operands before users.

@@ -4,9 +4,11 @@
 //! later is out of reach.
 
 use super::explain::Step;
-use super::extract::{NODE_NS, applied, node_cost};
+use super::extract::{NODE_NS, applied, node_cost, sum_cost};
+use super::order::Time;
 use super::rules::{RuleIndex, Term};
 use super::saturate::{Limits, Match, Saturated, StopReason, apply, load, lookup, search};
+use super::window::Window;
 use crate::cost::{Cost, op_cost};
 use egg::{Id, Language};
 use gradc_ir::graph::Graph;
@@ -29,12 +31,13 @@ pub struct End {
 }
 
 /// Applies rules while the window becomes cheaper.
-pub fn improve(window: &Graph, rules: &RuleIndex, limits: &Limits, target: &Target) -> Result<End, TypeError> {
-    let places = window.node_ids().map(|id| id.0).collect();
-    let mut end = End { program: window.clone(), places, steps: vec![], sweeps: 0, stop: StopReason::IterationLimit };
+pub fn improve(window: &Window, rules: &RuleIndex, limits: &Limits, target: &Target) -> Result<End, TypeError> {
+    let places = window.program.node_ids().map(|id| id.0).collect();
+    let mut end =
+        End { program: window.program.clone(), places, steps: vec![], sweeps: 0, stop: StopReason::IterationLimit };
     while end.sweeps < limits.iterations && end.stop == StopReason::IterationLimit {
         let before = end.steps.len();
-        sweep(&mut end, rules, limits, target)?;
+        sweep(window, &mut end, rules, limits, target)?;
         end.sweeps += 1;
         if end.stop == StopReason::IterationLimit && end.steps.len() == before {
             end.stop = StopReason::Saturated;
@@ -44,21 +47,20 @@ pub fn improve(window: &Graph, rules: &RuleIndex, limits: &Limits, target: &Targ
 }
 
 /// One pass over the nodes of the window, which changes under way.
-fn sweep(end: &mut End, rules: &RuleIndex, limits: &Limits, target: &Target) -> Result<(), TypeError> {
+fn sweep(window: &Window, end: &mut End, rules: &RuleIndex, limits: &Limits, target: &Target) -> Result<(), TypeError> {
     let mut left = vec![limits.matches; rules.len()];
     let mut state = load(&end.program);
     let mut ledger = Ledger::new(&state, target);
     let mut next = 0;
-    while next < state.originals.len() {
+    while next < state.originals.len() && end.stop == StopReason::IterationLimit {
         let found = search(&state.egraph, state.originals[next], rules, &mut left);
         let better = found.into_iter().find_map(|m| Some((ledger.gain(&state, &m)?, m)));
         let Some((delta, found)) = better else {
             next += 1;
             continue;
         };
-        rewrite(end, &mut state, found, delta, target)?;
-        if end.stop != StopReason::IterationLimit {
-            return Ok(());
+        if !rewrite(window, end, &mut state, found, delta, target)? {
+            next += 1;
         }
         state = load(&end.program);
         ledger = Ledger::new(&state, target);
@@ -66,21 +68,29 @@ fn sweep(end: &mut End, rules: &RuleIndex, limits: &Limits, target: &Target) -> 
     Ok(())
 }
 
-/// Carries out one rewrite.
-fn rewrite(end: &mut End, state: &mut Saturated, found: Match, delta: Cost, target: &Target) -> Result<(), TypeError> {
+/// Carries out one rewrite; whether it could be.
+fn rewrite(
+    window: &Window,
+    end: &mut End,
+    state: &mut Saturated,
+    found: Match,
+    delta: Cost,
+    target: &Target,
+) -> Result<bool, TypeError> {
     apply(state, found);
     state.egraph.rebuild();
     if let Some(reason) = state.egraph.analysis.poison.take() {
         end.stop = StopReason::Poisoned(reason);
-        return Ok(());
+        return Ok(false);
     }
     let done = state.applications.last().expect("a rewrite that is not ill-typed was applied");
+    let times: Vec<Time> = end.places.iter().map(|&at| window.times[at as usize]).collect();
+    let Some(next) = applied(&end.program, &times, state, done, target)? else { return Ok(false) };
     let place = end.places[done.place as usize];
     end.steps.push(Step { rule: done.rule, place, delta_flops: delta.flops, delta_bytes: delta.bytes });
-    let next = applied(&end.program, state, done, target)?;
     end.places = next.places.iter().map(|&at| end.places[at as usize]).collect();
     end.program = next.graph;
-    Ok(())
+    Ok(true)
 }
 
 /// What every node of the window costs, and how often it is used.
@@ -127,15 +137,18 @@ impl<'a> Ledger<'a> {
             kept.insert(id);
             return Ok(state.egraph[id].data.types.clone());
         }
-        let Term::Op(op, args) = term else { unreachable!("a value is always found") };
         let mut inputs = Vec::new();
-        for arg in args {
+        for arg in term.args() {
             inputs.extend(self.added(state, arg, kept, cost)?);
         }
+        cost.time_ns += NODE_NS;
+        let Term::Op(op, _) = term else {
+            *cost += sum_cost(inputs.len(), &inputs[0], self.target);
+            return Ok(vec![inputs.swap_remove(0)]);
+        };
         let inputs: Vec<&TensorType> = inputs.iter().collect();
         let outputs = op.infer(&inputs)?;
         *cost += op_cost(op, &inputs, &outputs, self.target);
-        cost.time_ns += NODE_NS;
         Ok(outputs)
     }
 

@@ -1,8 +1,11 @@
-//! The e-graph's language: the IR's own ops, and what a window adds around them.
+//! The e-graph's language: the IR's own ops, sums of any number of terms, and what a window adds around them.
 
 use egg::{Id, Language};
 use gradc_ir::graph::InputId;
 use gradc_ir::ops::Op;
+
+/// What stands for [`Node::Sum`] where ops have names.
+pub const SUM: &str = "sum";
 
 /// One e-node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,10 +14,21 @@ pub enum Node {
     Input(InputId),
     /// An op applied to operands. The class of an op with several results stands for all of them together.
     Op(Op, Box<[Id]>),
+    /// The sum of float tensors of one type, in no particular order: operands are sorted, and equal ones repeat. What
+    /// associativity and commutativity would reach by rules is one node.
+    Sum(Box<[Id]>),
     /// One result of an op with several.
     Project(u16, Id),
     /// Everything that is used outside the window, in order.
     Roots(Box<[Id]>),
+}
+
+impl Node {
+    /// The sum of some classes.
+    pub fn sum(mut terms: Box<[Id]>) -> Node {
+        terms.sort_unstable();
+        Node::Sum(terms)
+    }
 }
 
 impl Language for Node {
@@ -25,6 +39,7 @@ impl Language for Node {
         match self {
             Node::Input(_) => "input",
             Node::Op(op, _) => op.name(),
+            Node::Sum(_) => SUM,
             Node::Project(..) => "project",
             Node::Roots(_) => "roots",
         }
@@ -35,7 +50,7 @@ impl Language for Node {
             (Node::Input(a), Node::Input(b)) => a == b,
             (Node::Op(a, x), Node::Op(b, y)) => a == b && x.len() == y.len(),
             (Node::Project(a, _), Node::Project(b, _)) => a == b,
-            (Node::Roots(x), Node::Roots(y)) => x.len() == y.len(),
+            (Node::Sum(x), Node::Sum(y)) | (Node::Roots(x), Node::Roots(y)) => x.len() == y.len(),
             _ => false,
         }
     }
@@ -43,7 +58,7 @@ impl Language for Node {
     fn children(&self) -> &[Id] {
         match self {
             Node::Input(_) => &[],
-            Node::Op(_, args) | Node::Roots(args) => args,
+            Node::Op(_, args) | Node::Sum(args) | Node::Roots(args) => args,
             Node::Project(_, of) => std::slice::from_ref(of),
         }
     }
@@ -51,8 +66,16 @@ impl Language for Node {
     fn children_mut(&mut self) -> &mut [Id] {
         match self {
             Node::Input(_) => &mut [],
-            Node::Op(_, args) | Node::Roots(args) => args,
+            Node::Op(_, args) | Node::Sum(args) | Node::Roots(args) => args,
             Node::Project(_, of) => std::slice::from_mut(of),
+        }
+    }
+
+    /// Also keeps the terms of a sum sorted, so that sums of equal terms are equal nodes.
+    fn update_children<F: FnMut(Id) -> Id>(&mut self, mut f: F) {
+        self.for_each_mut(|id| *id = f(*id));
+        if let Node::Sum(terms) = self {
+            terms.sort_unstable();
         }
     }
 }

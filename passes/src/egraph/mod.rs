@@ -15,11 +15,14 @@ pub mod explain;
 mod extract;
 mod greedy;
 mod language;
+mod order;
 mod replay;
 pub mod rules;
 pub mod saturate;
 mod window;
 
+#[cfg(test)]
+mod bounds;
 #[cfg(test)]
 mod laws;
 
@@ -32,6 +35,7 @@ use gradc_ir::diagnostic::{Diagnostic, Loc};
 use gradc_ir::graph::{Graph, NodeId, Output, Value};
 use gradc_ir::target::Target;
 use gradc_ir::types::{TensorType, TypeError};
+use order::Time;
 use rules::{Family, NumericClass, RuleIndex};
 use saturate::{Limits, StopReason, saturate};
 use std::collections::{BTreeSet, HashMap};
@@ -96,25 +100,23 @@ fn optimize_with(
 ) -> Result<(Graph, OptimizeReport), TypeError> {
     let graph = &deduplicate(&graph.without_dead_nodes())?;
     let windows = window::cut(graph, options.window_nodes)?;
-    let mut solved: HashMap<&Graph, Rc<Solution>> = HashMap::new();
+    let mut solved: HashMap<(&Graph, &[Time]), Rc<Solution>> = HashMap::new();
     let mut solutions = Vec::with_capacity(windows.len());
     let mut reports = Vec::with_capacity(windows.len());
     for window in &windows {
-        let known = solved.get(&window.program).cloned();
+        let key = (&window.program, &window.times[..]);
+        let known = solved.get(&key).cloned();
         let solution = match &known {
             Some(solution) => solution.clone(),
-            None => Rc::new(solve(&window.program, options, rules)?),
+            None => Rc::new(solve(window, options, rules)?),
         };
-        solved.insert(&window.program, solution.clone());
-        let solution = if respects_order(window, &solution.program) {
-            solution
-        } else {
-            Rc::new(solution.refused(&window.program))
-        };
+        solved.insert(key, solution.clone());
+        debug_assert!(respects_order(window, &solution.program), "extraction keeps to the order of the graph");
         reports.push(report(graph, window, &solution, rules, known.is_some()));
         solutions.push(solution);
     }
-    let after = assemble(graph, &windows, &solutions)?.without_dead_nodes();
+    // what every window has for itself is made once again
+    let after = deduplicate(&assemble(graph, &windows, &solutions)?)?.without_dead_nodes();
     let report = OptimizeReport {
         before: totals(graph, &options.target),
         after: totals(&after, &options.target),
@@ -134,25 +136,17 @@ struct Solution {
     stop: StopReason,
 }
 
-impl Solution {
-    /// The window as it was, although this solution was found.
-    fn refused(&self, program: &Graph) -> Solution {
-        let (e_nodes, iterations) = (self.e_nodes, self.iterations);
-        Solution { e_nodes, iterations, stop: StopReason::OrderBroken, ..unchanged(program) }
-    }
-}
-
 fn unchanged(program: &Graph) -> Solution {
     let places = program.node_ids().map(|id| id.0).collect();
     let stop = StopReason::Saturated;
     Solution { program: program.clone(), places, steps: vec![], e_nodes: program.nodes().len(), iterations: 0, stop }
 }
 
-fn solve(program: &Graph, options: &OptimizeOptions, rules: &RuleIndex) -> Result<Solution, TypeError> {
+fn solve(window: &Window, options: &OptimizeOptions, rules: &RuleIndex) -> Result<Solution, TypeError> {
     match options.strategy {
-        Strategy::Saturate => solve_by_saturation(program, options, rules),
+        Strategy::Saturate => solve_by_saturation(window, options, rules),
         Strategy::Greedy => {
-            let end = greedy::improve(program, rules, &options.limits, &options.target)?;
+            let end = greedy::improve(window, rules, &options.limits, &options.target)?;
             let e_nodes = end.program.nodes().len();
             let iterations = end.sweeps;
             let (program, places, steps, stop) = (end.program, end.places, end.steps, end.stop);
@@ -161,7 +155,8 @@ fn solve(program: &Graph, options: &OptimizeOptions, rules: &RuleIndex) -> Resul
     }
 }
 
-fn solve_by_saturation(program: &Graph, options: &OptimizeOptions, rules: &RuleIndex) -> Result<Solution, TypeError> {
+fn solve_by_saturation(window: &Window, options: &OptimizeOptions, rules: &RuleIndex) -> Result<Solution, TypeError> {
+    let program = &window.program;
     let saturated = saturate(program, rules, &options.limits);
     let counts = |solution: Solution| Solution {
         e_nodes: saturated.egraph.nodes().len(),
@@ -172,15 +167,12 @@ fn solve_by_saturation(program: &Graph, options: &OptimizeOptions, rules: &RuleI
     if saturated.applications.is_empty() || matches!(saturated.stop, StopReason::Poisoned(_)) {
         return Ok(counts(unchanged(program)));
     }
-    let best = extract::extract(program, &saturated, &options.target)?;
+    let best = extract::extract(program, &window.times, &saturated, &options.target)?;
     let steps = explain::explain(&saturated, &best, &options.target);
     Ok(counts(Solution { program: best.graph, places: best.places, steps, ..unchanged(program) }))
 }
 
-/// Whether every output is still made only from values that exist before it does in the whole graph.
-///
-/// A window need not be convex (a layer's backward pass depends on later layers), so an output that came to depend
-/// on a later value could close a cycle through other windows.
+/// Whether every output is made only from values that exist before it does in the whole graph, as [`order`] promises.
 fn respects_order(window: &Window, program: &Graph) -> bool {
     let mut ready: Vec<Option<NodeId>> = Vec::with_capacity(program.nodes().len());
     for (k, node) in program.nodes().iter().enumerate() {
@@ -194,7 +186,7 @@ fn respects_order(window: &Window, program: &Graph) -> bool {
 fn report(graph: &Graph, window: &Window, solution: &Solution, rules: &RuleIndex, stamped: bool) -> WindowReport {
     let place = |at: u32| graph.loc(window.origin(at)).to_string();
     WindowReport {
-        place: graph.loc(window.nodes[0]).to_string(),
+        place: graph.loc(window.first()).to_string(),
         nodes_before: window.nodes.len(),
         nodes_after: solution.program.nodes().len() - window.leaves.len(),
         e_nodes: solution.e_nodes,

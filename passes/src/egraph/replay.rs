@@ -23,7 +23,8 @@ pub fn replay(before: &Graph, after: &Graph, seed: u64) -> Result<f64, Diagnosti
     Ok(a.iter().zip(&b).map(|(x, y)| difference(x, y)).fold(0.0, f64::max))
 }
 
-fn random_tensor(ty: &TensorType, random: &mut Random) -> Tensor {
+/// A random tensor of a type, as [`replay`] feeds them.
+pub fn random_tensor(ty: &TensorType, random: &mut Random) -> Tensor {
     let count = ty.elements();
     if !ty.dtype.is_float() {
         return Tensor::int(ty.clone(), (0..count).map(|_| random.below(2) as i64).collect());

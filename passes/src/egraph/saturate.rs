@@ -1,6 +1,6 @@
 //! Growing the e-graph of one window: load, match, add, repair, within fixed limits.
 
-use super::analysis::{EGraph, Facts, NOWHERE, infer};
+use super::analysis::{EGraph, Facts, NOWHERE, common_type, infer};
 use super::language::Node;
 use super::rules::{RuleIndex, Site, Term};
 use egg::{Id, Language};
@@ -33,8 +33,6 @@ pub enum StopReason {
     IterationLimit,
     /// The e-graph is as large as allowed.
     NodeLimit,
-    /// An output came to depend on a value made later in the graph, so the window was left as it was.
-    OrderBroken,
     /// A rule broke an invariant and the window was left as it was; a bug in gradc.
     Poisoned(String),
 }
@@ -175,6 +173,10 @@ pub fn lookup(egraph: &EGraph, term: &Term) -> Option<Id> {
             let args: Option<Box<[Id]>> = args.iter().map(|a| lookup(egraph, a)).collect();
             egraph.lookup(Node::Op(op.clone(), args?))
         }
+        Term::Sum(terms) => {
+            let terms: Option<Box<[Id]>> = terms.iter().map(|t| lookup(egraph, t)).collect();
+            egraph.lookup(Node::sum(terms?))
+        }
     }
 }
 
@@ -206,6 +208,15 @@ fn add(egraph: &mut EGraph, term: Term, made: &mut Vec<Id>, leaves: &mut Vec<Id>
             let args = args.into_iter().map(|a| add(egraph, a, made, leaves)).collect::<Result<Box<[Id]>, String>>()?;
             infer(egraph, &op, &args)?;
             let id = egraph.add_uncanonical(Node::Op(op, args));
+            made.push(id);
+            Ok(id)
+        }
+        Term::Sum(terms) => {
+            let terms = terms.into_iter().map(|t| add(egraph, t, made, leaves));
+            let terms = terms.collect::<Result<Box<[Id]>, String>>()?;
+            common_type(egraph, &terms)?;
+            let terms = terms.iter().map(|&t| egraph.find(t)).collect();
+            let id = egraph.add_uncanonical(Node::sum(terms));
             made.push(id);
             Ok(id)
         }

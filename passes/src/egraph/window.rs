@@ -1,5 +1,6 @@
 //! Cutting a graph into windows: bounded pieces, each a layer's forward, backward and update together.
 
+use super::order::Time;
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Value};
 use gradc_ir::types::TypeError;
@@ -7,7 +8,7 @@ use std::collections::HashMap;
 
 /// A piece of a graph as a closed program.
 pub struct Window {
-    /// Its nodes, ascending.
+    /// Its nodes: those without operands, which every window that reads them has for itself, then the others ascending.
     pub nodes: Vec<NodeId>,
     /// Values it uses from outside; inputs of `program`, in order.
     pub leaves: Vec<Value>,
@@ -15,9 +16,17 @@ pub struct Window {
     pub outputs: Vec<Value>,
     /// The piece. Equal pieces of a graph have equal programs.
     pub program: Graph,
+    /// When each node of `program` exists in the whole graph.
+    pub times: Vec<Time>,
 }
 
 impl Window {
+    /// The first node that is only here.
+    pub fn first(&self) -> NodeId {
+        let only_here = self.times.iter().skip(self.leaves.len()).position(|&time| time > 0);
+        self.nodes[only_here.expect("a window has nodes of its own")]
+    }
+
     /// The node of the whole graph behind a node of `program`.
     pub fn origin(&self, place: u32) -> NodeId {
         let place = place as usize;
@@ -30,18 +39,29 @@ impl Window {
 /// Nodes of one layer stay together, forward and backward alike. A layer that is too large is cut into its own
 /// layers, small neighbours share a window, and what has no inner layers is cut along the topological order.
 pub fn cut(graph: &Graph, limit: usize) -> Result<Vec<Window>, TypeError> {
-    let ops: Vec<NodeId> = graph.node_ids().filter(|&id| graph.op(id).is_some()).collect();
+    let is_source = sources(graph);
+    let is_cut = |id: &NodeId| graph.op(*id).is_some() && !is_source[id.index()];
+    let ops: Vec<NodeId> = graph.node_ids().filter(is_cut).collect();
     let mut pieces = Vec::new();
     if !ops.is_empty() {
         cut_layer(graph, ops, 0, limit, &mut pieces);
     }
-    let users = graph.users();
     let mut window_of = vec![usize::MAX; graph.nodes().len()];
     for (k, piece) in pieces.iter_mut().enumerate() {
         piece.sort_unstable();
         piece.iter().for_each(|id| window_of[id.index()] = k);
     }
-    pieces.into_iter().map(|piece| close(graph, piece, &users, &window_of)).collect()
+    let used_outside = outside_uses(graph, &window_of, &is_source);
+    pieces.into_iter().map(|piece| close(graph, piece, &window_of, &used_outside, &is_source)).collect()
+}
+
+/// Ops without operands that are no outputs. Constants made once for many layers would hide their value from all
+/// windows but one.
+fn sources(graph: &Graph) -> Vec<bool> {
+    let is_free = |id: NodeId| graph.op(id).is_some() && graph.node(id).operands.is_empty();
+    let mut sources: Vec<bool> = graph.node_ids().map(is_free).collect();
+    graph.outputs().iter().for_each(|o| sources[o.value.node.index()] = false);
+    sources
 }
 
 fn cut_layer(graph: &Graph, nodes: Vec<NodeId>, depth: usize, limit: usize, pieces: &mut Vec<Vec<NodeId>>) {
@@ -82,18 +102,29 @@ fn by_component(graph: &Graph, nodes: Vec<NodeId>, depth: usize) -> Vec<(bool, V
 }
 
 /// Makes a closed program of a piece.
-fn close(graph: &Graph, nodes: Vec<NodeId>, users: &[Vec<NodeId>], window_of: &[usize]) -> Result<Window, TypeError> {
-    let own = window_of[nodes[0].index()];
+fn close(
+    graph: &Graph,
+    cut: Vec<NodeId>,
+    window_of: &[usize],
+    used_outside: &[bool],
+    is_source: &[bool],
+) -> Result<Window, TypeError> {
+    let own = window_of[cut[0].index()];
     let mut builder = Builder::new("window");
     let mut values: HashMap<Value, Value> = HashMap::new();
-    let mut leaves = Vec::new();
-    for value in nodes.iter().flat_map(|&id| &graph.node(id).operands) {
-        if window_of[value.node.index()] != own && !values.contains_key(value) {
+    let (mut leaves, mut nodes) = (Vec::new(), Vec::new());
+    for value in cut.iter().flat_map(|&id| &graph.node(id).operands) {
+        if is_source[value.node.index()] {
+            if !nodes.contains(&value.node) {
+                nodes.push(value.node);
+            }
+        } else if window_of[value.node.index()] != own && !values.contains_key(value) {
             values.insert(*value, builder.input(&leaves.len().to_string(), graph.ty(*value).clone())?);
             leaves.push(*value);
         }
     }
-    let used_outside: Vec<bool> = outside_uses(graph, users, window_of);
+    let own_sources = nodes.len();
+    nodes.extend(&cut);
     let mut outputs = Vec::new();
     for &id in &nodes {
         let Def::Op(op) = &graph.node(id).def else { continue };
@@ -106,12 +137,16 @@ fn close(graph: &Graph, nodes: Vec<NodeId>, users: &[Vec<NodeId>], window_of: &[
             }
         }
     }
-    Ok(Window { nodes, leaves, outputs, program: builder.finish() })
+    let of_leaf = |leaf: &Value| 2 * cut.partition_point(|&id| id < leaf.node) as Time;
+    let of_cut = (0..cut.len() as Time).map(|k| 2 * k + 1);
+    let times = leaves.iter().map(of_leaf).chain(vec![0; own_sources]).chain(of_cut).collect();
+    Ok(Window { nodes, leaves, outputs, program: builder.finish(), times })
 }
 
-/// Nodes with a use outside their own window.
-fn outside_uses(graph: &Graph, users: &[Vec<NodeId>], window_of: &[usize]) -> Vec<bool> {
-    let leaves_window = |k: usize| users[k].iter().any(|user| window_of[user.index()] != window_of[k]);
+/// Nodes with a use outside their own window; those that every window has for itself have none.
+fn outside_uses(graph: &Graph, window_of: &[usize], is_source: &[bool]) -> Vec<bool> {
+    let users = graph.users();
+    let leaves_window = |k: usize| !is_source[k] && users[k].iter().any(|user| window_of[user.index()] != window_of[k]);
     let mut used: Vec<bool> = (0..users.len()).map(leaves_window).collect();
     graph.outputs().iter().for_each(|o| used[o.value.node.index()] = true);
     used

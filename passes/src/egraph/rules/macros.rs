@@ -20,11 +20,21 @@ macro_rules! attrs {
     };
 }
 
+/// Which nodes a rule looks at: `[Ops]`, `[]` for every op, or `sum`.
+macro_rules! root {
+    (sum) => {
+        $crate::egraph::rules::Root::Sum
+    };
+    ([$($op:ident),*]) => {
+        $crate::egraph::rules::Root::of(&[$(<gradc_ir::ops::$op as gradc_ir::op::OpAttrs>::NAME),*])
+    };
+}
+
 /// A table of rules: `"name": "pattern" => "replacement" if "guard"; on [Ops] by rewrite, as in example`.
 macro_rules! rules {
     ($family:ident, $class:ident; $(
         $name:literal: $pattern:literal => $replacement:literal $(if $guard:literal)?;
-        on [$($op:ident),*] by $rewrite:expr, as in $example:expr;
+        on $root:tt by $rewrite:expr, as in $example:expr;
     )*) => {
         /// The rules of this file.
         pub fn rules() -> Vec<$crate::egraph::rules::Rule> {
@@ -35,7 +45,7 @@ macro_rules! rules {
                 pattern: $pattern,
                 replacement: $replacement,
                 guard: concat!($($guard)?),
-                root: $crate::egraph::rules::Root::of(&[$(<gradc_ir::ops::$op as gradc_ir::op::OpAttrs>::NAME),*]),
+                root: root!($root),
                 rewrite: $rewrite,
                 example: $example,
             }),*]

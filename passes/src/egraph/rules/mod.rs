@@ -1,14 +1,16 @@
 //! The rewrite rules: tables of name, pattern, guard, replacement and example.
 //!
 //! A rule looks at one node and answers with terms equal to it. Adding a rule is adding an entry to a table;
-//! its example makes the rule law check it bit for bit on random inputs (`cargo test -p gradc-passes rule_laws`).
-//! No rule re-associates, none is a blanket commutativity, and none may be worse for every use.
+//! its example makes the rule law check it on random inputs (`cargo test -p gradc-passes rule_laws`): bit for bit, or
+//! within the bound of re-association. None is a blanket commutativity, and none may be worse for every use.
 
 #[macro_use]
 mod macros;
 mod contraction;
+mod einsum;
 mod example;
 mod layout;
+mod reassociation;
 mod reduction;
 mod slice;
 mod terms;
@@ -17,13 +19,16 @@ mod zero;
 pub use example::{Random, Sampler};
 
 use super::analysis::EGraph;
-use super::language::Node;
+use super::language::{Node, SUM};
 use egg::Id;
 use gradc_ir::graph::Value;
 use gradc_ir::lower::{Lowering, Scalar};
-use gradc_ir::ops::Op;
+use gradc_ir::ops::{Add, Op};
 use gradc_ir::types::{TensorType, TypeError};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The op of a sum.
+static ADDITION: Op = Op::Add(Add {});
 
 /// What a group of rules is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -35,11 +40,13 @@ pub enum Family {
     Slice,
     /// Transposes, reshapes and broadcasts meeting, moving and vanishing.
     Layout,
+    /// Sums and products in another order.
+    Reassociation,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 3] = [Family::Zero, Family::Slice, Family::Layout];
+    pub const ALL: [Family; 4] = [Family::Zero, Family::Slice, Family::Layout, Family::Reassociation];
 }
 
 /// What a rewrite may change, defined on the interpreter.
@@ -61,6 +68,8 @@ pub enum Root {
     Ops(&'static [&'static str]),
     /// Nodes of every op.
     Any,
+    /// Sums of any number of terms.
+    Sum,
 }
 
 impl Root {
@@ -99,12 +108,27 @@ pub enum Term {
     Value(Id),
     /// An op applied to terms.
     Op(Op, Vec<Term>),
+    /// The sum of terms, in any order.
+    Sum(Vec<Term>),
 }
 
 impl Term {
     /// An op applied to terms.
     pub fn op(op: impl Into<Op>, args: impl IntoIterator<Item = Term>) -> Term {
         Term::Op(op.into(), args.into_iter().collect())
+    }
+
+    /// The terms it is made of directly.
+    pub fn args(&self) -> &[Term] {
+        match self {
+            Term::Value(_) => &[],
+            Term::Op(_, args) | Term::Sum(args) => args,
+        }
+    }
+
+    /// The sum of at least one term.
+    pub fn sum(mut terms: Vec<Term>) -> Term {
+        if terms.len() == 1 { terms.remove(0) } else { Term::Sum(terms) }
     }
 }
 
@@ -117,7 +141,9 @@ impl From<Id> for Term {
 /// A node a rule may rewrite, and the e-graph below it.
 pub struct Site<'a> {
     egraph: &'a EGraph,
-    /// The node's op.
+    /// Name of the node's op; [`SUM`] for a sum.
+    pub name: &'static str,
+    /// The node's op. A sum is an addition of any number of operands.
     pub op: &'a Op,
     /// The node's operands.
     pub args: &'a [Id],
@@ -126,10 +152,11 @@ pub struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    /// A node as a site; `None` unless it is an op with one result.
+    /// A node as a site; `None` unless it is an op with one result, or a sum.
     pub fn at(egraph: &'a EGraph, class: Id, node: &'a Node) -> Option<Site<'a>> {
         match (node, egraph[class].data.types.as_slice()) {
-            (Node::Op(op, args), [ty]) => Some(Site { egraph, op, args, ty }),
+            (Node::Op(op, args), [ty]) => Some(Site { egraph, name: op.name(), op, args, ty }),
+            (Node::Sum(args), [ty]) => Some(Site { egraph, name: SUM, op: &ADDITION, args, ty }),
             _ => None,
         }
     }
@@ -154,10 +181,19 @@ impl<'a> Site<'a> {
         self.egraph.find(a) == self.egraph.find(b)
     }
 
-    /// The ops known to make an operand, as sites.
+    /// The ops known to make an operand, as sites. Sums are not among them.
     pub fn makers(&self, id: Id) -> impl Iterator<Item = Site<'a>> + use<'a> {
         let (egraph, class) = (self.egraph, self.egraph.find(id));
-        egraph[class].nodes.iter().filter_map(move |node| Site::at(egraph, class, node))
+        let ops = egraph[class].nodes.iter().filter(|node| matches!(node, Node::Op(..)));
+        ops.filter_map(move |node| Site::at(egraph, class, node))
+    }
+
+    /// The terms of every sum known to be equal to an operand.
+    pub fn sums(&self, id: Id) -> impl Iterator<Item = &'a [Id]> + use<'a> {
+        self.egraph[id].nodes.iter().filter_map(|node| match node {
+            Node::Sum(terms) => Some(&terms[..]),
+            _ => None,
+        })
     }
 
     /// Whether the op computes every element from the same element of its operands, and does compute something.
@@ -206,6 +242,7 @@ impl RuleIndex {
             match rule.root {
                 Root::Ops(names) => names.iter().for_each(|name| index.by_op.entry(name).or_default().push(k)),
                 Root::Any => index.any.push(k),
+                Root::Sum => index.by_op.entry(SUM).or_default().push(k),
             }
         }
         index
@@ -228,15 +265,14 @@ impl RuleIndex {
 
     /// What every rule has to say about a site.
     pub fn rewrites<'a>(&'a self, site: &'a Site) -> impl Iterator<Item = (usize, Vec<Term>)> + 'a {
-        let named = self.by_op.get(site.op.name()).map(Vec::as_slice).unwrap_or_default();
-        named.iter().chain(&self.any).map(|&k| (k, (self.rules[k].rewrite)(site)))
+        let named = self.by_op.get(site.name).map(Vec::as_slice).unwrap_or_default();
+        let any = if site.name == SUM { &[] } else { self.any.as_slice() };
+        named.iter().chain(any).map(|&k| (k, (self.rules[k].rewrite)(site)))
     }
 }
 
 /// Every rule, in the order of the tables.
 pub fn all_rules() -> Vec<Rule> {
-    [zero::rules(), layout::rules(), reduction::rules(), contraction::rules(), slice::rules()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let bitwise = [zero::rules(), layout::rules(), reduction::rules(), contraction::rules(), slice::rules()];
+    bitwise.into_iter().chain([reassociation::rules()]).flatten().collect()
 }

@@ -1,0 +1,141 @@
+//! Re-association on whole training steps: what is written naively costs what is written by hand.
+
+use gradc_ir::builder::Builder;
+use gradc_ir::diagnostic::Loc;
+use gradc_ir::graph::{Graph, OutputKind, Value};
+use gradc_ir::target::{Target, VectorIsa};
+use gradc_ir::types::{TensorType, TypeError};
+use gradc_passes::egraph::explain::OptimizeReport;
+use gradc_passes::egraph::rules::{Family, NumericClass};
+use gradc_passes::egraph::{OptimizeOptions, optimize, replay};
+use gradc_passes::optimizers::{Adam, Optimizer, Schedule};
+use gradc_passes::train::{LOSS, TrainSpec, derive_step};
+
+type Built = Result<Value, TypeError>;
+
+/// How a low-rank update of a weight is written (Hu et al., LoRA, 2021).
+#[derive(Clone, Copy)]
+enum Writing {
+    /// `x (W + s A B)`: the merged weight is formed, and so is its gradient.
+    Merged,
+    /// `x W + s (x A) B`.
+    Factored,
+}
+
+struct Sizes {
+    batch: usize,
+    width: usize,
+    rank: usize,
+}
+
+const LARGE: Sizes = Sizes { batch: 64, width: 256, rank: 4 };
+const SMALL: Sizes = Sizes { batch: 3, width: 8, rank: 1 };
+
+fn product(b: &mut Builder, x: Value, y: Value) -> Built {
+    b.dot_general(x, y, [&[], &[]], [&[1], &[0]])
+}
+
+fn layer(b: &mut Builder, k: usize, x: Value, sizes: &Sizes, writing: Writing) -> Built {
+    b.set_loc(Loc { layer: format!("layers.{k}"), ..Loc::default() });
+    let [width, rank] = [sizes.width, sizes.rank];
+    let weight = b.parameter(&format!("layers.{k}.weight"), TensorType::f32([width, width]))?;
+    let down = b.parameter(&format!("layers.{k}.lora_a"), TensorType::f32([width, rank]))?;
+    let up = b.parameter(&format!("layers.{k}.lora_b"), TensorType::f32([rank, width]))?;
+    let y = match writing {
+        Writing::Merged => {
+            let update = product(b, down, up)?;
+            let update = b.scale(update, 2.0)?;
+            let merged = b.add(weight, update)?;
+            product(b, x, merged)?
+        }
+        Writing::Factored => {
+            let base = product(b, x, weight)?;
+            let low = product(b, x, down)?;
+            let update = product(b, low, up)?;
+            let update = b.scale(update, 2.0)?;
+            b.add(base, update)?
+        }
+    };
+    b.tanh(y)
+}
+
+/// Forward, backward and Adam of a stack of layers of which only the low-rank factors train.
+fn lora_step(layers: usize, sizes: &Sizes, writing: Writing) -> Graph {
+    let mut b = Builder::new("lora");
+    let build = |b: &mut Builder| -> Built {
+        let mut x = b.input("x", TensorType::f32([sizes.batch, sizes.width]))?;
+        for k in 0..layers {
+            x = layer(b, k, x, sizes, writing)?;
+        }
+        b.set_loc(Loc { layer: LOSS.into(), ..Loc::default() });
+        let square = b.mul(x, x)?;
+        b.reduce_sum(square, &[0, 1])
+    };
+    let loss = build(&mut b).expect("the model is well-typed");
+    b.output(LOSS, loss, OutputKind::Result);
+    let forward = b.finish();
+    let names = forward.inputs().iter().map(|i| i.name.clone()).filter(|name| name.contains("lora"));
+    let adam = Adam { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, decoupled: true };
+    let spec = TrainSpec {
+        trainable: names.collect(),
+        optimizer: Some(Optimizer::Adam(adam)),
+        schedule: Schedule::default(),
+        clip_norm: None,
+        accumulate: 1,
+        gradient_outputs: false,
+    };
+    derive_step(&forward, &spec).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn reassoc() -> OptimizeOptions {
+    OptimizeOptions { fp: NumericClass::Reassociation, ..OptimizeOptions::new(Target::of(VectorIsa::Avx2)) }
+}
+
+fn optimized(step: &Graph) -> (Graph, OptimizeReport) {
+    optimize(step, &reassoc()).expect("optimizes")
+}
+
+/// The merged weight, its gradient and the products with them are gone, at every depth.
+#[test]
+fn merged_lora_costs_what_factored_lora_costs() {
+    for layers in [1, 4, 16] {
+        let (_, merged) = optimized(&lora_step(layers, &LARGE, Writing::Merged));
+        let (_, factored) = optimized(&lora_step(layers, &LARGE, Writing::Factored));
+        let [before, after, by_hand] = [merged.before, merged.after, factored.after].map(|t| t.cost.flops);
+        println!("{layers} layers: {before:.4e} -> {after:.4e} flops, by hand {by_hand:.4e}");
+        assert!(after <= 1.01 * by_hand, "{layers} layers: {after:e} against {by_hand:e}\n{merged}");
+        assert!(before >= 1.3 * by_hand, "{layers} layers: there was nothing to win: {before:e} against {by_hand:e}");
+    }
+}
+
+/// Nothing of that happens while every bit has to stay, or without the family.
+#[test]
+fn nothing_is_reassociated_unasked() {
+    let step = lora_step(2, &LARGE, Writing::Merged);
+    let strict = OptimizeOptions { fp: NumericClass::Bitwise, ..reassoc() };
+    let families = Family::ALL.into_iter().filter(|f| *f != Family::Reassociation).collect();
+    for options in [strict, OptimizeOptions { families, ..reassoc() }] {
+        let (after, report) = optimize(&step, &options).expect("optimizes");
+        assert!(report.windows.iter().flat_map(|w| &w.rewrites).all(|r| r.class == NumericClass::Bitwise), "{report}");
+        assert!(report.after.cost.flops > 0.99 * report.before.cost.flops, "{report}");
+        assert_eq!(replay(&lora_step(2, &SMALL, Writing::Merged), &optimize_small(&options), 3), Ok(0.0));
+        drop(after);
+    }
+}
+
+fn optimize_small(options: &OptimizeOptions) -> Graph {
+    optimize(&lora_step(2, &SMALL, Writing::Merged), options).expect("optimizes").0
+}
+
+/// In f64 a reordered step agrees with the original to what rounding allows: the steps have some hundred operations
+/// one after the other on numbers near 1, so 1e-11 is above any error of rounding and below any of a rule.
+#[test]
+fn a_reassociated_step_computes_the_same() {
+    let before = lora_step(3, &SMALL, Writing::Merged);
+    let (after, report) = optimized(&before);
+    assert!(report.windows.iter().any(|w| w.rewrites.iter().any(|r| r.class == NumericClass::Reassociation)));
+    for seed in 0..4 {
+        let difference = replay(&before, &after, seed).expect("runs");
+        assert!(difference < 1e-11, "{difference:e}\n{report}");
+    }
+}
