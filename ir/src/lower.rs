@@ -275,6 +275,26 @@ pub enum Scalar {
     Cast(ScalarId),
 }
 
+impl Scalar {
+    /// The same computation of other scalars: those that `names` has for its operands.
+    pub fn renamed(&self, names: &[ScalarId]) -> Scalar {
+        let of = |id: ScalarId| names[id.0 as usize];
+        match self {
+            Scalar::Const(_) | Scalar::LoopIndex(_) | Scalar::Accumulated => self.clone(),
+            Scalar::Load(access) => {
+                let mut access = access.clone();
+                access.indices.iter_mut().for_each(|index| index.loaded = index.loaded.map(of));
+                Scalar::Load(access)
+            }
+            Scalar::Unary(f, a) => Scalar::Unary(*f, of(*a)),
+            Scalar::Binary(f, a, b) => Scalar::Binary(*f, of(*a), of(*b)),
+            Scalar::Compare(f, a, b) => Scalar::Compare(*f, of(*a), of(*b)),
+            Scalar::Select(c, a, b) => Scalar::Select(of(*c), of(*a), of(*b)),
+            Scalar::Cast(a) => Scalar::Cast(of(*a)),
+        }
+    }
+}
+
 /// Straight-line scalar code in SSA form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Body {

@@ -126,6 +126,9 @@ impl<'e, 'f> Emitter<'e, 'f> {
             });
             return;
         }
+        if self.strip_of_rows(dim, bounds) {
+            return;
+        }
         self.range(bounds, 1, vec![], &mut |e, index, _| {
             e.at(dim, index, |e| {
                 e.hoist_both();

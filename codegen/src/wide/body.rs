@@ -1,17 +1,21 @@
-//! From a loop plan to strip code, where the plan's vector loop is plain: f32 and booleans, contiguous or constant
+//! From a loop plan to strip code, where the plan's vector loop is plain: f32, booleans and i32, contiguous or constant
 //! along the loop, guards that do not move with it, comparisons of the loop's index.
 
 use super::code::{Action, Code, Combination, Element, Invariant, Shape, Value};
-use super::frame::{MOST_ROW_STREAMS, combining};
+use super::frame::{MOST_ROW_STREAMS, MOST_STREAMS_IN_ROWS, combining};
 use crate::loops::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction, Which};
 use crate::math::Math;
 use crate::simd::{Op1, Op2, Relation, Simd};
-use gradc_ir::lower::{BinaryFn, CompareFn, Scalar, ScalarId, UnaryFn};
+use gradc_ir::lower::{Affine, BinaryFn, CompareFn, Scalar, ScalarId, UnaryFn};
 use gradc_ir::types::DType;
 use std::collections::HashMap;
 
 /// Shortest loop that is made a strip, in points: below, calls cost what wider vectors gain.
 const SHORTEST: usize = 16;
+
+/// Longest loop that is made a strip together with the loop around it, in points: above, calls cost little, and what does
+/// not change along a row had better be computed outside.
+const LONGEST_IN_ROWS: usize = 64;
 
 /// Columns whose partial results are kept at a time: 8 KiB in f64.
 pub(crate) const COLUMNS: usize = 1024;
@@ -61,16 +65,25 @@ pub(crate) struct Strip {
 
 /// The vector loop of a kernel without accumulation.
 pub(crate) fn map(plan: &LoopPlan) -> Option<Strip> {
-    let mut translator = Translator::new(plan, Which::Point, Shape::Map)?;
+    let mut translator = Translator::new(plan, Which::Point, Shape::Map, SHORTEST)?;
     translator.stores()?;
     Some(translator.finish())
+}
+
+/// The vector loop of a kernel without accumulation, and the loop around it, where the vector loop is short.
+pub(crate) fn rows(plan: &LoopPlan) -> Option<Strip> {
+    let vector = plan.vector.filter(|&v| plan.extents[v] <= LONGEST_IN_ROWS)?;
+    let mut translator = Translator::new(plan, Which::Point, Shape::Rows, 1)?;
+    translator.row = Some(vector.checked_sub(1)?);
+    translator.stores()?;
+    (translator.streams.len() <= MOST_STREAMS_IN_ROWS).then(|| translator.finish())
 }
 
 /// The vector loop of an accumulation along its innermost loop.
 pub(crate) fn row(plan: &LoopPlan) -> Option<Strip> {
     let reduction = plan.reduction.as_ref()?;
     let combination = combination(plan, reduction);
-    let mut translator = Translator::new(plan, Which::Reduced, Shape::Row(combination))?;
+    let mut translator = Translator::new(plan, Which::Reduced, Shape::Row(combination), SHORTEST)?;
     let value = translator.value(reduction.value)?;
     let shared = translator.code.steps.clone();
     translator.combine(combination, value);
@@ -90,13 +103,13 @@ pub(crate) fn columns(plan: &LoopPlan) -> Option<(Strip, Strip)> {
     let &rows = plan.reduced().last()?;
     let continued = plan.reduced().len() > 1 || rows > rows_at_a_time(plan);
     let shape = Shape::Columns { combination, sums: 0, continued };
-    let mut translator = Translator::new(plan, Which::Reduced, shape)?;
+    let mut translator = Translator::new(plan, Which::Reduced, shape, SHORTEST)?;
     translator.row = Some(plan.extents.len() - 1);
     translator.sums(combination);
     let value = translator.value(reduction.value)?;
     translator.combine(combination, value);
     let accumulation = translator.finish();
-    let mut translator = Translator::new(plan, Which::Point, Shape::Map)?;
+    let mut translator = Translator::new(plan, Which::Point, Shape::Map, SHORTEST)?;
     translator.accumulated = Some(combination);
     translator.sums(combination);
     translator.stores()?;
@@ -132,8 +145,8 @@ struct Translator<'p> {
 }
 
 impl<'p> Translator<'p> {
-    fn new(plan: &'p LoopPlan, which: Which, shape: Shape) -> Option<Translator<'p>> {
-        let vector = plan.vector.filter(|&v| plan.extents[v] >= SHORTEST)?;
+    fn new(plan: &'p LoopPlan, which: Which, shape: Shape, shortest: usize) -> Option<Translator<'p>> {
+        let vector = plan.vector.filter(|&v| plan.extents[v] >= shortest)?;
         let body = match which {
             Which::Reduced => &plan.reduction.as_ref()?.body,
             Which::Point => &plan.body,
@@ -187,15 +200,22 @@ impl<'p> Translator<'p> {
         let stores = &self.plan.stores;
         let values = stores.iter().map(|&id| self.value(id)).collect::<Option<Vec<_>>>()?;
         for (k, (&id, value)) in stores.iter().zip(values).enumerate() {
-            let source = StreamSource::Store(k);
-            let action = match self.body.dtype(id) {
-                DType::F32 => Action::Store(self.stream(source, Element::Float, 0), value),
-                DType::Bool => Action::StoreMask(self.stream(source, Element::Bool, 0), value),
+            let (source, dtype) = (StreamSource::Store(k), self.body.dtype(id));
+            let row_bytes = self.row_bytes(&self.plan.result, dtype)?;
+            let action = match dtype {
+                DType::F32 | DType::I32 => Action::Store(self.stream(source, Element::Float, row_bytes), value),
+                DType::Bool => Action::StoreMask(self.stream(source, Element::Bool, row_bytes), value),
                 _ => return None,
             };
             self.code.push(action);
         }
-        Some(())
+        // Pieces of a kernel may make every second element of its results.
+        (self.plan.result.coeffs[self.vector] == 1).then_some(())
+    }
+
+    /// Bytes from one row of a tensor to the next; `None` if too many.
+    fn row_bytes(&self, flat: &Affine, dtype: DType) -> Option<i32> {
+        i32::try_from(self.row.map_or(0, |r| flat.coeffs[r] * dtype.size_bytes() as i64)).ok()
     }
 
     /// Combines a value into the partial results.
@@ -218,7 +238,7 @@ impl<'p> Translator<'p> {
         }
         let (scalar, dtype) = &self.body.scalars[id.0 as usize];
         let value = match (scalar, dtype) {
-            (_, DType::F32 | DType::Bool) => self.scalar(id, scalar, *dtype)?,
+            (_, DType::F32 | DType::Bool | DType::I32) => self.scalar(id, scalar, *dtype)?,
             _ => return None,
         };
         self.known.insert(id, value);
@@ -227,8 +247,7 @@ impl<'p> Translator<'p> {
 
     fn scalar(&mut self, id: ScalarId, scalar: &Scalar, dtype: DType) -> Option<Value> {
         if let Scalar::Const(c) = scalar {
-            let bits = if dtype == DType::F32 { (c.get() as f32).to_bits() } else { mask_bits(c.get() != 0.0) };
-            return Some(self.code.word(bits));
+            return Some(self.code.word(word(dtype, c.get())));
         }
         if !self.varies(id) {
             return Some(self.uniform(UniformSource::Scalar(id)));
@@ -240,16 +259,16 @@ impl<'p> Translator<'p> {
                 let (x, ones) = (self.value(a)?, self.code.word(mask_bits(true)));
                 Some(self.code.op2(Op2::Xor, &x, &ones))
             }
-            Scalar::Unary(f, a) => {
+            Scalar::Unary(f, a) if dtype == DType::F32 => {
                 let x = self.value(a)?;
                 Some(self.code.unary(f, &x))
             }
-            Scalar::Binary(f, a, b) => self.binary(f, a, b),
+            Scalar::Binary(f, a, b) => self.binary(f, a, b, dtype),
             Scalar::Compare(f, a, b) if self.body.dtype(a) == DType::F32 => {
                 let (x, y) = (self.value(a)?, self.value(b)?);
                 Some(self.code.compare(f.into(), &x, &y))
             }
-            Scalar::Compare(f, a, b) => self.compare_indices(f, a, b),
+            Scalar::Compare(f, a, b) => self.compare_integers(f, a, b),
             Scalar::Select(c, a, b) => {
                 let (mask, x, y) = (self.value(c)?, self.value(a)?, self.value(b)?);
                 Some(self.code.select(&mask, &x, &y))
@@ -259,23 +278,24 @@ impl<'p> Translator<'p> {
         }
     }
 
-    fn binary(&mut self, f: BinaryFn, a: ScalarId, b: ScalarId) -> Option<Value> {
+    fn binary(&mut self, f: BinaryFn, a: ScalarId, b: ScalarId, dtype: DType) -> Option<Value> {
+        use BinaryFn::{Add, And, Div, Max, Min, Mul, Or, Sub, Xor};
         let (x, y) = (self.value(a)?, self.value(b)?);
-        let bitwise = match f {
-            BinaryFn::And => Op2::And,
-            BinaryFn::Or => Op2::Or,
-            BinaryFn::Xor => Op2::Xor,
-            BinaryFn::Add | BinaryFn::Sub | BinaryFn::Mul | BinaryFn::Div | BinaryFn::Max | BinaryFn::Min => {
-                return Some(self.code.binary(f, &x, &y));
-            }
+        let op = match (f, dtype) {
+            (Add | Sub | Mul | Div | Max | Min, DType::F32) => return Some(self.code.binary(f, &x, &y)),
+            (Add, DType::I32) => Op2::AddInt,
+            (Sub, DType::I32) => Op2::SubInt,
+            (And, _) => Op2::And,
+            (Or, _) => Op2::Or,
+            (Xor, _) => Op2::Xor,
             _ => return None,
         };
-        Some(self.code.op2(bitwise, &x, &y))
+        Some(self.code.op2(op, &x, &y))
     }
 
-    /// A comparison of integers that are the index along the strip or do not change along it.
-    fn compare_indices(&mut self, f: CompareFn, a: ScalarId, b: ScalarId) -> Option<Value> {
-        let (x, y) = (self.index_or_uniform(a)?, self.index_or_uniform(b)?);
+    /// A comparison of integers: i32, the index along the strip, or what does not change along it.
+    fn compare_integers(&mut self, f: CompareFn, a: ScalarId, b: ScalarId) -> Option<Value> {
+        let (x, y) = (self.integer(a)?, self.integer(b)?);
         let (above, below) = (self.code.op2(Op2::GreaterInt, &x, &y), self.code.op2(Op2::GreaterInt, &y, &x));
         let differ = self.code.op2(Op2::Or, &above, &below);
         let (positive, negated) = match f {
@@ -294,14 +314,14 @@ impl<'p> Translator<'p> {
     }
 
     /// As i32: equal where both are in its range, and as far as order goes limits stand for what is beyond.
-    fn index_or_uniform(&mut self, id: ScalarId) -> Option<Value> {
+    fn integer(&mut self, id: ScalarId) -> Option<Value> {
         let (scalar, dtype) = &self.body.scalars[id.0 as usize];
+        let is_index = |id: ScalarId| self.body.scalars[id.0 as usize].0 == Scalar::LoopIndex(self.vector);
         match *scalar {
-            _ if !matches!(dtype, DType::I32 | DType::I64) => None,
-            _ if !self.varies(id) => Some(self.uniform(UniformSource::Limited(id))),
-            Scalar::LoopIndex(dim) if dim == self.vector => self.index(),
-            Scalar::Cast(a) => matches!(self.body.scalars[a.0 as usize].0, Scalar::LoopIndex(d) if d == self.vector)
-                .then(|| self.index())?,
+            Scalar::Cast(a) if is_index(a) => self.index(),
+            _ if is_index(id) => self.index(),
+            _ if *dtype == DType::I32 => self.value(id),
+            _ if *dtype == DType::I64 && !self.varies(id) => Some(self.uniform(UniformSource::Limited(id))),
             _ => None,
         }
     }
@@ -329,7 +349,8 @@ impl<'p> Translator<'p> {
                 Some(self.code.op2(Op2::And, &x, &one))
             }
             (DType::F32, DType::Bool) => Some(self.code.compare_with(Relation::Ne, &x, 0.0)),
-            _ => Some(x),
+            (DType::I32, DType::F32) => Some(self.code.op1(Op1::FloatOfInt, &x)),
+            (from, to) => (from == to).then_some(x),
         }
     }
 
@@ -339,13 +360,13 @@ impl<'p> Translator<'p> {
             return None;
         }
         let element = match (dtype, load.flat.coeffs[self.vector]) {
-            (DType::F32, 1) => Element::Float,
-            (DType::Bool, 1) if self.row.is_none() => Element::Bool,
-            (DType::F32, 0) => Element::RowFloat,
+            (DType::F32 | DType::I32, 1) => Element::Float,
+            // The rows of columns are counted in a register that streams of bytes need.
+            (DType::Bool, 1) if !matches!(self.code.shape, Shape::Columns { .. }) => Element::Bool,
+            (DType::F32 | DType::I32, 0) => Element::RowFloat,
             _ => return None,
         };
-        let row_bytes = self.row.map_or(0, |r| load.flat.coeffs[r] * dtype.size_bytes() as i64);
-        let row_bytes = i32::try_from(row_bytes).ok()?;
+        let row_bytes = self.row_bytes(&load.flat, dtype)?;
         let stream = self.stream(StreamSource::Load(id), element, row_bytes);
         let mut value = self.code.push(Action::Load(stream));
         if element == Element::Bool {
@@ -355,8 +376,7 @@ impl<'p> Translator<'p> {
         match load.fill.filter(|_| is_guarded(load)) {
             None => Some(value),
             Some(fill) => {
-                let bits = if dtype == DType::F32 { (fill as f32).to_bits() } else { mask_bits(fill != 0.0) };
-                let (inside, fill) = (self.uniform(UniformSource::InBounds(id)), self.code.word(bits));
+                let (inside, fill) = (self.uniform(UniformSource::InBounds(id)), self.code.word(word(dtype, fill)));
                 Some(self.code.select(&inside, &value, &fill))
             }
         }
@@ -372,6 +392,15 @@ impl<'p> Translator<'p> {
             self.code.op1(Op1::Narrow, &wide)
         });
         self.code.op2(Op2::Join, &low, &high)
+    }
+}
+
+/// The bits of a constant in a lane.
+fn word(dtype: DType, value: f64) -> u32 {
+    match dtype {
+        DType::F32 => (value as f32).to_bits(),
+        DType::I32 => (value as i32).cast_unsigned(),
+        _ => mask_bits(value != 0.0),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::body::{self, COLUMNS, StreamSource, Strip, UniformSource, rows_at_a_time};
 use super::code::Shape;
-use super::frame::{assemble, result_offset, uniforms_offset};
+use super::frame::{arguments_bytes, assemble, result_offset, uniforms_offset};
 use super::machine::Isa;
 use crate::loops::{Bound, Emitter, LoopPlan, MEMORY, Rep, Which, Width};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, I32, I64};
@@ -12,6 +12,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::CallConv;
 use gradc_ir::lower::{Affine, ScalarId};
+use gradc_ir::types::DType;
 
 /// A strip that can be called: its code, and where the caller's block and the partial results are.
 struct Callee {
@@ -38,6 +39,24 @@ impl<'e, 'f> Emitter<'e, 'f> {
             (Some(_), None) => self.column_strips(isa, dim, bounds),
             (Some(_), Some(_)) => false,
         }
+    }
+
+    /// The loop around the vector loop of the space as one strip with it, where that qualifies.
+    pub fn strip_of_rows(&mut self, row: usize, bounds: (Bound, Bound)) -> bool {
+        let Some(isa) = self.simd.strips else { return false };
+        if self.plan.vector != Some(row + 1) || self.plan.reduction.is_some() || self.plan.interior.is_some() {
+            return false;
+        }
+        let Some(strip) = body::rows(self.plan) else { return false };
+        let callee = self.callee(strip, isa, None);
+        let rows = self.part(bounds);
+        let points = self.part((Bound::Static(0), Bound::Static(self.plan.extents[row + 1] as i64)));
+        for (k, count) in [rows.count, points.count].into_iter().enumerate() {
+            let offset = result_offset(&callee.strip.code) + 8 * k;
+            self.b.ins().store(MEMORY, count, callee.arguments, offset as i32);
+        }
+        self.at(row, rows.first, |e| e.call_strip(&callee, row + 1, points));
+        true
     }
 
     fn map_strip(&mut self, isa: Isa, dim: usize, bounds: (Bound, Bound)) -> bool {
@@ -116,7 +135,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         let reduction = self.plan.reduction.as_ref().expect("columns are combined");
         let size = if self.plan.is_long_sum() { 8 } else { 4 };
         // Sums start from 0, whose bits are those of a wide 0 too.
-        let start = self.start(reduction.combine, gradc_ir::types::DType::F32);
+        let start = self.start(reduction.combine, DType::F32);
         let bounds = (Bound::Static(0), Bound::Static(columns * size / 16));
         self.range(bounds, 1, vec![], &mut |e, at, _| {
             let place = e.add_scaled(sums, at, 16);
@@ -226,7 +245,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         let name = ExternalName::user(self.b.func.declare_imported_user_function(name));
         let function = self.b.import_function(ExtFuncData { name, signature, colocated: true, patchable: false });
         self.strips.push(assemble(&strip.code, isa));
-        let arguments = self.stack(result_offset(&strip.code) as i64 + 8);
+        let arguments = self.stack(arguments_bytes(&strip.code) as i64);
         Callee { strip, function, arguments, sums }
     }
 
@@ -246,7 +265,8 @@ impl<'e, 'f> Emitter<'e, 'f> {
                     Rep::Vector(v) => self.b.ins().extractlane(v[0], 0u8),
                     _ => {
                         let lane = self.lanes(which, id)[0];
-                        self.word_of_bool(lane)
+                        let is_word = self.body(which).dtype(id) == DType::I32;
+                        if is_word { lane } else { self.word_of_bool(lane) }
                     }
                 },
                 UniformSource::Limited(id) => self.limited(which, id),

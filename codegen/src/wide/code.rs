@@ -34,7 +34,7 @@ pub(crate) enum Invariant {
 pub(crate) struct Stream {
     /// What it holds.
     pub element: Element,
-    /// Bytes to the next row of a [`Shape::Columns`].
+    /// Bytes to the next row of a [`Shape::Rows`] or [`Shape::Columns`].
     pub row_bytes: i32,
     /// Whether whole vectors may be read and written at the strip's end.
     pub padded: bool,
@@ -43,20 +43,20 @@ pub(crate) struct Stream {
 /// Elements of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Element {
-    /// f32, one per point.
+    /// f32 or i32, one per point.
     Float,
     /// Bytes that are 0 or not, one per point.
     Bool,
     /// f64, one per point.
     Wide,
-    /// One f32 for all points of a row.
+    /// One f32 or i32 for all points of a row.
     RowFloat,
 }
 
 /// One computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// A vector of a stream: f32, or bytes widened to i32.
+    /// A vector of a stream: its words, or bytes widened to i32.
     Load(u32),
     /// The lower or upper half of a vector's points of a stream of f64.
     LoadWide(u32, u8),
@@ -72,7 +72,7 @@ pub(crate) enum Action {
     Select(Value, Value, Value),
     /// Lanes swapped with those this many 32-bit lanes away, a power of two.
     Exchange(u8, Value),
-    /// Writes f32 to a stream.
+    /// Writes words to a stream.
     Store(u32, Value),
     /// Writes a mask to a stream of bytes.
     StoreMask(u32, Value),
@@ -107,6 +107,8 @@ pub(crate) struct Step {
 pub(crate) enum Shape {
     /// Points are computed and stored.
     Map,
+    /// Points of as many rows as the caller says are computed and stored, one row after the other.
+    Rows,
     /// Values of all points are combined into one.
     Row(Combination),
     /// Values of as many rows as the caller says are combined point by point, into a stream of partial results.
@@ -150,7 +152,7 @@ impl Shape {
     /// How values meet, if they do.
     pub fn combination(&self) -> Option<Combination> {
         match *self {
-            Shape::Map => None,
+            Shape::Map | Shape::Rows => None,
             Shape::Row(combination) | Shape::Columns { combination, .. } => Some(combination),
         }
     }

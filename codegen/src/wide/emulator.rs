@@ -55,6 +55,7 @@ impl Emulator {
             ip = instruction.next_ip();
             match instruction.mnemonic() {
                 Mnemonic::Ret => break,
+                Mnemonic::Jmp => ip = instruction.near_branch_target(),
                 Mnemonic::Je | Mnemonic::Jne | Mnemonic::Jg | Mnemonic::Jle => {
                     let taken = match instruction.mnemonic() {
                         Mnemonic::Je => emulator.sign.is_eq(),

@@ -1,7 +1,8 @@
 //! The function of a strip: loops around its blocks, and what comes before and after them.
 //!
 //! `extern "sysv64" fn(arguments, count)`. The caller's block has the streams' addresses (8 bytes each), the uniform
-//! values (4 bytes each), and room for the result; where rows are combined into columns, their number stands there.
+//! values (4 bytes each), and room for the result; where there are rows, their number stands there, and where these are
+//! computed one after the other, the count behind it.
 
 use super::allocate::{self, ARGUMENTS, COUNT, INDEX, Layout, Needs, ROWS, frame_slot};
 use super::assembler::{at, indexed, pool_operand};
@@ -39,6 +40,12 @@ const MOST_STEPS: usize = 320;
 /// Most streams of a strip whose addresses move from row to row.
 pub(crate) const MOST_ROW_STREAMS: usize = POINTERS.len();
 
+/// Rows still to come where they are computed one after the other; the last stream's address has no register then.
+const ROWS_LEFT: Register = POINTERS[MOST_STREAMS_IN_ROWS];
+
+/// Most streams of such a strip.
+pub(crate) const MOST_STREAMS_IN_ROWS: usize = POINTERS.len() - 1;
+
 /// Offset of the uniform values in the caller's block.
 pub(crate) fn uniforms_offset(code: &Code) -> usize {
     8 * code.streams.len()
@@ -47,6 +54,11 @@ pub(crate) fn uniforms_offset(code: &Code) -> usize {
 /// Offset of the result, or of the number of rows, in the caller's block.
 pub(crate) fn result_offset(code: &Code) -> usize {
     (uniforms_offset(code) + 4 * code.uniforms).next_multiple_of(8)
+}
+
+/// Bytes of the caller's block.
+pub(crate) fn arguments_bytes(code: &Code) -> usize {
+    result_offset(code) + if code.shape == Shape::Rows { 16 } else { 8 }
 }
 
 /// Machine code of a strip.
@@ -80,7 +92,10 @@ impl<'a> Frame<'a> {
         if let Shape::Row(combination) = self.code.shape {
             self.start_partials(self.copies, combination);
         }
-        self.blocks();
+        match self.code.shape {
+            Shape::Rows => self.rows(),
+            _ => self.blocks(),
+        }
         if let Shape::Row(combination) = self.code.shape {
             self.meet(combination);
         }
@@ -95,7 +110,7 @@ impl<'a> Frame<'a> {
     /// How many of the kept registers are used.
     fn kept(&self) -> usize {
         let bytes = self.code.streams.iter().any(|s| s.element == Element::Bool);
-        let rows = matches!(self.code.shape, Shape::Columns { .. });
+        let rows = matches!(self.code.shape, Shape::Rows | Shape::Columns { .. });
         match self.code.streams.len() {
             _ if bytes || rows => KEPT.len(),
             n => n.min(POINTERS.len()).saturating_sub(VOLATILE_POINTERS),
@@ -149,6 +164,19 @@ impl<'a> Frame<'a> {
         }
         m.general(Instruction::with1(Opcode::Pop_r64, Register::RBP));
         m.asm.push(Instruction::with(Opcode::Retnq));
+    }
+
+    /// Loops over rows.
+    fn rows(&mut self) {
+        let again = self.machine.asm.label();
+        self.machine.load_pointer(ROWS_LEFT, ARGUMENTS, self.layout.result);
+        self.machine.asm.place(again);
+        self.machine.load_pointer(COUNT, ARGUMENTS, self.layout.result + 8);
+        self.machine.general(Instruction::with2(Opcode::Xor_r32_rm32, Register::EAX, Register::EAX));
+        self.blocks();
+        self.next_row();
+        self.machine.general(Instruction::with1(Opcode::Dec_rm64, ROWS_LEFT));
+        self.machine.asm.jump(Opcode::Jne_rel32_64, again);
     }
 
     /// Loops over blocks of several vectors, of one, and the last incomplete one.

@@ -9,6 +9,9 @@ use iced_x86::{Code as Opcode, Instruction, MemoryOperand, Register};
 const BYTES: Register = Register::RCX;
 /// A byte on its way.
 const BYTE: Register = Register::R15L;
+/// The least page of any processor: what is not in one mapping does not share one.
+const PAGE_BYTES: i32 = 4096;
+
 impl Block<'_> {
     /// Address of the vector with a number in the block; loads the stream's address if it has no register.
     pub fn address(&mut self, stream: u32, vector: usize) -> MemoryOperand {
@@ -32,17 +35,32 @@ impl Block<'_> {
         match (self.code.streams[stream as usize].element, self.inside.filter(|_| !padded)) {
             (Element::RowFloat, _) => self.machine.broadcast(to, from),
             (Element::Bool, None) => self.machine.load_bytes(to, from),
-            (Element::Bool, Some(_)) => {
-                let buffer = self.bytes_buffer(stream);
-                self.copy_bytes(from, buffer, false);
-                self.machine.load_bytes(to, buffer);
-            }
+            (Element::Bool, Some(_)) => self.load_last_bytes(stream, to, from),
             (_, None) => self.machine.load(to, from),
             (_, Some(inside)) => self.machine.load_inside(to, from, inside),
         }
     }
 
-    /// Writes f32 to a stream.
+    /// Reads the bytes of the last vector: as a whole where all of it is in one page of memory, for then what lies beyond
+    /// the strip may be read as well and is of no account; else one by one.
+    fn load_last_bytes(&mut self, stream: u32, to: u8, from: MemoryOperand) {
+        let (apart, done) = (self.machine.asm.label(), self.machine.asm.label());
+        let last = PAGE_BYTES - self.machine.isa.lanes() as i32;
+        self.machine.general(Instruction::with2(Opcode::Lea_r64_m, ADDRESS, from));
+        self.machine.general(Instruction::with2(Opcode::Mov_r64_rm64, BYTES, ADDRESS));
+        self.machine.general(Instruction::with2(Opcode::And_rm64_imm32, BYTES, PAGE_BYTES - 1));
+        self.machine.general(Instruction::with2(Opcode::Cmp_rm64_imm32, BYTES, last));
+        self.machine.asm.jump(Opcode::Jg_rel32_64, apart);
+        self.machine.load_bytes(to, at(ADDRESS, 0));
+        self.machine.asm.jump(Opcode::Jmp_rel32_64, done);
+        self.machine.asm.place(apart);
+        let buffer = self.bytes_buffer(stream);
+        self.copy_bytes(at(ADDRESS, 0), buffer, false);
+        self.machine.load_bytes(to, buffer);
+        self.machine.asm.place(done);
+    }
+
+    /// Writes words to a stream.
     pub fn store(&mut self, stream: u32, from: u8, copy: usize) {
         let to = self.address(stream, copy);
         match self.inside.filter(|_| !self.code.streams[stream as usize].padded) {

@@ -2,7 +2,7 @@
 
 use super::code::{Action, Code, Combination, Element, Invariant, Shape, Value};
 use super::emulator::Emulator;
-use super::frame::{assemble, combining, result_offset, uniforms_offset};
+use super::frame::{arguments_bytes, assemble, combining, result_offset, uniforms_offset};
 use super::machine::Isa;
 use crate::code_memory::CodeMemory;
 use crate::math::Math;
@@ -34,7 +34,7 @@ enum Machine {
     Emulated(Isa),
 }
 
-/// Runs a strip of columns.
+/// Runs a strip that has rows.
 fn run_rows(code: &Code, machine: Machine, streams: &mut [Buffer], count: usize, rows: usize) {
     run_with(code, machine, streams, (&[], count), rows);
 }
@@ -51,10 +51,23 @@ fn run_with(
     (uniforms, count): (&[f32], usize),
     rows: usize,
 ) -> Vec<u8> {
-    let mut block = vec![0u8; result_offset(code) + 8];
-    block[result_offset(code)..].copy_from_slice(&(rows as u64).to_le_bytes());
-    for (k, stream) in streams.iter_mut().enumerate() {
-        let address = stream.0[GUARD..].as_mut_ptr() as u64;
+    let addresses: Vec<u64> = streams.iter_mut().map(|s| s.0[GUARD..].as_mut_ptr() as u64).collect();
+    run_at(code, machine, &addresses, (uniforms, count), rows)
+}
+
+/// Runs a strip on streams at these addresses.
+fn run_at(
+    code: &Code,
+    machine: Machine,
+    addresses: &[u64],
+    (uniforms, count): (&[f32], usize),
+    rows: usize,
+) -> Vec<u8> {
+    let mut block = vec![0u8; arguments_bytes(code)];
+    for (place, number) in block[result_offset(code)..].chunks_exact_mut(8).zip([rows, count]) {
+        place.copy_from_slice(&(number as u64).to_le_bytes());
+    }
+    for (k, address) in addresses.iter().enumerate() {
         block[8 * k..8 * k + 8].copy_from_slice(&address.to_le_bytes());
     }
     for (k, uniform) in uniforms.iter().enumerate() {
@@ -231,6 +244,71 @@ fn spilled_values_have_the_same_bits() {
         }
         (sum, mask)
     });
+}
+
+#[test]
+fn rows_are_computed_one_after_the_other() {
+    let rows = 3;
+    for n in LENGTHS {
+        // Rows of the operands follow each other, those of the results have others between them.
+        let apart = 2 * n;
+        let mut code = Code::new(Shape::Rows);
+        let x = code.stream(Element::Float, 4 * n as i32, false);
+        let mask = code.stream(Element::Bool, n as i32, false);
+        let by_row = code.stream(Element::RowFloat, 4, false);
+        let value = code.stream(Element::Float, 4 * apart as i32, false);
+        let flag = code.stream(Element::Bool, apart as i32, false);
+        let [x, mask, by_row] = [x, mask, by_row].map(|k| code.push(Action::Load(k)));
+        let zero = code.word(0);
+        let mask = code.op2(Op2::GreaterInt, &mask, &zero);
+        let sum = code.op2(Op2::AddInt, &x, &by_row);
+        let chosen = code.select(&mask, &sum, &x);
+        code.push(Action::Store(value, chosen));
+        code.push(Action::StoreMask(flag, mask));
+        code.tail = code.steps.clone();
+        let words: Vec<u32> = (0..rows * n).map(|k| k as u32).collect();
+        let bools: Vec<u8> = (0..rows * n).map(|k| (k * 7 % 3 == 0).into()).collect();
+        let of_words =
+            |words: &[u32]| Buffer::guarded(&words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>());
+        let mut values = vec![77; rows * apart];
+        let mut flags = vec![9; rows * apart];
+        for (at, k) in (0..rows).flat_map(|r| (0..n).map(move |k| (r * apart + k, r * n + k))) {
+            values[at] = if bools[k] == 1 { words[k] + 1000 * (k / n) as u32 } else { words[k] };
+            flags[at] = bools[k];
+        }
+        let operands = [of_words(&words), Buffer::guarded(&bools), of_words(&[0, 1000, 2000])];
+        for machine in machines() {
+            let results = [of_words(&vec![77; rows * apart]), Buffer::guarded(&vec![9; rows * apart])];
+            let mut streams = [&operands[..], &results].concat();
+            run_rows(&code, machine, &mut streams, n, rows);
+            let expected = [&operands[..], &[of_words(&values), Buffer::guarded(&flags)]].concat();
+            assert!(streams == expected, "rows of {n} on {machine:?}");
+        }
+    }
+}
+
+/// Bytes are read one by one where a whole vector of them would reach into the next page.
+#[test]
+fn the_last_bytes_of_a_page_are_read() {
+    let mut code = Code::new(Shape::Map);
+    let (from, to) = (code.stream(Element::Bool, 0, false), code.stream(Element::Float, 0, false));
+    let mask = code.push(Action::Load(from));
+    code.push(Action::Store(to, mask));
+    code.tail = code.steps.clone();
+    let bytes: Vec<u8> = (0..2 * 4096).map(|k| (k % 5 == 0).into()).collect();
+    for machine in machines() {
+        for (first, n) in (4090..4100).flat_map(|first| [(first, 3), (first, 11)]) {
+            let page = bytes.as_ptr().align_offset(4096);
+            let bytes = &bytes[(page + first) % 4096..];
+            let mut streams = [Buffer::guarded(&[]), Buffer::guarded(&[0; 44])];
+            let addresses = [bytes.as_ptr() as u64, streams[1].0[GUARD..].as_mut_ptr() as u64];
+            run_at(&code, machine, &addresses, (&[], n), 0);
+            let words =
+                streams[1].0[GUARD..].chunks_exact(4).map(|w| u32::from_le_bytes(w.try_into().expect("a word")));
+            let expected: Vec<u32> = bytes[..n].iter().map(|&b| b.into()).collect();
+            assert_eq!(words.take(n).collect::<Vec<u32>>(), expected, "{n} from {first} on {machine:?}");
+        }
+    }
 }
 
 const COMBINATIONS: [Combination; 5] = [

@@ -1,18 +1,23 @@
-//! `max_pool`: largest element of each window, and where it is.
+//! `max_pool`: largest element of each window, and which of its taps that is.
 
-use super::windows::{Slide, Windows};
-use crate::lower::{Access, Affine, BinaryFn, Body, Combine, CompareFn, Lowering, Nest, ScalarId};
+use super::MaxPoolGrad;
+use super::windows::{Meeting, Slide, Windows};
+use crate::lower::{Access, Affine, BinaryFn, Body, Combine, CompareFn, Lowering, Nest, Scalar, ScalarId};
 use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::op::{arity, require};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType, TypeError, row_major_strides};
+use std::ops::Range;
 
 op_struct! {
-    /// Results: `max over k of x[n, c, p·stride + k·dilation − pad_low]`, and its i64 index, flat in the plane `S…`.
+    /// Results: `max over k of x[n, c, p·stride + k·dilation − pad_low]`, and the number of the tap `k` it is at as i32,
+    /// taps counted in row-major order.
     ///
     /// `x` is `[N, C, S…]` of a float dtype, both results are `[N, C, P…]`. Padding never wins: every window must hold an
     /// element. The first of equal maxima wins; if there is a NaN, the first NaN does.
-    /// Source: PyTorch `torch.nn.functional.max_pool2d` with `return_indices`.
+    /// Source: PyTorch `torch.nn.functional.max_pool2d` with `return_indices`; [`Builder::max_pool`] has its indices.
+    ///
+    /// [`Builder::max_pool`]: crate::builder::Builder::max_pool
     pub struct MaxPool = "max_pool" {
         /// Extents of the window, in taps.
         window: Vec<usize>,
@@ -38,7 +43,14 @@ pub(super) fn with_plane(x: &[usize], plane: &[usize]) -> Vec<usize> {
 }
 
 impl MaxPool {
-    fn windows(&self, x: &[usize]) -> Result<Windows, TypeError> {
+    /// The op that makes the gradient of an input with spatial extents `input`.
+    pub fn grad(&self, input: &[usize]) -> MaxPoolGrad {
+        let MaxPool { window, stride, pad_low, pad_high, dilation } = self.clone();
+        MaxPoolGrad { window, stride, pad_low, pad_high, dilation, input: input.to_vec() }
+    }
+
+    /// The window on an input of shape `[N, C, S…]`.
+    pub(super) fn windows(&self, x: &[usize]) -> Result<Windows, TypeError> {
         let slide =
             Slide { stride: &self.stride, pad_low: &self.pad_low, pad_high: &self.pad_high, dilation: &self.dilation };
         let windows = Windows::new(slide, &x[2..], &self.window)?;
@@ -58,56 +70,34 @@ impl OpDef for MaxPool {
         let [x] = arity(inputs)?;
         require_pooled(x)?;
         let values = TensorType::checked(x.dtype, with_plane(&x.shape, &self.windows(&x.shape)?.output))?;
-        let indices = values.with_dtype(DType::I64);
-        Ok(vec![values, indices])
+        let taps = values.with_dtype(DType::I32);
+        Ok(vec![values, taps])
     }
 
     fn vjp(&self, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
         let Some(g) = cx.cotangents[0] else { return Ok(vec![Cotangent::Zero]) };
-        let (x, indices) = (cx.inputs[0], cx.outputs[1]);
-        Ok(vec![cx.flow(0, |b| {
-            let ty = b.ty(x).clone();
-            let flat = |shape: &[usize]| with_plane(shape, &[shape[2..].iter().product()]);
-            let positions = flat(b.shape(g));
-            let zeros = b.splat(&ty.with_shape(flat(&ty.shape)), 0.0)?;
-            let (indices, g) = (b.reshape(indices, &positions)?, b.reshape(g, &positions)?);
-            let dx = b.scatter_add(zeros, indices, g, 2)?;
-            b.reshape(dx, &ty.shape)
-        })?])
+        let (x, taps) = (cx.inputs[0], cx.outputs[1]);
+        Ok(vec![cx.flow(0, |b| b.max_pool_grad(taps, g, self.grad(&b.shape(x)[2..])))?])
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {
         let types = self.infer(&[&inputs[0].ty])?;
         let windows = self.windows(&inputs[0].ty.shape)?;
-        let plane = windows.input.iter().product::<usize>();
         let mut values = vec![f64::NEG_INFINITY; types[0].elements()];
-        let mut indices = vec![-1; types[0].elements()];
-        windows.for_each_meeting(inputs[0].ty.shape[..2].iter().product(), |from, to| {
-            let (x, best) = (inputs[0].floats()[from], values[to]);
-            if indices[to] < 0 || x > best || (x.is_nan() && !best.is_nan()) {
-                (values[to], indices[to]) = (x, (from % plane) as i64);
+        let mut taps = vec![-1; types[0].elements()];
+        windows.for_each_meeting(inputs[0].ty.shape[..2].iter().product(), |Meeting { input, tap, position }| {
+            let (x, best) = (inputs[0].floats()[input], values[position]);
+            if taps[position] < 0 || x > best || (x.is_nan() && !best.is_nan()) {
+                (values[position], taps[position]) = (x, tap as i64);
             }
         });
-        Ok(vec![Tensor::float(types[0].clone(), values), Tensor::int(types[1].clone(), indices)])
+        Ok(vec![Tensor::float(types[0].clone(), values), Tensor::int(types[1].clone(), taps)])
     }
 
     fn lower(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> Lowering {
-        let x = inputs[0];
-        let windows = self.windows(&x.shape).expect("inference accepted the operand");
-        let space = &outputs[0].shape;
-        let rank = space.len() + windows.rank();
-        let mut indices = vec![Affine::dim(rank, 0), Affine::dim(rank, 1)];
-        indices.extend(windows.input_indices(rank, 2, space.len()));
-        let access = Access::new(0, &x.shape, indices.clone());
-        let access = if windows.any_padded() { access.filled(f64::NEG_INFINITY) } else { access };
-        let values = Nest::reduction(space, &windows.kernel, Combine::Max, |body| body.load(x.dtype, access.clone()));
-        let places = Nest::reduction(space, &windows.kernel, Combine::Min, |body| {
-            let tap = body.load(x.dtype, access);
-            let largest = body.load(x.dtype, Access::identity(1, space, rank));
-            let wins = tap_wins(body, tap, largest);
-            place_of_tap(body, &windows, &indices[2..], wins)
-        });
-        Lowering::Nests(vec![values, places])
+        let windows = self.windows(&inputs[0].shape).expect("inference accepted the operand");
+        let pooling = Pooling { windows, x: inputs[0], space: &outputs[0].shape };
+        Lowering::Nests(if pooling.windows.is_spelled_out() { pooling.spelled_out() } else { pooling.reductions() })
     }
 
     fn numerics(&self) -> Numerics {
@@ -127,11 +117,100 @@ impl OpDef for MaxPool {
         vec![
             line(3, [1, 0, 0, 1]).distinct(&[2, 2, 7], -1.0..1.0),
             line(3, [2, 2, 1, 2]).distinct(&[1, 2, 8], -1.0..1.0),
-            plane([[2, 2], [2, 2], [0, 0], [0, 0], [1, 1]]).distinct(&[2, 2, 4, 6], -1.0..1.0),
-            plane([[3, 3], [2, 2], [1, 1], [1, 1], [1, 1]]).distinct(&[1, 2, 5, 6], -1.0..1.0),
+            plane([[2, 2], [2, 2], [0, 0], [0, 0], [1, 1]]).distinct(&[1, 6, 4, 6], -1.0..1.0),
+            plane([[3, 3], [2, 2], [1, 1], [1, 1], [1, 1]]).distinct(&[1, 5, 5, 6], -1.0..1.0),
             plane([[3, 2], [1, 2], [2, 0], [0, 1], [1, 2]]).distinct(&[1, 1, 5, 5], -1.0..1.0),
         ]
     }
+}
+
+/// The nests of a pooling: values, then taps, which read the values as operand 1.
+struct Pooling<'a> {
+    windows: Windows,
+    x: &'a TensorType,
+    /// Shape of the results.
+    space: &'a [usize],
+}
+
+impl Pooling<'_> {
+    /// Every tap read by itself.
+    fn spelled_out(&self) -> Vec<Nest> {
+        let rank = self.space.len();
+        let taps = self.windows.taps();
+        let reads: Vec<Access> =
+            (0..taps).map(|tap| self.read(rank, self.windows.inputs_of_tap(tap, rank, 2))).collect();
+        let values = Nest::map(self.space, |body| {
+            let loads: Vec<ScalarId> = reads.iter().map(|read| body.load(self.x.dtype, read.clone())).collect();
+            loads.into_iter().reduce(|most, tap| body.binary(BinaryFn::Max, most, tap)).expect("a window has taps")
+        });
+        let winners = Nest::map(self.space, |body| {
+            let largest = body.load(self.x.dtype, Access::identity(1, self.space, rank));
+            let mut winner = body.constant(DType::I32, 0.0);
+            for (tap, read) in reads.into_iter().enumerate().rev() {
+                let value = body.load(self.x.dtype, read);
+                let wins = tap_wins(body, value, largest);
+                let wins = self.inside(body, tap, wins);
+                let number = body.constant(DType::I32, tap as f64);
+                winner = body.select(wins, number, winner);
+            }
+            winner
+        });
+        vec![values, winners]
+    }
+
+    /// Loops over the taps.
+    fn reductions(&self) -> Vec<Nest> {
+        let Windows { kernel, .. } = &self.windows;
+        let rank = self.space.len() + kernel.len();
+        let indices = self.windows.input_indices(rank, 2, self.space.len());
+        let read = self.read(rank, indices.clone());
+        let values =
+            Nest::reduction(self.space, kernel, Combine::Max, |body| body.load(self.x.dtype, read.clone()));
+        let winners = Nest::reduction(self.space, kernel, Combine::Min, |body| {
+            let value = body.load(self.x.dtype, read);
+            let largest = body.load(self.x.dtype, Access::identity(1, self.space, rank));
+            let mut wins = tap_wins(body, value, largest);
+            for d in (0..kernel.len()).filter(|&d| self.windows.padded(d)) {
+                let at = body.affine(&indices[d]);
+                wins = within(body, at, 0..self.windows.input[d], wins);
+            }
+            let number = (0..kernel.len()).zip(row_major_strides(kernel));
+            let number = number.fold(Affine::constant(rank, 0), |sum, (d, stride)| {
+                sum.plus(self.space.len() + d, stride as i64)
+            });
+            let number = body.affine(&number);
+            let (number, none) = (body.cast(DType::I32, number), body.constant(DType::I32, self.windows.taps() as f64));
+            body.select(wins, number, none)
+        });
+        vec![values, winners]
+    }
+
+    /// The read of an element by its indices in the plane.
+    fn read(&self, rank: usize, plane: Vec<Affine>) -> Access {
+        let indices = [Affine::dim(rank, 0), Affine::dim(rank, 1)].into_iter().chain(plane).collect();
+        let access = Access::new(0, &self.x.shape, indices);
+        if self.windows.any_padded() { access.filled(f64::NEG_INFINITY) } else { access }
+    }
+
+    /// `wins` where the tap is not in the padding.
+    fn inside(&self, body: &mut Body, tap: usize, mut wins: ScalarId) -> ScalarId {
+        for d in 0..self.windows.rank() {
+            let (positions, inside) = (self.windows.output[d], self.windows.inside(d, tap));
+            if inside != (0..positions) {
+                let position = body.push(Scalar::LoopIndex(2 + d), DType::I64);
+                wins = within(body, position, inside, wins);
+            }
+        }
+        wins
+    }
+}
+
+/// `also` where an integer is in a range.
+fn within(body: &mut Body, at: ScalarId, range: Range<usize>, also: ScalarId) -> ScalarId {
+    let [start, end] = [range.start, range.end].map(|bound| body.constant(DType::I64, bound as f64));
+    let [above, below] = [body.compare(CompareFn::Ge, at, start), body.compare(CompareFn::Lt, at, end)];
+    let both = body.binary(BinaryFn::And, above, below);
+    body.binary(BinaryFn::And, also, both)
 }
 
 /// Whether the tap is a largest element: equal to it, or NaN (no other value is equal to a NaN maximum).
@@ -139,25 +218,6 @@ fn tap_wins(body: &mut Body, tap: ScalarId, largest: ScalarId) -> ScalarId {
     let equal = body.compare(CompareFn::Eq, tap, largest);
     let nan = body.compare(CompareFn::Ne, tap, tap);
     body.binary(BinaryFn::Or, equal, nan)
-}
-
-/// Flat index in the plane where the tap wins and is not padding, else larger than any; the least is the first maximum.
-fn place_of_tap(body: &mut Body, windows: &Windows, indices: &[Affine], mut wins: ScalarId) -> ScalarId {
-    let mut place = body.constant(DType::I64, 0.0);
-    for (d, stride) in row_major_strides(&windows.input).into_iter().enumerate() {
-        let at = body.affine(&indices[d]);
-        if windows.padded(d) {
-            let (zero, end) = (body.constant(DType::I64, 0.0), body.constant(DType::I64, windows.input[d] as f64));
-            for inside in [body.compare(CompareFn::Ge, at, zero), body.compare(CompareFn::Lt, at, end)] {
-                wins = body.binary(BinaryFn::And, wins, inside);
-            }
-        }
-        let stride = body.constant(DType::I64, stride as f64);
-        let term = body.binary(BinaryFn::Mul, at, stride);
-        place = body.binary(BinaryFn::Add, place, term);
-    }
-    let none = body.constant(DType::I64, windows.input.iter().product::<usize>() as f64);
-    body.select(wins, place, none)
 }
 
 #[cfg(test)]
@@ -174,15 +234,15 @@ mod tests {
     fn first_maximum_and_first_nan_win() {
         let x = Tensor::float(TensorType::f32([1, 1, 6]), vec![2.0, 2.0, f64::NAN, f64::NAN, 1.0, f64::NEG_INFINITY]);
         let results = pool(2, [2, 0, 0, 1]).eval(&[&x]).unwrap();
-        assert_eq!(results[1].ints(), [0, 2, 4]);
+        assert_eq!(results[1].ints(), [0, 0, 0]);
         assert!(results[0].floats()[1].is_nan());
         let shifted = pool(2, [2, 1, 1, 1]).eval(&[&x]).unwrap();
-        assert_eq!(shifted[1].ints(), [0, 2, 3, 5]);
+        assert_eq!(shifted[1].ints(), [1, 1, 0, 0]);
         assert_eq!(shifted[0].floats()[3], f64::NEG_INFINITY);
     }
 
     #[test]
-    fn lowered_indices_never_point_at_padding() {
+    fn lowered_taps_never_meet_padding() {
         let nan = f64::NAN;
         for values in [[nan, 1.0, nan, 2.0], [f64::NEG_INFINITY; 4], [f64::INFINITY; 4], [0.0, -0.0, 0.0, nan]] {
             let x = Tensor::float(TensorType::f32([1, 1, 4]), values.to_vec());

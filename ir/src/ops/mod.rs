@@ -109,6 +109,7 @@ ops! {
     iterate_until::IterateUntil,
     log::Log,
     max_pool::MaxPool,
+    max_pool_grad::MaxPoolGrad,
     maximum::Maximum,
     minimum::Minimum,
     mul::Mul,

@@ -72,7 +72,7 @@ impl OpDef for SumPool {
         let ty = self.infer(&[&inputs[0].ty])?.remove(0);
         let windows = self.windows(&inputs[0].ty.shape)?;
         let mut out = vec![0.0; ty.elements()];
-        windows.for_each_meeting(ty.shape[0] * ty.shape[1], |x, y| out[y] += inputs[0].floats()[x]);
+        windows.for_each_meeting(ty.shape[0] * ty.shape[1], |m| out[m.position] += inputs[0].floats()[m.input]);
         Ok(vec![Tensor::float(ty, out)])
     }
 

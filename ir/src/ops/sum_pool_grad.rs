@@ -59,7 +59,7 @@ impl OpDef for SumPoolGrad {
         let ty = self.infer(&[&inputs[0].ty])?.remove(0);
         let windows = self.windows(&inputs[0].ty)?;
         let mut out = vec![0.0; ty.elements()];
-        windows.for_each_meeting(ty.shape[0] * ty.shape[1], |x, y| out[x] += inputs[0].floats()[y]);
+        windows.for_each_meeting(ty.shape[0] * ty.shape[1], |m| out[m.input] += inputs[0].floats()[m.position]);
         Ok(vec![Tensor::float(ty, out)])
     }
 

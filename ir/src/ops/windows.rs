@@ -3,6 +3,11 @@
 use crate::lower::{Affine, Index};
 use crate::op::require;
 use crate::types::{MAX_ELEMENTS, TypeError, row_major_strides, unravel};
+use std::ops::Range;
+
+/// Most taps of a window that nests spell out, one read each, instead of looping over them: then the positions are their
+/// only loops, which run in vectors along the channels and take up what comes before and after.
+const MOST_SPELLED_OUT: usize = 16;
 
 /// How a window slides, one entry per spatial axis.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +68,16 @@ impl Windows {
         self.input.len()
     }
 
+    /// Number of taps.
+    pub fn taps(&self) -> usize {
+        self.kernel.iter().product()
+    }
+
+    /// Whether nests read each tap by itself.
+    pub fn is_spelled_out(&self) -> bool {
+        self.taps() <= MOST_SPELLED_OUT
+    }
+
     fn met(&self, d: usize, position: usize, tap: usize) -> i64 {
         position as i64 * self.stride[d] + tap as i64 * self.dilation[d] - self.pad_low[d]
     }
@@ -93,6 +108,34 @@ impl Windows {
         (0..self.rank()).map(index).collect()
     }
 
+    /// As [`input_indices`](Self::input_indices) for the tap with this number.
+    pub fn inputs_of_tap(&self, tap: usize, rank: usize, position: usize) -> Vec<Affine> {
+        let at = unravel(tap, &self.kernel);
+        let index = |d: usize| {
+            Affine::constant(rank, at[d] as i64 * self.dilation[d] - self.pad_low[d]).plus(position + d, self.stride[d])
+        };
+        (0..self.rank()).map(index).collect()
+    }
+
+    /// As [`position_indices`](Self::position_indices) for the tap with this number.
+    pub fn positions_of_tap(&self, tap: usize, rank: usize, input: usize) -> Vec<Index> {
+        let at = unravel(tap, &self.kernel);
+        let index = |d: usize| {
+            let affine = Affine::constant(rank, self.pad_low[d] - at[d] as i64 * self.dilation[d]).plus(input + d, 1);
+            Index { affine, divisor: self.stride[d], loaded: None }
+        };
+        (0..self.rank()).map(index).collect()
+    }
+
+    /// The positions along axis `d` at which a tap meets an element and not padding.
+    pub fn inside(&self, d: usize, tap: usize) -> Range<usize> {
+        let first = |least: i64| {
+            let before = (least - self.met(d, 0, unravel(tap, &self.kernel)[d])).max(0);
+            self.output[d].min(before.unsigned_abs().div_ceil(self.stride[d].unsigned_abs()) as usize)
+        };
+        first(0)..first(self.input[d] as i64)
+    }
+
     /// The position at which a tap meets an input element, per axis; out of bounds where there is none.
     pub fn position_indices(&self, rank: usize, input: usize, tap: usize) -> Vec<Index> {
         let index = |d: usize| {
@@ -113,12 +156,17 @@ impl Windows {
         all
     }
 
-    /// Calls `visit` with the flat elements of input and output that meet, for each of `outer` planes of both.
-    pub fn for_each_meeting(&self, outer: usize, mut visit: impl FnMut(usize, usize)) {
+    /// Calls `visit` with all meetings in each of `outer` planes; inputs and positions are counted over all planes.
+    pub fn for_each_meeting(&self, outer: usize, mut visit: impl FnMut(Meeting)) {
         let (inputs, positions): (usize, usize) = (self.input.iter().product(), self.output.iter().product());
         let meetings = self.meetings();
         for plane in 0..outer {
-            meetings.iter().for_each(|m| visit(plane * inputs + m.input, plane * positions + m.position));
+            let in_plane = |m: &Meeting| Meeting {
+                input: plane * inputs + m.input,
+                position: plane * positions + m.position,
+                ..*m
+            };
+            meetings.iter().for_each(|m| visit(in_plane(m)));
         }
     }
 
@@ -196,6 +244,22 @@ mod tests {
         let met: Vec<_> = line(3, 2, [2, 1, 0, 1]).unwrap().meetings();
         let expected = [(0, 1, 0), (1, 0, 1), (2, 1, 1)];
         assert_eq!(met, expected.map(|(input, tap, position)| Meeting { input, tap, position }));
+    }
+
+    #[test]
+    fn taps_by_number_meet_what_all_taps_meet() {
+        for slide in [[1, 0, 0, 1], [2, 2, 1, 1], [3, 1, 2, 2]] {
+            let windows = line(9, 3, slide).unwrap();
+            for (tap, position) in (0..3).flat_map(|tap| (0..windows.output[0]).map(move |p| (tap, p))) {
+                let met = windows.input_indices(2, 0, 1)[0].at(&[position, tap]);
+                assert_eq!(windows.inputs_of_tap(tap, 1, 0)[0].at(&[position]), met);
+                assert_eq!(windows.inside(0, tap).contains(&position), (0..9).contains(&met), "{slide:?} {tap}");
+                if let Ok(input) = usize::try_from(met) {
+                    let back = &windows.positions_of_tap(tap, 1, 0)[0];
+                    assert_eq!(back.affine.at(&[input]), position as i64 * back.divisor);
+                }
+            }
+        }
     }
 
     #[test]

@@ -42,7 +42,8 @@ pub(crate) struct Forms<'a> {
 impl<'a> Forms<'a> {
     /// Fails where a node cannot read or make its tensors as they are stored.
     pub fn new(graph: &'a Graph, layouts: &'a Layouts) -> Result<Self, Diagnostic> {
-        let forms = graph.node_ids().map(|id| form(graph, layouts, id)).collect::<Result<_, _>>()?;
+        let used = used_results(graph);
+        let forms = graph.node_ids().map(|id| form(graph, layouts, id, used[id.index()])).collect::<Result<_, _>>()?;
         Ok(Forms { graph, layouts, forms })
     }
 
@@ -86,6 +87,16 @@ impl<'a> Forms<'a> {
         tokens
     }
 
+    /// The results a node makes: all, but of nests only as many as are used.
+    pub fn results(&self, id: NodeId) -> impl Iterator<Item = Value> + use<'a> {
+        let made = match self.get(id) {
+            Form::Map(_) | Form::Reduce(_) => 1,
+            Form::Nests(nests) => nests.len(),
+            _ => usize::MAX,
+        };
+        self.graph.results(id).take(made)
+    }
+
     /// The only nest of a map or reduction.
     pub fn nest(&self, id: NodeId) -> Option<&Nest> {
         match self.get(id) {
@@ -109,7 +120,18 @@ impl<'a> Forms<'a> {
     }
 }
 
-fn form(graph: &Graph, layouts: &Layouts, id: NodeId) -> Result<Form, Diagnostic> {
+/// For each node how many of its results are made: those up to the last one that is used, at least one.
+fn used_results(graph: &Graph) -> Vec<usize> {
+    let mut used = vec![1; graph.nodes().len()];
+    let reads = graph.nodes().iter().flat_map(|node| &node.operands).copied();
+    for value in reads.chain(graph.outputs().iter().map(|o| o.value)) {
+        let count = &mut used[value.node.index()];
+        *count = (*count).max(usize::from(value.result) + 1);
+    }
+    used
+}
+
+fn form(graph: &Graph, layouts: &Layouts, id: NodeId, used: usize) -> Result<Form, Diagnostic> {
     let node = graph.node(id);
     let Def::Op(op) = &node.def else { return Ok(Form::Input) };
     let inputs: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
@@ -119,15 +141,19 @@ fn form(graph: &Graph, layouts: &Layouts, id: NodeId) -> Result<Form, Diagnostic
     let unreadable =
         || graph.diagnostic_at(id, "node-layout", "a node cannot read or make its tensors as they are stored");
     Ok(match lowering.ok_or_else(unreadable)? {
-        Lowering::Nests(mut nests) if nests.len() == 1 => {
-            let nest = nests.remove(0);
+        // A nest reads results before its own only.
+        Lowering::Nests(mut nests) if nests.len() == 1 || used == 1 => {
+            let nest = nests.swap_remove(0);
             match renamed(&nest) {
                 Some(operand) => Form::Alias(node.operands[operand]),
                 None if nest.combine.is_none() => Form::Map(nest),
                 None => Form::Reduce(nest),
             }
         }
-        Lowering::Nests(nests) => Form::Nests(nests),
+        Lowering::Nests(mut nests) => {
+            nests.truncate(used);
+            Form::Nests(nests)
+        }
         Lowering::Contraction(contraction) => Form::Contract(contraction),
         Lowering::Scatter(scatter) => Form::Scatter(scatter),
         Lowering::Host => Form::Host,

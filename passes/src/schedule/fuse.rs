@@ -146,8 +146,7 @@ impl<'a> Partition<'a> {
     /// The group of some members: with what they compute inside, and what others read of it.
     fn group(&self, members: &BTreeSet<NodeId>) -> Group {
         let nodes: BTreeSet<NodeId> = members.iter().flat_map(|&m| closure(self.forms, self.inlined, m).0).collect();
-        let stored =
-            members.iter().flat_map(|&m| self.forms.graph.results(m)).filter(|v| self.leaves(*v, members)).collect();
+        let stored = members.iter().flat_map(|&m| self.forms.results(m)).filter(|v| self.leaves(*v, members)).collect();
         Group { nodes: nodes.into_iter().collect(), stored }
     }
 

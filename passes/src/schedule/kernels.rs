@@ -24,13 +24,40 @@ fn roots(forms: &Forms, id: NodeId) -> Vec<Value> {
 }
 
 fn nest_kernels(forms: &Forms, id: NodeId, nests: &[Nest]) -> Vec<Kernel> {
-    let operands: Vec<Value> = roots(forms, id).into_iter().chain(forms.graph.results(id)).collect();
+    let results: Vec<Value> = forms.results(id).collect();
+    if let Some(loops) = joined(nests, forms.graph.node(id).operands.len()) {
+        return vec![Kernel { kind: KernelKind::Loops(loops), operands: roots(forms, id), results }];
+    }
+    let operands: Vec<Value> = roots(forms, id).into_iter().chain(results).collect();
     let kernel = |(k, nest): (usize, &Nest)| Kernel {
         kind: KernelKind::Loops(nest_loops(nest)),
         operands: operands[..operands.len() - nests.len() + k].to_vec(),
         results: vec![Value { node: id, result: k as u16 }],
     };
     nests.iter().enumerate().map(kernel).collect()
+}
+
+/// Maps over one space as one kernel, where they read each other's results only at the point itself; `operands` is the
+/// number of those that are not results.
+fn joined(nests: &[Nest], operands: usize) -> Option<LoopKernel> {
+    let space = &nests[0].space;
+    let (mut body, mut stores) = (Body::default(), vec![]);
+    for nest in nests {
+        if nest.combine.is_some() || nest.space != *space {
+            return None;
+        }
+        let mut renamed: Vec<ScalarId> = vec![];
+        for (scalar, dtype) in &nest.body.scalars {
+            renamed.push(match scalar {
+                Scalar::Load(access) if access.operand >= operands => {
+                    *stores.get(access.operand - operands).filter(|_| access.is_identity(space))?
+                }
+                _ => body.push(scalar.renamed(&renamed), *dtype),
+            });
+        }
+        stores.push(renamed[nest.result.0 as usize]);
+    }
+    Some(LoopKernel { space: space.clone(), accumulate: None, body, stores })
 }
 
 fn nest_loops(nest: &Nest) -> LoopKernel {
@@ -157,24 +184,11 @@ impl<'a> Fused<'a> {
         accumulated: Option<NodeId>,
     ) -> ScalarId {
         let mut renamed: Vec<ScalarId> = Vec::with_capacity(nest.body.scalars.len());
-        let of = |renamed: &[ScalarId], s: ScalarId| renamed[s.0 as usize];
         for (scalar, dtype) in &nest.body.scalars {
             let next = match scalar {
                 Scalar::LoopIndex(dim) => affine_scalar(&mut code.body, &at[*dim]),
                 Scalar::Load(access) => self.load(code, id, access, *dtype, at, &renamed, accumulated),
-                Scalar::Const(v) => code.body.push(Scalar::Const(*v), *dtype),
-                Scalar::Accumulated => code.body.push(Scalar::Accumulated, *dtype),
-                Scalar::Unary(f, a) => code.body.push(Scalar::Unary(*f, of(&renamed, *a)), *dtype),
-                Scalar::Binary(f, a, b) => {
-                    code.body.push(Scalar::Binary(*f, of(&renamed, *a), of(&renamed, *b)), *dtype)
-                }
-                Scalar::Compare(f, a, b) => {
-                    code.body.push(Scalar::Compare(*f, of(&renamed, *a), of(&renamed, *b)), *dtype)
-                }
-                Scalar::Select(c, a, b) => {
-                    code.body.push(Scalar::Select(of(&renamed, *c), of(&renamed, *a), of(&renamed, *b)), *dtype)
-                }
-                Scalar::Cast(a) => code.body.push(Scalar::Cast(of(&renamed, *a)), *dtype),
+                _ => code.body.push(scalar.renamed(&renamed), *dtype),
             };
             renamed.push(next);
         }
