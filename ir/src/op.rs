@@ -4,7 +4,7 @@ use crate::attr::{AttrReader, Attrs};
 use crate::builder::Builder;
 use crate::graph::{Graph, Value};
 use crate::lower::Lowering;
-use crate::ops::Op;
+use crate::ops::{Op, Scan};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType, TypeError};
 use std::ops::Range;
@@ -104,12 +104,18 @@ impl VjpContext<'_> {
     }
 }
 
-/// Differentiation of closed functions, handed to region ops by whoever differentiates the graph around them.
+/// Differentiation of regions, handed to their ops by whoever differentiates the graph around them.
 pub trait DifferentiateBody {
     /// From `f: (x…) → (y…)` makes `(x…, dy…) → (dx…)` with one `dx` per index in `wanted`, zeros written out.
     ///
     /// `dy` has one entry per float result of `f`, in order. The forward part is recomputed inside.
     fn vjp_body(&self, body: &Graph, wanted: &[usize]) -> Result<Graph, TypeError>;
+
+    /// Answers of the loop that `cx` stands at, which is `scan` or does the same.
+    ///
+    /// How a loop is differentiated (what is kept of its steps, what is computed again) is a choice that is made with
+    /// the graph around it in view.
+    fn vjp_loop(&self, scan: &Scan, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError>;
 }
 
 /// Why the reference semantics could not be applied.

@@ -38,6 +38,10 @@ impl DifferentiateBody for NoBodies {
     fn vjp_body(&self, _: &Graph, _: &[usize]) -> Result<Graph, TypeError> {
         Err(TypeError::new("no region is under test"))
     }
+
+    fn vjp_loop(&self, _: &Scan, _: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
+        Err(TypeError::new("no region is under test"))
+    }
 }
 
 /// Gradients of all float operands for a cotangent of ones.

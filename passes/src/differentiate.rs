@@ -4,10 +4,12 @@
 //! trains is never asked for. Pruning of the backward graph rests on this alone.
 
 use crate::cotangents::Cotangents;
+use crate::loops::{self, NOT_DIFFERENTIABLE};
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Value};
 use gradc_ir::op::{Cotangent, DifferentiateBody, VjpContext};
+use gradc_ir::ops::Scan;
 use gradc_ir::types::TypeError;
 
 /// Appends the gradients of `loss` (a float scalar) with respect to `wrt`; `None` where it is symbolically zero.
@@ -45,8 +47,22 @@ fn at_node(builder: &Builder, node: NodeId, error: TypeError) -> Diagnostic {
         .help("this is a bug in gradc: a derivative rule built an ill-typed graph")
 }
 
+/// Appends the cotangents of `wrt`, given those of `seeds`; `None` where one is symbolically zero.
+///
+/// What flows to a value of `sums` is added to what is given there, in the order in which it is found.
+pub(crate) fn pull_back(
+    builder: &mut Builder,
+    seeds: &[(Value, Value)],
+    sums: &[(Value, Value)],
+    wrt: &[Value],
+) -> Result<Vec<Option<Value>>, Diagnostic> {
+    let mut sweep = Sweep::new(builder, wrt);
+    sums.iter().for_each(|&(value, sum)| sweep.cotangents.contribute(value, sum));
+    sweep.run(seeds, wrt)
+}
+
 /// Which nodes depend on one of `values`.
-fn dependents(graph: &Graph, values: &[Value]) -> Vec<bool> {
+pub(crate) fn dependents(graph: &Graph, values: &[Value]) -> Vec<bool> {
     let mut depends = vec![false; graph.nodes().len()];
     values.iter().for_each(|v| depends[v.node.index()] = true);
     for id in graph.node_ids() {
@@ -133,7 +149,7 @@ impl<'a> Sweep<'a> {
         let op = graph.op(id).map_or("input", |op| op.name());
         let parameter = self.parameter_behind(operand).unwrap_or("a value that trains");
         graph
-            .diagnostic_at(id, "not-differentiable", format!("no gradient can flow through `{op}` to `{parameter}`"))
+            .diagnostic_at(id, NOT_DIFFERENTIABLE, format!("no gradient can flow through `{op}` to `{parameter}`"))
             .found(reason)
             .help("freeze the parameters before this op, or replace the op by a differentiable one")
     }
@@ -151,7 +167,7 @@ impl<'a> Sweep<'a> {
     }
 }
 
-/// Differentiates the bodies of region ops by the same sweep.
+/// Differentiates regions by the same sweep.
 pub struct Bodies;
 
 impl DifferentiateBody for Bodies {
@@ -180,5 +196,9 @@ impl DifferentiateBody for Bodies {
             builder.output(&format!("dx{k}"), gradient, OutputKind::Result);
         }
         Ok(builder.finish())
+    }
+
+    fn vjp_loop(&self, scan: &Scan, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
+        loops::backward(scan, cx)
     }
 }

@@ -12,6 +12,7 @@ pub mod differentiate;
 pub mod egraph;
 pub mod expand_regions;
 pub mod layout;
+pub mod loops;
 pub mod memory;
 pub mod optimizers;
 pub mod recompute;

@@ -16,7 +16,7 @@ use gradc_ir::types::{TensorType, TypeError};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most operations per element that are done again.
-const MOST_OPERATIONS: usize = 12;
+pub(crate) const MOST_OPERATIONS: usize = 12;
 
 /// Values smaller than this are kept, bytes.
 const SMALL_BYTES: usize = 16 << 10;
@@ -43,7 +43,7 @@ pub fn recompute(graph: &Graph, target: &Target) -> Result<Graph, Diagnostic> {
 }
 
 /// Whether a scalar takes many instructions, or reads at an index that is read itself.
-fn is_long(scalar: &Scalar) -> bool {
+pub(crate) fn is_long(scalar: &Scalar) -> bool {
     let gathers = |access: &Access| access.indices.iter().any(|i| i.loaded.is_some());
     is_polynomial(scalar) || matches!(scalar, Scalar::Load(access) if gathers(access))
 }

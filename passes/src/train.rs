@@ -1,6 +1,7 @@
 //! From a forward graph with a loss to the graph of a whole training step.
 
 use crate::differentiate::{differentiate, where_gradient_stops};
+use crate::loops::merge_loops;
 use crate::optimizers::{Optimizer, Schedule, Updates};
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
@@ -42,7 +43,8 @@ pub fn derive_step(forward: &Graph, spec: &TrainSpec) -> Result<Graph, Diagnosti
     let gradients = all_reached(forward, loss, &parameters, gradients)?;
     append_updates(&mut builder, spec, &parameters, &gradients)
         .map_err(|e| Diagnostic::from_type_error("internal-update", e, Loc::default()))?;
-    Ok(builder.finish().with_checked(LOSS).without_dead_nodes())
+    let step = merge_loops(&builder.finish().with_checked(LOSS).without_dead_nodes());
+    step.map_err(|e| Diagnostic::from_type_error("internal-merge", e, Loc::default()).into())
 }
 
 fn find_parameters(graph: &Graph, names: &[String]) -> Result<Vec<InputId>, Diagnostics> {

@@ -1,6 +1,5 @@
 //! `iterate`: a closed function applied to its own results a fixed number of times.
 
-use super::loop_vjp::loop_vjp;
 use super::region::{body_results, check_unrolled, list, owned};
 use super::scan::require_same_carries;
 use super::{Op, Scan};
@@ -62,7 +61,7 @@ impl OpDef for Iterate {
     }
 
     fn vjp(&self, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
-        loop_vjp(&self.scan(), cx)
+        cx.bodies.vjp_loop(&self.scan(), cx)
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {

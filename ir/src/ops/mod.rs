@@ -9,7 +9,6 @@ use std::fmt;
 
 mod conv_shape;
 mod elementwise;
-mod loop_vjp;
 mod reduction;
 mod region;
 mod structural;

@@ -1,7 +1,6 @@
 //! `scan`: a closed function applied along the leading axis, carrying values from step to step.
 
 use super::Op;
-use super::loop_vjp::loop_vjp;
 use super::region::{body_results, check_unrolled, list, owned};
 use crate::builder::Builder;
 use crate::graph::{Function, Value};
@@ -17,7 +16,7 @@ op_struct! {
     /// Operands: initial carries, scanned `xs` with leading axis `length`, constants. The body takes the carries, one slice
     /// of each `xs` (without the leading axis) and the constants; it returns the next carries and one slice of each `ys`.
     /// Results: final carries, then `ys` with leading axis `length`. There is at least one step.
-    /// The derivative runs the loop again to stack the carries, then a `scan` the other way over the body's derivative.
+    /// How a loop is differentiated is up to who differentiates the graph: [`vjp_loop`](crate::op::DifferentiateBody::vjp_loop).
     /// Source: JAX `lax.scan`.
     pub struct Scan = "scan" {
         /// One step.
@@ -41,7 +40,7 @@ impl Scan {
     }
 
     /// Types of the body's arguments, from those of the operands.
-    pub(super) fn argument_types(&self, operands: &[TensorType]) -> Result<Vec<TensorType>, TypeError> {
+    pub fn argument_types(&self, operands: &[TensorType]) -> Result<Vec<TensorType>, TypeError> {
         let last = self.carries.checked_add(self.scanned).filter(|&end| end <= operands.len());
         let Some(last) = last else {
             return Err(TypeError::new("fewer operands than carries and scanned ones").found(list(operands)));
@@ -123,7 +122,7 @@ impl OpDef for Scan {
     }
 
     fn vjp(&self, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
-        loop_vjp(self, cx)
+        cx.bodies.vjp_loop(self, cx)
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {

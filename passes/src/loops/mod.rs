@@ -1,0 +1,35 @@
+//! Derivatives of loops: what a backward loop reads of the forward one, and which backward loop is run.
+//!
+//! The body is differentiated by the sweep that differentiates the graph around it. Its derivative is then split
+//! ([`split`]) into what depends on forward values alone, which the forward loop hands out stacked, and the rest, which
+//! runs in a loop the other way ([`exact`]). The forward loop is written once more with the additional results;
+//! [`merge_loops`] makes one loop of both.
+
+mod activity;
+mod exact;
+mod extract;
+mod merge;
+mod min_cut;
+mod split;
+
+pub use merge::merge_loops;
+
+use activity::Activity;
+use gradc_ir::op::{Cotangent, VjpContext};
+use gradc_ir::ops::Scan;
+use gradc_ir::types::TypeError;
+
+/// Code of the diagnostic of an op that has no derivative.
+pub(crate) const NOT_DIFFERENTIABLE: &str = "not-differentiable";
+
+/// The answers of a loop for its operands.
+pub(crate) fn backward(scan: &Scan, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
+    match Activity::new(scan, cx) {
+        Ok(activity) => exact::backward(scan, &activity, cx),
+        Err(d) if d.code == NOT_DIFFERENTIABLE => {
+            let reason = d.found.map_or(d.message.clone(), |found| format!("{}: {found}", d.message));
+            Ok(vec![Cotangent::NotDifferentiable(reason); cx.inputs.len()])
+        }
+        Err(d) => Err(TypeError::new(d.to_string())),
+    }
+}
