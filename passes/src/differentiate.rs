@@ -4,7 +4,7 @@
 //! trains is never asked for. Pruning of the backward graph rests on this alone.
 
 use crate::cotangents::Cotangents;
-use crate::loops::{self, NOT_DIFFERENTIABLE};
+use crate::loops::{self, Backward, LoopPolicies, NOT_DIFFERENTIABLE};
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Value};
@@ -16,6 +16,16 @@ use gradc_ir::types::TypeError;
 ///
 /// Fails where an op that has no derivative stands between the loss and a value in `wrt`.
 pub fn differentiate(builder: &mut Builder, loss: Value, wrt: &[Value]) -> Result<Vec<Option<Value>>, Diagnostic> {
+    differentiate_loops(builder, loss, wrt, &LoopPolicies::new())
+}
+
+/// As [`differentiate`], with a choice how the gradients of loops are computed.
+pub fn differentiate_loops(
+    builder: &mut Builder,
+    loss: Value,
+    wrt: &[Value],
+    loops: &LoopPolicies,
+) -> Result<Vec<Option<Value>>, Diagnostic> {
     let ty = builder.ty(loss).clone();
     if !ty.dtype.is_float() || ty.rank() != 0 {
         return Err(builder
@@ -25,7 +35,7 @@ pub fn differentiate(builder: &mut Builder, loss: Value, wrt: &[Value]) -> Resul
     }
     builder.set_loc(builder.graph().loc(loss.node).to_backward());
     let seed = builder.splat(&ty, 1.0).map_err(|e| at_node(builder, loss.node, e))?;
-    Sweep::new(builder, wrt).run(&[(loss, seed)], wrt)
+    Sweep { loops, ..Sweep::new(builder, wrt) }.run(&[(loss, seed)], wrt)
 }
 
 /// Where the gradient of a value that has none stops: the first op on the way from `from` to `loss`
@@ -55,8 +65,9 @@ pub(crate) fn pull_back(
     seeds: &[(Value, Value)],
     sums: &[(Value, Value)],
     wrt: &[Value],
+    loops: &LoopPolicies,
 ) -> Result<Vec<Option<Value>>, Diagnostic> {
-    let mut sweep = Sweep::new(builder, wrt);
+    let mut sweep = Sweep { loops, ..Sweep::new(builder, wrt) };
     sums.iter().for_each(|&(value, sum)| sweep.cotangents.contribute(value, sum));
     sweep.run(seeds, wrt)
 }
@@ -79,12 +90,15 @@ struct Sweep<'a> {
     cotangents: Cotangents,
     /// Last node seen, going backward, that answered zero for a wanted operand.
     zero_at: Option<NodeId>,
+    /// How the gradients of loops are computed.
+    loops: &'a LoopPolicies,
 }
 
 impl<'a> Sweep<'a> {
     fn new(builder: &'a mut Builder, wrt: &[Value]) -> Self {
+        static EXACT: LoopPolicies = LoopPolicies::new();
         let wanted = dependents(builder.graph(), wrt);
-        Sweep { builder, wanted, cotangents: Cotangents::default(), zero_at: None }
+        Sweep { builder, wanted, cotangents: Cotangents::default(), zero_at: None, loops: &EXACT }
     }
 
     fn run(&mut self, seeds: &[(Value, Value)], wrt: &[Value]) -> Result<Vec<Option<Value>>, Diagnostic> {
@@ -112,7 +126,7 @@ impl<'a> Sweep<'a> {
         }
         let wanted: Vec<bool> = node.operands.iter().map(|v| self.wanted[v.node.index()]).collect();
         self.builder.set_loc(self.builder.graph().loc(id).to_backward());
-        let bodies = &Bodies;
+        let bodies = &Bodies { backward: self.loops.get(&id).copied().unwrap_or_default() };
         let mut context = VjpContext {
             builder: self.builder,
             inputs: &node.operands,
@@ -167,8 +181,12 @@ impl<'a> Sweep<'a> {
     }
 }
 
-/// Differentiates regions by the same sweep.
-pub struct Bodies;
+/// Differentiates one region by the same sweep; regions inside of it as is the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bodies {
+    /// How the gradient is computed if the region is a loop.
+    pub backward: Backward,
+}
 
 impl DifferentiateBody for Bodies {
     fn vjp_body(&self, body: &Graph, wanted: &[usize]) -> Result<Graph, TypeError> {
@@ -199,6 +217,6 @@ impl DifferentiateBody for Bodies {
     }
 
     fn vjp_loop(&self, scan: &Scan, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
-        loops::backward(scan, cx)
+        loops::backward(scan, self.backward, cx)
     }
 }

@@ -1,22 +1,22 @@
 //! Derivatives of loops: equal to those of the unrolled graph, with nothing computed twice and nothing kept in vain.
 
 use gradc_ir::builder::Builder;
-use gradc_ir::graph::{Def, Function, Graph, Input, Node, OutputKind, Value};
+use gradc_ir::graph::{Def, Function, Graph, Input, Node, NodeId, OutputKind, Value};
 use gradc_ir::interpret;
 use gradc_ir::lower::CompareFn;
 use gradc_ir::ops::{Op, Scan, StopGradient};
 use gradc_ir::tensor::{Data, Tensor};
 use gradc_ir::types::{DType, TensorType, TypeError};
-use gradc_passes::differentiate::differentiate;
+use gradc_passes::differentiate::{differentiate, differentiate_loops};
 use gradc_passes::expand_regions::expand_regions;
-use gradc_passes::loops::merge_loops;
+use gradc_passes::loops::{Backward, LoopPolicies, merge_loops, segment_loops};
 
 /// Builds the inputs, then a loop and a scalar from its results.
 type Forward = fn(&mut Builder) -> Result<(Vec<Value>, Value), TypeError>;
 
 /// Results and gradients of all inputs.
-fn with_gradients(mut b: Builder, inputs: &[Value], loss: Value) -> Graph {
-    let gradients = differentiate(&mut b, loss, inputs).expect("it differentiates");
+fn with_gradients(mut b: Builder, inputs: &[Value], loss: Value, loops: &LoopPolicies) -> Graph {
+    let gradients = differentiate_loops(&mut b, loss, inputs, loops).expect("it differentiates");
     b.output("loss", loss, OutputKind::Result);
     for (k, gradient) in gradients.into_iter().enumerate() {
         let gradient = gradient.unwrap_or_else(|| panic!("no gradient reaches input {k}"));
@@ -28,17 +28,36 @@ fn with_gradients(mut b: Builder, inputs: &[Value], loss: Value) -> Graph {
 fn rolled(forward: Forward) -> Graph {
     let mut b = Builder::new("rolled");
     let (inputs, loss) = forward(&mut b).expect("well typed");
-    with_gradients(b, &inputs, loss)
+    with_gradients(b, &inputs, loss, &LoopPolicies::new())
+}
+
+/// The forward graph without outputs, its inputs and its loss, after a pass over it.
+fn rewritten(forward: Forward, pass: impl FnOnce(&Graph) -> Graph) -> (Builder, Vec<Value>, Value) {
+    let mut b = Builder::new("rewritten");
+    let (inputs, loss) = forward(&mut b).expect("well typed");
+    inputs.iter().chain([&loss]).for_each(|&v| b.output("value", v, OutputKind::Result));
+    let graph = pass(&b.finish());
+    let mut values: Vec<Value> = graph.outputs().iter().map(|o| o.value).collect();
+    let loss = values.pop().expect("the loss is an output");
+    (Builder::from_graph(graph.with_outputs(vec![])), values, loss)
 }
 
 fn unrolled(forward: Forward) -> Graph {
-    let mut b = Builder::new("rolled");
-    let (inputs, loss) = forward(&mut b).expect("well typed");
-    b.output("loss", loss, OutputKind::Result);
-    inputs.iter().for_each(|&v| b.output("input", v, OutputKind::Result));
-    let graph = expand_regions(&b.finish()).expect("it unrolls");
-    let outputs: Vec<Value> = graph.outputs().iter().map(|o| o.value).collect();
-    with_gradients(Builder::from_graph(graph.with_outputs(vec![])), &outputs[1..], outputs[0])
+    let (b, inputs, loss) = rewritten(forward, |graph| expand_regions(graph).expect("it unrolls"));
+    with_gradients(b, &inputs, loss, &LoopPolicies::new())
+}
+
+/// The graph with the same policy for all its loops.
+fn with_policy(forward: Forward, policy: Backward) -> Graph {
+    let mut policies = LoopPolicies::new();
+    let (b, inputs, loss) = rewritten(forward, |graph| {
+        let is_loop = |id: &NodeId| matches!(graph.op(*id), Some(Op::Scan(_) | Op::Iterate(_)));
+        let all = graph.node_ids().filter(is_loop).map(|id| (id, policy)).collect();
+        let (graph, renamed) = segment_loops(graph, &all).expect("well typed");
+        policies = renamed;
+        graph
+    });
+    with_gradients(b, &inputs, loss, &policies)
 }
 
 /// Values between −1 and 1 that no symmetry hides.
@@ -300,4 +319,36 @@ fn an_op_without_derivative_in_a_loop_is_told_as_outside_of_one() {
     let told = differentiate(&mut b, loss, &[x]).expect_err("it has no derivative");
     assert_eq!(told.code, "not-differentiable");
     assert!(told.found.is_some_and(|found| found.contains("iterate_until")), "the op inside is named");
+}
+
+/// A recurrence backwards in time over eleven steps, which no segment length divides.
+fn backwards_recurrence(b: &mut Builder) -> Result<(Vec<Value>, Value), TypeError> {
+    let types = [TensorType::f32([2, 3]), TensorType::f32([2, 3]), TensorType::f32([3, 3])];
+    let body = Builder::function("cell", &types, |b, x| {
+        let hidden = product(b, x[0], x[2], false)?;
+        let sum = b.add(hidden, x[1])?;
+        let next = b.tanh(sum)?;
+        Ok(vec![next, b.mul(next, x[1])?])
+    })?;
+    let inputs = declare(b, &[types[0].clone(), TensorType::f32([11, 2, 3]), types[2].clone()])?;
+    let (last, ys) = b.scan(&body, &inputs[..1], &inputs[1..2], &inputs[2..], true)?;
+    let (stacked, last) = (squared(b, ys[0])?, squared(b, last[0])?);
+    Ok((inputs, b.add(stacked, last)?))
+}
+
+#[test]
+fn checkpointed_gradients_are_the_exact_ones() {
+    for forward in [ista as Forward, quadratic, recurrence, backwards_recurrence, nested, idle_carries] {
+        assert_close(&results(&with_policy(forward, Backward::Checkpoint)), &results(&unrolled(forward)));
+    }
+}
+
+#[test]
+fn checkpoints_keep_the_states_that_segments_start_from() {
+    let loops = scans(&with_policy(ista, Backward::Checkpoint));
+    let stacked: Vec<String> =
+        loops[0].body.outputs()[1..].iter().map(|o| loops[0].body.ty(o.value).to_string()).collect();
+    assert_eq!((loops[0].length, stacked), (4, vec!["f32[2,3]".to_string()]), "12 steps in 4 segments of 3");
+    let inner = scans(&loops[1].body);
+    assert_eq!(inner.iter().map(|scan| scan.length).collect::<Vec<_>>(), [3, 3], "made again, and back");
 }

@@ -8,9 +8,14 @@ use gradc_ir::op::{Cotangent, VjpContext};
 use gradc_ir::ops::Scan;
 use gradc_ir::types::{TensorType, TypeError};
 
-/// The answers of a loop for its operands.
-pub(super) fn backward(scan: &Scan, activity: &Activity, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
-    let split = Split::new(scan, activity, Again::Cheap)?;
+/// The answers of a loop for its operands; `again` says what is not kept of its steps.
+pub(super) fn backward(
+    scan: &Scan,
+    activity: &Activity,
+    again: Again,
+    cx: &mut VjpContext,
+) -> Result<Vec<Cotangent>, TypeError> {
+    let split = Split::new(scan, activity, again)?;
     let forward = Scan { body: split.forward.clone(), ..scan.clone() };
     let results = cx.builder.apply(forward, cx.inputs)?;
     let plan = Plan::new(scan, activity, &split);

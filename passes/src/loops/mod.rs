@@ -10,26 +10,45 @@ mod exact;
 mod extract;
 mod merge;
 mod min_cut;
+mod policy;
+mod rebuild;
+mod segments;
 mod split;
 
 pub use merge::merge_loops;
+pub use policy::{Backward, LoopPolicies};
+pub use segments::segment_loops;
 
 use activity::Activity;
 use gradc_ir::op::{Cotangent, VjpContext};
-use gradc_ir::ops::Scan;
+use gradc_ir::ops::{Op, Scan};
 use gradc_ir::types::TypeError;
+use split::Again;
 
 /// Code of the diagnostic of an op that has no derivative.
 pub(crate) const NOT_DIFFERENTIABLE: &str = "not-differentiable";
 
 /// The answers of a loop for its operands.
-pub(crate) fn backward(scan: &Scan, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
-    match Activity::new(scan, cx) {
-        Ok(activity) => exact::backward(scan, &activity, cx),
+pub(crate) fn backward(scan: &Scan, policy: Backward, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
+    let activity = match Activity::new(scan, cx) {
+        Ok(activity) => activity,
         Err(d) if d.code == NOT_DIFFERENTIABLE => {
             let reason = d.found.map_or(d.message.clone(), |found| format!("{}: {found}", d.message));
-            Ok(vec![Cotangent::NotDifferentiable(reason); cx.inputs.len()])
+            return Ok(vec![Cotangent::NotDifferentiable(reason); cx.inputs.len()]);
         }
-        Err(d) => Err(TypeError::new(d.to_string())),
+        Err(d) => return Err(TypeError::new(d.to_string())),
+    };
+    match policy {
+        Backward::Exact => exact::backward(scan, &activity, Again::Cheap, cx),
+        Backward::Checkpoint => exact::backward(scan, &activity, Again::Anything, cx),
+    }
+}
+
+/// The loop that an op is, with a number of steps known beforehand.
+pub(crate) fn as_scan(op: &Op) -> Option<Scan> {
+    match op {
+        Op::Scan(scan) => Some(scan.clone()),
+        Op::Iterate(iterate) => Some(iterate.scan()),
+        _ => None,
     }
 }

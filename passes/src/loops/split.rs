@@ -2,8 +2,8 @@
 
 use super::activity::Activity;
 use super::extract::{extract, needed};
-use super::merge_loops;
 use super::min_cut::{Rules, handed_over};
+use super::{LoopPolicies, merge_loops};
 use crate::differentiate::{dependents, pull_back};
 use crate::recompute::{MOST_OPERATIONS, is_long};
 use crate::schedule::{Form, Forms, operations};
@@ -58,7 +58,7 @@ impl Joint {
         let summed = declare(&mut b, "sum", &pick(&inputs, sums))?;
         let seeds: Vec<_> = pick(&results, seeds).into_iter().zip(cotangents.iter().copied()).collect();
         let starts: Vec<_> = pick(&arguments, sums).into_iter().zip(summed.iter().copied()).collect();
-        let gradients = pull_back(&mut b, &seeds, &starts, &pick(&arguments, wanted))?;
+        let gradients = pull_back(&mut b, &seeds, &starts, &pick(&arguments, wanted), &LoopPolicies::new())?;
         gradients.iter().flatten().for_each(|&g| b.output("dx", g, OutputKind::Result));
         Ok(Joint { graph: b.finish(), arguments, results, cotangents, sums: summed, gradients })
     }
