@@ -139,3 +139,28 @@ fn a_reassociated_step_computes_the_same() {
         assert!(difference < 1e-11, "{difference:e}\n{report}");
     }
 }
+
+/// The gradient of a weight that every step of an unrolled loop reads: a product per step, all added up.
+fn sum_of_products(steps: usize) -> Graph {
+    let mut b = Builder::new("unrolled");
+    let build = |b: &mut Builder| -> Built {
+        let mut sum: Option<Value> = None;
+        for k in 0..steps {
+            let x = b.input(&format!("x{k}"), TensorType::f32([16, 512]))?;
+            let y = b.input(&format!("y{k}"), TensorType::f32([16, 128]))?;
+            let term = b.dot_general(x, y, [&[], &[]], [&[0], &[0]])?;
+            sum = Some(sum.map_or(Ok(term), |sum| b.add(sum, term))?);
+        }
+        Ok(sum.expect("at least one step"))
+    };
+    let sum = build(&mut b).expect("well-typed");
+    b.output("sum", sum, OutputKind::Result);
+    b.finish()
+}
+
+#[test]
+fn products_that_are_added_up_become_one() {
+    let (after, report) = optimized(&sum_of_products(32));
+    let count = |op: &str| after.node_ids().filter(|&id| after.op(id).is_some_and(|o| o.name() == op)).count();
+    assert_eq!([count("dot_general"), count("concat"), count("add")], [1, 2, 0], "{report}");
+}

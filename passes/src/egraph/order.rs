@@ -32,7 +32,10 @@ impl Deadlines {
         let mut made: Vec<Id> = egraph.classes().map(|c| c.id).filter(|id| !times.contains_key(id)).collect();
         made.sort_unstable();
         let mut deadlines = Deadlines { times };
-        while made.iter().fold(false, |changed, &id| deadlines.lower(egraph, id) || changed) {}
+        let mut changed = true;
+        while changed {
+            changed = made.iter().filter(|&&id| deadlines.lower(egraph, id)).count() > 0;
+        }
         deadlines
     }
 

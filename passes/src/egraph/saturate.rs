@@ -15,11 +15,14 @@ pub struct Limits {
     pub nodes: usize,
     /// Matches of one rule in one sweep.
     pub matches: usize,
+    /// E-nodes that rules make of one node of the window and what became of it, so that no node uses up what others
+    /// need.
+    pub nodes_per_place: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { iterations: 8, nodes: 10_000, matches: 1_000 }
+        Limits { iterations: 8, nodes: 10_000, matches: 1_000, nodes_per_place: 40 }
     }
 }
 
@@ -31,7 +34,7 @@ pub enum StopReason {
     Saturated,
     /// As many sweeps as allowed were run.
     IterationLimit,
-    /// The e-graph is as large as allowed.
+    /// The e-graph, or the part of it that came from one node, is as large as allowed.
     NodeLimit,
     /// A rule broke an invariant and the window was left as it was; a bug in gradc.
     Poisoned(String),
@@ -68,6 +71,16 @@ pub struct Saturated {
     pub iterations: usize,
     /// Why it stopped.
     pub stop: StopReason,
+    /// E-nodes that rules made, by the node of the window they come from.
+    made: Vec<usize>,
+}
+
+impl Saturated {
+    /// Whether a match adds nothing, or its place may still grow.
+    fn may_grow_by(&self, found: &Match, limits: &Limits) -> bool {
+        let place = self.egraph[found.class].data.place as usize;
+        self.made[place] < limits.nodes_per_place || lookup(&self.egraph, &found.term).is_some()
+    }
 }
 
 /// Loads a window and applies `rules` until nothing is new or a limit is reached.
@@ -106,7 +119,8 @@ pub fn load(window: &Graph) -> Saturated {
     let outputs = window.outputs().iter().map(|o| value(&mut egraph, window, &originals, o.value)).collect();
     let root = egraph.add_uncanonical(Node::Roots(outputs));
     egraph.analysis.place = NOWHERE;
-    Saturated { egraph, root, originals, applications: vec![], iterations: 0, stop: StopReason::Saturated }
+    let made = vec![0; window.nodes().len()];
+    Saturated { egraph, root, originals, applications: vec![], iterations: 0, stop: StopReason::Saturated, made }
 }
 
 fn value(egraph: &mut EGraph, window: &Graph, originals: &[Id], value: Value) -> Id {
@@ -125,7 +139,11 @@ fn sweep(state: &mut Saturated, rules: &RuleIndex, limits: &Limits) -> Option<Op
     let is_full = |state: &Saturated| state.egraph.nodes().len() >= limits.nodes;
     while next < state.egraph.nodes().len() && !is_full(state) && state.egraph.analysis.poison.is_none() {
         for found in search(&state.egraph, Id::from(next), rules, &mut left) {
-            apply(state, found);
+            if state.may_grow_by(&found, limits) {
+                apply(state, found);
+            } else {
+                state.stop = StopReason::NodeLimit;
+            }
         }
         next += 1;
     }
@@ -183,10 +201,12 @@ pub fn lookup(egraph: &EGraph, term: &Term) -> Option<Id> {
 /// Adds the replacement and merges it with what it replaces.
 pub fn apply(state: &mut Saturated, m: Match) {
     let egraph = &mut state.egraph;
-    let place = egraph[m.class].data.place;
+    let (place, nodes) = (egraph[m.class].data.place, egraph.nodes().len());
     egraph.analysis.place = place;
     let (mut made, mut leaves) = (Vec::new(), Vec::new());
-    match add(egraph, m.term, &mut made, &mut leaves) {
+    let added = add(egraph, m.term, &mut made, &mut leaves);
+    state.made[place as usize] += egraph.nodes().len() - nodes;
+    match added {
         Ok(to) => {
             egraph.union(m.class, to);
             state.applications.push(Application { rule: m.rule, from: m.from, to, made, leaves, place });

@@ -34,7 +34,7 @@ impl Window {
     }
 }
 
-/// Cuts the ops of a graph into windows of at most `limit` nodes along layer paths.
+/// Cuts the ops of a graph into windows of about `limit` nodes along layer paths.
 ///
 /// Nodes of one layer stay together, forward and backward alike. A layer that is too large is cut into its own
 /// layers, small neighbours share a window, and what has no inner layers is cut along the topological order.
@@ -44,15 +44,55 @@ pub fn cut(graph: &Graph, limit: usize) -> Result<Vec<Window>, TypeError> {
     let ops: Vec<NodeId> = graph.node_ids().filter(is_cut).collect();
     let mut pieces = Vec::new();
     if !ops.is_empty() {
-        cut_layer(graph, ops, 0, limit, &mut pieces);
+        cut_layer(graph, ops.clone(), 0, limit, &mut pieces);
     }
-    let mut window_of = vec![usize::MAX; graph.nodes().len()];
-    for (k, piece) in pieces.iter_mut().enumerate() {
-        piece.sort_unstable();
-        piece.iter().for_each(|id| window_of[id.index()] = k);
-    }
+    let window_of = assign(graph, &pieces);
+    let mut cuts = vec![Vec::new(); pieces.len()];
+    ops.into_iter().for_each(|id| cuts[window_of[id.index()]].push(id));
     let used_outside = outside_uses(graph, &window_of, &is_source);
-    pieces.into_iter().map(|piece| close(graph, piece, &window_of, &used_outside, &is_source)).collect()
+    let cuts = cuts.into_iter().filter(|cut| !cut.is_empty());
+    cuts.map(|cut| close(graph, cut, &window_of, &used_outside, &is_source)).collect()
+}
+
+/// Nodes that belong together.
+struct Piece {
+    nodes: Vec<NodeId>,
+    /// Whether they are cut out of a layer that has no inner layers.
+    is_part: bool,
+}
+
+impl Piece {
+    fn layers(nodes: Vec<NodeId>) -> Piece {
+        Piece { nodes, is_part: false }
+    }
+}
+
+/// The window of every node.
+///
+/// What a part of a layer makes for one other piece alone is made there: of the products of an unrolled loop's steps,
+/// the sum of all is then in one window with all of them.
+fn assign(graph: &Graph, pieces: &[Piece]) -> Vec<usize> {
+    let mut piece_of = vec![usize::MAX; graph.nodes().len()];
+    for (k, piece) in pieces.iter().enumerate() {
+        piece.nodes.iter().for_each(|id| piece_of[id.index()] = k);
+    }
+    let readers = sole_readers(graph, &piece_of);
+    let mut window_of = piece_of;
+    for id in pieces.iter().filter(|piece| piece.is_part).flat_map(|piece| &piece.nodes) {
+        window_of[id.index()] = readers[id.index()].unwrap_or(window_of[id.index()]);
+    }
+    window_of
+}
+
+/// For every node the piece that alone reads it, if no output does.
+fn sole_readers(graph: &Graph, piece_of: &[usize]) -> Vec<Option<usize>> {
+    let sole = |users: &Vec<NodeId>| {
+        let first = piece_of[users.first()?.index()];
+        users.iter().all(|user| piece_of[user.index()] == first).then_some(first)
+    };
+    let mut readers: Vec<Option<usize>> = graph.users().iter().map(sole).collect();
+    graph.outputs().iter().for_each(|o| readers[o.value.node.index()] = None);
+    readers
 }
 
 /// Ops without operands that are no outputs. Constants made once for many layers would hide their value from all
@@ -64,9 +104,9 @@ fn sources(graph: &Graph) -> Vec<bool> {
     sources
 }
 
-fn cut_layer(graph: &Graph, nodes: Vec<NodeId>, depth: usize, limit: usize, pieces: &mut Vec<Vec<NodeId>>) {
+fn cut_layer(graph: &Graph, nodes: Vec<NodeId>, depth: usize, limit: usize, pieces: &mut Vec<Piece>) {
     if nodes.len() <= limit {
-        pieces.push(nodes);
+        pieces.push(Piece::layers(nodes));
         return;
     }
     let mut open: Vec<NodeId> = Vec::new();
@@ -74,15 +114,15 @@ fn cut_layer(graph: &Graph, nodes: Vec<NodeId>, depth: usize, limit: usize, piec
         if open.len() + group.len() <= limit {
             open.extend(group);
         } else if group.len() <= limit {
-            pieces.push(std::mem::replace(&mut open, group));
+            pieces.push(Piece::layers(std::mem::replace(&mut open, group)));
         } else if is_layer {
             cut_layer(graph, group, depth + 1, limit, pieces);
         } else {
-            group.chunks(limit).for_each(|chunk| pieces.push(chunk.to_vec()));
+            pieces.extend(group.chunks(limit).map(|part| Piece { nodes: part.to_vec(), is_part: true }));
         }
     }
     if !open.is_empty() {
-        pieces.push(open);
+        pieces.push(Piece::layers(open));
     }
 }
 
