@@ -4,6 +4,7 @@ mod common;
 
 use gradc::reference::{Reference, Tolerance, compare};
 use gradc::{ImportOptions, Options, Recipe, import};
+use gradc_passes::egraph::rules::NumericClass;
 use std::path::Path;
 
 fn check(name: &str, file: &str, options: &Options) {
@@ -32,7 +33,10 @@ fn check_all(name: &str) {
 }
 
 macro_rules! reference_models {
-    ($($name:ident),+ $(,)?) => { $(#[test] fn $name() { check_all(stringify!($name)); })+ };
+    ($($name:ident),+ $(,)?) => {
+        const REFERENCE_MODELS: &[&str] = &[$(stringify!($name)),+];
+        $(#[test] fn $name() { check_all(stringify!($name)); })+
+    };
 }
 
 reference_models!(
@@ -56,6 +60,13 @@ fn without_the_optimizer_too() {
 }
 
 #[test]
+fn with_reassociation_too() {
+    for name in REFERENCE_MODELS {
+        check(name, "model.pt2", &Options { fp: NumericClass::Reassociation, ..Options::default() });
+    }
+}
+
+#[test]
 fn on_portable_kernels_too() {
     let target = gradc_ir::target::Target::of(gradc_ir::target::VectorIsa::Portable);
     check("lenet", "model.pt2", &Options { target, ..Options::default() });
@@ -69,5 +80,5 @@ fn every_model_is_listed() {
         .expect("a folder")
         .filter(|e| Path::new(&e.as_ref().expect("an entry").path()).is_dir())
         .count();
-    assert_eq!(found, 10);
+    assert_eq!(found, REFERENCE_MODELS.len());
 }
