@@ -292,14 +292,11 @@ impl Block<'_> {
     /// Emits a computation; the register of its result, if it has one.
     fn action(&mut self, action: &Action, copy: usize, own: Option<u8>) -> Option<u8> {
         match *action {
-            Action::Load(stream) => {
-                let to = self.take();
-                self.load(stream, to, copy);
-                Some(to)
-            }
+            Action::Load(stream) => Some(self.loaded(stream, copy, 0)),
+            Action::LoadRow(stream, row) => Some(self.loaded(stream, copy, row)),
             Action::LoadWide(stream, half) => {
                 let to = self.take();
-                let from = self.address(stream, 2 * copy + usize::from(half));
+                let from = self.address(stream, 2 * copy + usize::from(half), 0);
                 self.machine.load(to, from);
                 Some(to)
             }
@@ -344,6 +341,12 @@ impl Block<'_> {
                 None
             }
         }
+    }
+
+    fn loaded(&mut self, stream: u32, copy: usize, row: u8) -> u8 {
+        let to = self.take();
+        self.load(stream, to, copy, row);
+        to
     }
 
     fn op2(&mut self, op: Op2, x: Value, y: Value, copy: usize, own: Option<u8>) -> u8 {

@@ -1,7 +1,7 @@
 //! From a loop plan to strip code, where the plan's vector loop is plain: f32, booleans and i32, contiguous or constant
 //! along the loop, guards that do not move with it, comparisons of the loop's index.
 
-use super::code::{Action, Code, Combination, Element, Invariant, Shape, Value};
+use super::code::{Action, Code, Combination, Element, Invariant, ROWS_TOGETHER, Shape, Stream, Value};
 use super::frame::{MOST_ROW_STREAMS, MOST_STREAMS_IN_ROWS, combining};
 use crate::loops::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction, Which};
 use crate::math::Math;
@@ -27,7 +27,7 @@ const TILE_BYTES: usize = 16 << 10;
 const FEWEST_ROWS: usize = 8;
 
 /// What a stream of a strip is to the kernel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamSource {
     /// Elements that a load reads.
     Load(ScalarId),
@@ -38,7 +38,7 @@ pub(crate) enum StreamSource {
 }
 
 /// What a uniform value of a strip is to the kernel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UniformSource {
     /// A scalar of the body.
     Scalar(ScalarId),
@@ -103,13 +103,16 @@ pub(crate) fn columns(plan: &LoopPlan) -> Option<(Strip, Strip)> {
     let &rows = plan.reduced().last()?;
     let continued = plan.reduced().len() > 1 || rows > rows_at_a_time(plan);
     let shape = Shape::Columns { combination, sums: 0, continued };
-    let mut translator = Translator::new(plan, Which::Reduced, shape, SHORTEST)?;
+    let mut translator = Translator::new(plan, Which::Reduced, shape, 1)?;
     translator.row = Some(plan.extents.len() - 1);
     translator.sums(combination);
     let value = translator.value(reduction.value)?;
     translator.combine(combination, value);
+    if combination.long {
+        translator.rows_together(combination, reduction.value)?;
+    }
     let accumulation = translator.finish();
-    let mut translator = Translator::new(plan, Which::Point, Shape::Map, SHORTEST)?;
+    let mut translator = Translator::new(plan, Which::Point, Shape::Map, 1)?;
     translator.accumulated = Some(combination);
     translator.sums(combination);
     translator.stores()?;
@@ -134,6 +137,8 @@ struct Translator<'p> {
     vector: usize,
     /// The loop over the strip's rows.
     row: Option<usize>,
+    /// Rows between the strip's present one and the one whose values are computed.
+    rows_ahead: u8,
     /// How the partial results are kept that the body reads.
     accumulated: Option<Combination>,
     code: Code,
@@ -157,6 +162,7 @@ impl<'p> Translator<'p> {
             which,
             vector,
             row: None,
+            rows_ahead: 0,
             accumulated: None,
             code: Code::new(shape),
             streams: vec![],
@@ -182,9 +188,45 @@ impl<'p> Translator<'p> {
         self.stream(StreamSource::Sums, element, 0);
     }
 
+    /// A stream of elements that a load reads, the same for all rows.
+    fn read_stream(&mut self, id: ScalarId, element: Element, row_bytes: i32) -> u32 {
+        let source = StreamSource::Load(id);
+        match self.streams.iter().position(|&s| s == source) {
+            Some(known) => known as u32,
+            None => self.stream(source, element, row_bytes),
+        }
+    }
+
     fn uniform(&mut self, source: UniformSource) -> Value {
+        if let Some(known) = self.uniforms.iter().position(|&s| s == source) {
+            return self.code.invariant(Invariant::Uniform(known as u32));
+        }
         self.uniforms.push(source);
         self.code.uniform()
+    }
+
+    /// The values of several rows, added in f32 before their sum is to the f64: rounding errors stay those of a few terms,
+    /// and little is converted.
+    fn rows_together(&mut self, combination: Combination, value: ScalarId) -> Option<()> {
+        let fits = |s: &Stream| s.row_bytes.checked_mul(i32::from(ROWS_TOGETHER)).is_some();
+        if !self.code.streams.iter().all(fits) {
+            return Some(());
+        }
+        let single = std::mem::take(&mut self.code.steps);
+        let mut sum = self.value_of_row(0, value)?;
+        for row in 1..ROWS_TOGETHER {
+            let next = self.value_of_row(row, value)?;
+            sum = self.code.op2(Op2::Add, &sum, &next);
+        }
+        self.combine(combination, sum);
+        self.code.together = std::mem::replace(&mut self.code.steps, single);
+        Some(())
+    }
+
+    fn value_of_row(&mut self, row: u8, value: ScalarId) -> Option<Value> {
+        self.known.retain(|_, known| matches!(known, Value::Invariant(_)));
+        (self.rows_ahead, self.index) = (row, None);
+        self.value(value)
     }
 
     /// Whether a scalar differs between points of the strip.
@@ -367,8 +409,11 @@ impl<'p> Translator<'p> {
             _ => return None,
         };
         let row_bytes = self.row_bytes(&load.flat, dtype)?;
-        let stream = self.stream(StreamSource::Load(id), element, row_bytes);
-        let mut value = self.code.push(Action::Load(stream));
+        let stream = self.read_stream(id, element, row_bytes);
+        let mut value = self.code.push(match self.rows_ahead {
+            0 => Action::Load(stream),
+            rows => Action::LoadRow(stream, rows),
+        });
         if element == Element::Bool {
             let zero = self.code.word(0);
             value = self.code.op2(Op2::GreaterInt, &value, &zero);

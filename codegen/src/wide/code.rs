@@ -3,6 +3,9 @@
 use crate::simd::{Op1, Op2, Simd};
 use gradc_ir::lower::Combine;
 
+/// Rows of columns that may be combined with each other before they are with the partial results.
+pub(crate) const ROWS_TOGETHER: u8 = 4;
+
 /// A value of strip code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Value {
@@ -58,6 +61,8 @@ pub(crate) enum Element {
 pub(crate) enum Action {
     /// A vector of a stream: its words, or bytes widened to i32.
     Load(u32),
+    /// As `Load`, so many rows further on.
+    LoadRow(u32, u8),
     /// The lower or upper half of a vector's points of a stream of f64.
     LoadWide(u32, u8),
     /// In every lane the number of the vector's first point in the strip, as i32.
@@ -84,7 +89,7 @@ impl Action {
     /// The values read, in the order they are written above.
     pub fn sources(&self) -> Vec<Value> {
         match *self {
-            Action::Load(_) | Action::LoadWide(..) | Action::FirstPoint => vec![],
+            Action::Load(_) | Action::LoadRow(..) | Action::LoadWide(..) | Action::FirstPoint => vec![],
             Action::Op1(_, x) | Action::Exchange(_, x) | Action::Store(_, x) => vec![x],
             Action::StoreMask(_, x) | Action::Result(x, _) => vec![x],
             Action::Op2(_, x, y) => vec![x, y],
@@ -170,6 +175,9 @@ pub(crate) struct Code {
     pub steps: Vec<Step>,
     /// The same for the last vector of a strip, of which only the lanes of [`Value::Inside`] count.
     pub tail: Vec<Step>,
+    /// Computations at a vector of points of [`ROWS_TOGETHER`] rows of a [`Shape::Columns`]; none where rows are combined
+    /// one by one.
+    pub together: Vec<Step>,
     /// Invariant values.
     pub invariants: Vec<Invariant>,
     /// Streams.
@@ -183,7 +191,8 @@ pub(crate) struct Code {
 impl Code {
     /// Code without steps.
     pub fn new(shape: Shape) -> Code {
-        Code { steps: vec![], tail: vec![], invariants: vec![], streams: vec![], uniforms: 0, shape }
+        let [steps, tail, together] = [vec![], vec![], vec![]];
+        Code { steps, tail, together, invariants: vec![], streams: vec![], uniforms: 0, shape }
     }
 
     /// An invariant value.

@@ -6,7 +6,7 @@
 
 use super::allocate::{self, ARGUMENTS, COUNT, INDEX, Layout, Needs, ROWS, frame_slot};
 use super::assembler::{at, indexed, pool_operand};
-use super::code::{Action, Code, Combination, Element, Invariant, Shape, Step, Value};
+use super::code::{Action, Code, Combination, Element, Invariant, ROWS_TOGETHER, Shape, Step, Value};
 use super::machine::{Isa, Machine};
 use crate::math::Math;
 use crate::simd::{Op2, Simd};
@@ -174,7 +174,7 @@ impl<'a> Frame<'a> {
         self.machine.load_pointer(COUNT, ARGUMENTS, self.layout.result + 8);
         self.machine.general(Instruction::with2(Opcode::Xor_r32_rm32, Register::EAX, Register::EAX));
         self.blocks();
-        self.next_row();
+        self.advance(1);
         self.machine.general(Instruction::with1(Opcode::Dec_rm64, ROWS_LEFT));
         self.machine.asm.jump(Opcode::Jne_rel32_64, again);
     }
@@ -219,7 +219,11 @@ impl<'a> Frame<'a> {
     }
 
     fn steps(&mut self, copies: usize, tail: bool) {
-        let steps = if tail { &self.code.tail } else { &self.code.steps };
+        let code = self.code;
+        self.emit(if tail { &code.tail } else { &code.steps }, copies, tail);
+    }
+
+    fn emit(&mut self, steps: &[Step], copies: usize, tail: bool) {
         let needs = allocate::emit(&mut self.machine, self.code, steps, &self.layout, copies, tail);
         self.slots = self.slots.max(needs.slots);
     }
@@ -231,13 +235,12 @@ impl<'a> Frame<'a> {
         } else {
             self.start_partials(copies, combination);
         }
-        let again = self.machine.asm.label();
         self.machine.load_pointer(ROWS, ARGUMENTS, self.layout.result);
-        self.machine.asm.place(again);
-        self.steps(copies, tail);
-        self.next_row();
-        self.machine.general(Instruction::with1(Opcode::Dec_rm64, ROWS));
-        self.machine.asm.jump(Opcode::Jne_rel32_64, again);
+        let code = self.code;
+        if !code.together.is_empty() {
+            self.while_rows(&code.together, ROWS_TOGETHER, copies, tail);
+        }
+        self.while_rows(if tail { &code.tail } else { &code.steps }, 1, copies, tail);
         self.first_row();
         self.each_partial(combination, sums, copies, |m, register, memory| m.store(memory, register));
     }
@@ -250,9 +253,25 @@ impl<'a> Frame<'a> {
             .collect()
     }
 
-    fn next_row(&mut self) {
+    /// Repeats steps for so many rows at a time while there are as many.
+    fn while_rows(&mut self, steps: &'a [Step], rows: u8, copies: usize, tail: bool) {
+        let (again, done) = (self.machine.asm.label(), self.machine.asm.label());
+        let (fewer, rows) = (i32::from(rows) - 1, i32::from(rows));
+        self.machine.general(Instruction::with2(Opcode::Cmp_rm64_imm32, ROWS, fewer));
+        self.machine.asm.jump(Opcode::Jle_rel32_64, done);
+        self.machine.asm.place(again);
+        self.emit(steps, copies, tail);
+        self.advance(rows);
+        self.machine.general(Instruction::with2(Opcode::Sub_rm64_imm32, ROWS, rows));
+        self.machine.general(Instruction::with2(Opcode::Cmp_rm64_imm32, ROWS, fewer));
+        self.machine.asm.jump(Opcode::Jg_rel32_64, again);
+        self.machine.asm.place(done);
+    }
+
+    /// Moves the streams' addresses by so many rows.
+    fn advance(&mut self, rows: i32) {
         for (_, pointer, bytes) in self.moving() {
-            self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, pointer, bytes));
+            self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, pointer, rows * bytes));
         }
     }
 
@@ -408,8 +427,14 @@ fn trial(code: &Code, layout: &Layout, isa: Isa, copies: usize) -> Needs {
     let needs = |steps: &[Step], copies: usize, tail: bool| {
         allocate::emit(&mut Machine::new(isa), code, steps, layout, copies, tail)
     };
-    let (full, last) = (needs(&code.steps, copies, false), needs(&code.tail, 1, true));
-    Needs { registers: full.registers.max(last.registers), ..full }
+    let all = [
+        needs(&code.steps, copies, false),
+        needs(&code.together, copies, false),
+        needs(&code.tail, 1, true),
+        needs(&code.together, 1, true),
+    ];
+    let registers = all.iter().map(|n| n.registers).max().unwrap_or(0);
+    Needs { registers, spills: all[0].spills.max(all[1].spills), ..all[0] }
 }
 
 /// The most vectors that are interleaved without spilling.
@@ -418,7 +443,9 @@ fn choose_copies(code: &Code, layout: &Layout, isa: Isa) -> usize {
     while copies > 1 {
         let free = isa.registers() - copies * code.shape.partials();
         let layout = Layout { free: free as u8, partials: free as u8, ..layout.clone() };
-        if code.steps.len() * copies <= MOST_STEPS && trial(code, &layout, isa, copies).spills == 0 {
+        if code.steps.len().max(code.together.len()) * copies <= MOST_STEPS
+            && trial(code, &layout, isa, copies).spills == 0
+        {
             break;
         }
         copies /= 2;
@@ -429,7 +456,7 @@ fn choose_copies(code: &Code, layout: &Layout, isa: Isa) -> usize {
 /// Gives the invariants that are used most the registers that blocks do not need.
 fn pin(code: &Code, layout: &mut Layout, needed: u8) {
     let mut uses = vec![0usize; code.invariants.len()];
-    for source in code.steps.iter().flat_map(|s| s.action.sources()) {
+    for source in code.steps.iter().chain(&code.together).flat_map(|s| s.action.sources()) {
         if let Value::Invariant(k) = source {
             uses[k as usize] += 1;
         }

@@ -181,14 +181,21 @@ impl Machine {
         self.asm.push(instruction);
     }
 
-    /// Writes the lanes that are inside the strip.
-    pub fn store_inside(&mut self, to: MemoryOperand, x: u8, inside: u8) {
+    /// Writes the lanes that are inside the strip; AVX-512.
+    pub fn store_inside(&mut self, to: MemoryOperand, x: u8) {
         let x = self.vector(x);
-        let instruction = match self.isa {
-            Isa::Avx2 => made(Instruction::with3(Code::VEX_Vmaskmovps_m256_ymm_ymm, to, self.vector(inside), x)),
-            Isa::Avx512 => masked(made(Instruction::with2(Code::EVEX_Vmovups_zmmm512_k1z_zmm, to, x)), INSIDE),
+        self.asm.push(masked(made(Instruction::with2(Code::EVEX_Vmovups_zmmm512_k1z_zmm, to, x)), INSIDE));
+    }
+
+    /// Writes the first lanes: four, two or one; AVX2.
+    pub fn store_piece(&mut self, to: MemoryOperand, x: u8, lanes: u8) {
+        let x = numbered(Register::XMM0, x);
+        let code = match lanes {
+            4 => Code::VEX_Vmovups_xmmm128_xmm,
+            2 => Code::VEX_Vmovq_xmmm64_xmm,
+            _ => Code::VEX_Vmovss_m32_xmm,
         };
-        self.asm.push(instruction);
+        self.asm.push(made(Instruction::with2(code, to, x)));
     }
 
     /// Bytes widened to i32.

@@ -2,7 +2,8 @@
 
 use super::allocate::{ADDRESS, ARGUMENTS, Block, COUNT, INDEX};
 use super::assembler::{at, indexed};
-use super::code::Element;
+use super::code::{Element, Stream};
+use super::machine::Isa;
 use iced_x86::{Code as Opcode, Instruction, MemoryOperand, Register};
 
 /// Counter of bytes.
@@ -13,24 +14,27 @@ const BYTE: Register = Register::R15L;
 const PAGE_BYTES: i32 = 4096;
 
 impl Block<'_> {
-    /// Address of the vector with a number in the block; loads the stream's address if it has no register.
-    pub fn address(&mut self, stream: u32, vector: usize) -> MemoryOperand {
+    /// Address of the vector with a number in the block, so many rows further on; loads the stream's address if it has no
+    /// register.
+    pub fn address(&mut self, stream: u32, vector: usize, row: u8) -> MemoryOperand {
         let pointer = self.layout.pointers[stream as usize].unwrap_or_else(|| {
             self.machine.load_pointer(ADDRESS, ARGUMENTS, 8 * i64::from(stream));
             ADDRESS
         });
         let lanes = self.machine.isa.lanes();
-        match self.code.streams[stream as usize].element {
-            Element::Float => indexed(pointer, INDEX, 4, (4 * lanes * vector) as i64),
-            Element::Bool => indexed(pointer, INDEX, 1, (lanes * vector) as i64),
-            Element::Wide => indexed(pointer, INDEX, 8, (4 * lanes * vector) as i64),
-            Element::RowFloat => at(pointer, 0),
+        let Stream { element, row_bytes, .. } = self.code.streams[stream as usize];
+        let row = i64::from(row) * i64::from(row_bytes);
+        match element {
+            Element::Float => indexed(pointer, INDEX, 4, (4 * lanes * vector) as i64 + row),
+            Element::Bool => indexed(pointer, INDEX, 1, (lanes * vector) as i64 + row),
+            Element::Wide => indexed(pointer, INDEX, 8, (4 * lanes * vector) as i64 + row),
+            Element::RowFloat => at(pointer, row),
         }
     }
 
-    /// Reads a vector of a stream.
-    pub fn load(&mut self, stream: u32, to: u8, copy: usize) {
-        let from = self.address(stream, copy);
+    /// Reads a vector of a stream, so many rows further on.
+    pub fn load(&mut self, stream: u32, to: u8, copy: usize, row: u8) {
+        let from = self.address(stream, copy, row);
         let padded = self.code.streams[stream as usize].padded;
         match (self.code.streams[stream as usize].element, self.inside.filter(|_| !padded)) {
             (Element::RowFloat, _) => self.machine.broadcast(to, from),
@@ -62,10 +66,31 @@ impl Block<'_> {
 
     /// Writes words to a stream.
     pub fn store(&mut self, stream: u32, from: u8, copy: usize) {
-        let to = self.address(stream, copy);
-        match self.inside.filter(|_| !self.code.streams[stream as usize].padded) {
-            None => self.machine.store(to, from),
-            Some(inside) => self.machine.store_inside(to, from, inside),
+        let to = self.address(stream, copy, 0);
+        match (self.inside.filter(|_| !self.code.streams[stream as usize].padded), self.machine.isa) {
+            (None, _) => self.machine.store(to, from),
+            (Some(_), Isa::Avx512) => self.machine.store_inside(to, from),
+            (Some(_), Isa::Avx2) => self.store_pieces(to, from),
+        }
+    }
+
+    /// Writes the lanes inside the strip as pieces of four, two and one: processors take many cycles for a masked store.
+    fn store_pieces(&mut self, to: MemoryOperand, from: u8) {
+        let work = self.take();
+        self.temporaries.push(work);
+        self.machine.general(Instruction::with2(Opcode::Lea_r64_m, ADDRESS, to));
+        self.machine.copy(work, from);
+        for lanes in [4u8, 2, 1] {
+            let without = self.machine.asm.label();
+            self.machine.general(Instruction::with2(Opcode::Mov_r64_rm64, BYTES, COUNT));
+            self.machine.general(Instruction::with2(Opcode::And_rm64_imm32, BYTES, i32::from(lanes)));
+            self.machine.asm.jump(Opcode::Je_rel32_64, without);
+            self.machine.store_piece(at(ADDRESS, 0), work, lanes);
+            if lanes > 1 {
+                self.machine.exchange(lanes, work, work);
+                self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, ADDRESS, 4 * i32::from(lanes)));
+            }
+            self.machine.asm.place(without);
         }
     }
 
@@ -73,7 +98,7 @@ impl Block<'_> {
     pub fn store_mask(&mut self, stream: u32, from: u8, copy: usize) {
         let work = self.take();
         self.temporaries.push(work);
-        let to = self.address(stream, copy);
+        let to = self.address(stream, copy, 0);
         if self.inside.is_none() {
             return self.machine.store_mask(to, from, work);
         }

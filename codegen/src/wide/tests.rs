@@ -1,6 +1,6 @@
 //! Strips called directly: on the processor where it has the instructions, else on the emulator.
 
-use super::code::{Action, Code, Combination, Element, Invariant, Shape, Value};
+use super::code::{Action, Code, Combination, Element, Invariant, ROWS_TOGETHER, Shape, Step, Value};
 use super::emulator::Emulator;
 use super::frame::{arguments_bytes, assemble, combining, result_offset, uniforms_offset};
 use super::machine::Isa;
@@ -377,6 +377,20 @@ fn rows_are_combined_on_every_machine() {
     }
 }
 
+/// The steps that combine the products of two streams in several rows.
+fn rows_together(code: &mut Code, combination: Combination, [stream, by_row]: [u32; 2]) -> Vec<Step> {
+    let single = std::mem::take(&mut code.steps);
+    let products: Vec<Value> = (0..ROWS_TOGETHER)
+        .map(|row| {
+            let [value, factor] = [stream, by_row].map(|s| code.push(Action::LoadRow(s, row)));
+            code.op2(Op2::Mul, &value, &factor)
+        })
+        .collect();
+    let sum = products.into_iter().reduce(|sum, next| code.op2(Op2::Add, &sum, &next)).expect("there are rows");
+    combine(code, combination, sum);
+    std::mem::replace(&mut code.steps, single)
+}
+
 /// Partial results before anything was combined.
 fn started(combination: Combination, size: usize, columns: usize) -> Buffer {
     let start = if size == 8 { vec![0; 8] } else { combination.start().to_le_bytes().to_vec() };
@@ -386,7 +400,7 @@ fn started(combination: Combination, size: usize, columns: usize) -> Buffer {
 #[test]
 fn columns_are_combined_on_every_machine() {
     for (combination, rows, continued) in
-        COMBINATIONS.into_iter().flat_map(|c| [(c, 1, false), (c, 5, false), (c, 3, true)])
+        COMBINATIONS.into_iter().flat_map(|c| [(c, 1, false), (c, 5, false), (c, 3, true), (c, 8, true)])
     {
         for n in LENGTHS {
             let shape = Shape::Columns { combination, sums: 0, continued };
@@ -399,6 +413,9 @@ fn columns_are_combined_on_every_machine() {
             let value = code.op2(Op2::Mul, &value, &factor);
             combine(&mut code, combination, value);
             code.tail = code.steps.clone();
+            if combination.long {
+                code.together = rows_together(&mut code, combination, [stream, by_row]);
+            }
             let values = exact(combination, rows * n);
             let factors: Vec<f32> = (0..rows).map(|k| [1.0, 2.0][k % 2]).collect();
             let size = if combination.long { 8 } else { 4 };
