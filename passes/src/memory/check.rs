@@ -96,7 +96,7 @@ fn check_bounds(plan: &MemoryPlan, forms: &Forms, layout: &SharedLayout) -> Resu
 
 /// Walks the actions, keeping who owns which bytes.
 fn check_overlaps(plan: &MemoryPlan, forms: &Forms) -> Result<(), Diagnostic> {
-    let life = lifetimes(forms, &plan.schedule);
+    let life = lifetimes(forms, &plan.schedule.actions);
     let needed_until = last_needs(plan, forms, &life);
     let mut alive: BTreeMap<Value, Place> =
         forms.graph.inputs().iter().map(|i| (i.value, plan.places[&i.value])).collect();

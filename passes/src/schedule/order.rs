@@ -2,6 +2,7 @@
 
 use super::forms::Forms;
 use super::{identity_reads, kernels, tokens};
+use crate::memory::Storage;
 use gradc_ir::graph::{NodeId, OutputKind, Value};
 use gradc_ir::kernel::{Accumulate, KernelKind};
 use gradc_ir::lower::Scalar;
@@ -23,7 +24,7 @@ pub enum Ordering {
     Memory,
 }
 
-/// Peak of the bytes alive between actions, for both orders.
+/// Most bytes alive at once, for both orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peaks {
     /// In program order, bytes.
@@ -46,19 +47,19 @@ pub(crate) struct Step {
 /// Orders groups, with checks before every update.
 pub(crate) fn order(forms: &Forms, groups: Vec<Group>, ordering: Ordering) -> (Vec<Action>, Peaks) {
     let steps = steps(forms, groups);
-    let program: Vec<usize> = program_order(&steps);
-    let program_bytes = peak_bytes(forms, &steps, &program);
-    let (mut chosen, mut chosen_bytes) = (program, program_bytes);
+    let live_bytes = |actions: &[Action]| Storage::new(forms, actions).live_bytes();
+    let actions = |order: Vec<usize>| order.into_iter().map(|k| steps[k].action.clone()).collect::<Vec<_>>();
+    let mut chosen = actions(program_order(&steps));
+    let program_bytes = live_bytes(&chosen);
+    let mut chosen_bytes = program_bytes;
     for lookahead in LOOKAHEADS.into_iter().filter(|_| ordering == Ordering::Memory) {
-        let greedy = greedy_order(forms, &steps, lookahead);
-        let bytes = peak_bytes(forms, &steps, &greedy);
+        let greedy = actions(greedy_order(forms, &steps, lookahead));
+        let bytes = live_bytes(&greedy);
         if bytes < chosen_bytes {
             (chosen, chosen_bytes) = (greedy, bytes);
         }
     }
-    let mut actions: Vec<Option<Action>> = steps.into_iter().map(|s| Some(s.action)).collect();
-    let ordered = chosen.into_iter().filter_map(|k| actions[k].take()).collect();
-    (ordered, Peaks { program_bytes, chosen_bytes })
+    (chosen, Peaks { program_bytes, chosen_bytes })
 }
 
 fn steps(forms: &Forms, groups: Vec<Group>) -> Vec<Step> {
@@ -195,16 +196,10 @@ fn greedy_order(forms: &Forms, steps: &[Step], lookahead: usize) -> Vec<usize> {
     })
 }
 
-fn peak_bytes(forms: &Forms, steps: &[Step], order: &[usize]) -> usize {
-    let mut live = Liveness::new(forms, steps);
-    order.iter().map(|&k| live.run(&steps[k])).max().unwrap_or(0)
-}
-
-/// Bytes of intermediate values alive as steps run.
+/// Which intermediate values are alive as steps run.
 struct Liveness<'a> {
     forms: &'a Forms<'a>,
     readers_left: BTreeMap<Value, usize>,
-    live_bytes: usize,
 }
 
 impl<'a> Liveness<'a> {
@@ -214,7 +209,7 @@ impl<'a> Liveness<'a> {
         for output in forms.graph.outputs().iter().filter(|o| !matches!(o.kind, OutputKind::Update(_))) {
             *readers_left.entry(forms.root(output.value)).or_default() += 1;
         }
-        Liveness { forms, readers_left, live_bytes: 0 }
+        Liveness { forms, readers_left }
     }
 
     fn freed_bytes(&self, step: &Step) -> usize {
@@ -246,14 +241,11 @@ impl<'a> Liveness<'a> {
         own + best.unwrap_or(0).min(0)
     }
 
-    /// Runs a step; returns the bytes alive while it runs.
-    fn run(&mut self, step: &Step) -> usize {
-        let during = self.live_bytes + self.made_bytes(step);
-        self.live_bytes = during - self.freed_bytes(step);
+    /// Runs a step.
+    fn run(&mut self, step: &Step) {
         step.reads.iter().for_each(|v| {
             self.readers_left.entry(*v).and_modify(|n| *n -= 1);
         });
-        during
     }
 
     /// Takes the last run of a step back.
@@ -261,7 +253,6 @@ impl<'a> Liveness<'a> {
         step.reads.iter().for_each(|v| {
             self.readers_left.entry(*v).and_modify(|n| *n += 1);
         });
-        self.live_bytes = self.live_bytes + self.freed_bytes(step) - self.made_bytes(step);
     }
 }
 
