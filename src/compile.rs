@@ -72,7 +72,12 @@ fn plan_entry(
     let nodes = optimized.nodes().len();
     let laid_out: LaidOut = report.time("layout", || Ok::<_, Diagnostic>(assign_layouts(&optimized)))?;
     checked(&laid_out.graph, "layout")?;
+    let copies = laid_out.graph.nodes().len() - nodes;
+    let stored = format!("{} values stored in another order, {copies} copies", laid_out.layouts.len());
+    report.note_pass(name, "layout", stored);
     let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(laid_out, options.ordering))?;
+    let live = format!("{} bytes live at most, {} in program order", peaks.chosen_bytes, peaks.program_bytes);
+    report.note_pass(name, "schedule", format!("{} kernels and copies, {live}", scheduled.actions.len()));
     report.keep(options, Stage::Schedule, name, || text::print_schedule(&scheduled));
     let plan = report.time("plan", || Ok::<_, Diagnostic>(plan_memory(scheduled, layout)))?;
     check_plan(&plan, layout).map_err(|d| d.help("this is a bug in gradc: the planner made a wrong plan"))?;
@@ -86,13 +91,17 @@ fn optimize(entry: &Entry, options: &Options, report: &mut CompileReport) -> Res
         families: options.families.clone(),
         strategy: options.strategy,
         fp: options.fp,
+        explain: options.explain,
         ..OptimizeOptions::new(options.target.clone())
     };
     let (graph, rewrites) = report.time("optimize", || egraph::optimize(&entry.graph, &settings))?;
     checked(&graph, "optimize")?;
+    let once = graph.nodes().len();
     let graph = report.time("recompute", || recompute(&graph, &options.target))?;
     checked(&graph, "recompute")?;
     report.rewrites.push((entry.kind.name(), rewrites));
+    let again = graph.nodes().len().saturating_sub(once);
+    report.note_pass(entry.kind.name(), "recompute", format!("{again} nodes made again for the backward pass"));
     Ok(graph)
 }
 
@@ -129,12 +138,25 @@ pub struct CompileReport {
     pub entries: Vec<EntryReport>,
     /// Rewrites of each entry, by entry name.
     pub rewrites: Vec<(&'static str, OptimizeReport)>,
+    /// What the passes beside the e-graph did.
+    pub passes: Vec<PassNote>,
     /// Text of the stages asked for: (stage, entry, text).
     pub texts: Vec<(Stage, &'static str, String)>,
     /// What the user should know although it is not an error.
     pub notes: Vec<String>,
     /// Native kernels altogether.
     pub kernels: usize,
+}
+
+/// What a pass did to an entry, in a line.
+#[derive(Debug)]
+pub struct PassNote {
+    /// `step`, `eval` or `predict`.
+    pub entry: &'static str,
+    /// Name of the pass.
+    pub pass: &'static str,
+    /// What it did.
+    pub what: String,
 }
 
 /// What became of one entry.
@@ -185,6 +207,10 @@ impl CompileReport {
             None => self.stages.push((stage, elapsed)),
         }
         Ok(result?)
+    }
+
+    fn note_pass(&mut self, entry: &'static str, pass: &'static str, what: String) {
+        self.passes.push(PassNote { entry, pass, what });
     }
 
     fn keep(&mut self, options: &Options, stage: Stage, entry: &'static str, print: impl FnOnce() -> String) {

@@ -29,6 +29,8 @@ pub struct Options {
     pub families: BTreeSet<Family>,
     /// How rewrites are searched for.
     pub strategy: Strategy,
+    /// Whether the report has every rewrite, priced and replayed.
+    pub explain: bool,
     /// Adds the gradients of the step as results called `grad.<parameter>` and leaves out the updates.
     pub gradients: bool,
     /// Have each call note when its kernels end, for [`Session::profile`](crate::Session::profile).
@@ -56,6 +58,7 @@ impl Default for Options {
             fp: NumericClass::Bitwise,
             families: Family::ALL.into(),
             strategy: Strategy::default(),
+            explain: false,
             gradients: false,
             profile: false,
             emit: vec![],

@@ -1,5 +1,6 @@
 //! What an op costs to run, estimated from its lowered form alone: names no op.
 
+use gradc_ir::graph::Graph;
 use gradc_ir::lower::{Access, Body, Contraction, Lowering, Nest, Scalar, ScalarId, Scatter};
 use gradc_ir::ops::Op;
 use gradc_ir::target::Target;
@@ -78,6 +79,19 @@ pub fn op_cost(op: &Op, inputs: &[&TensorType], outputs: &[TensorType], target: 
         Lowering::Expand(_) | Lowering::Host => total += boundary_cost(inputs, outputs, target),
     }
     total
+}
+
+/// Cost of all ops of a graph.
+pub fn graph_cost(graph: &Graph, target: &Target) -> Cost {
+    let mut cost = Cost::default();
+    for id in graph.node_ids() {
+        if let Some(op) = graph.op(id) {
+            let node = graph.node(id);
+            let inputs: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
+            cost += op_cost(op, &inputs, &node.types, target);
+        }
+    }
+    cost
 }
 
 fn product(extents: &[usize]) -> f64 {

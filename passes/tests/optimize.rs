@@ -4,6 +4,8 @@ mod transformer;
 
 use gradc_ir::graph::Graph;
 use gradc_ir::target::{Target, VectorIsa};
+use gradc_passes::cost::graph_cost;
+use gradc_passes::egraph::explain::Replay;
 use gradc_passes::egraph::rules::{Family, NumericClass};
 use gradc_passes::egraph::saturate::StopReason;
 use gradc_passes::egraph::{OptimizeOptions, Strategy, optimize, replay};
@@ -14,6 +16,10 @@ const SMALL: Sizes = Sizes { batch: 2, tokens: 3, heads: 2, width: 4, hidden: 16
 
 fn options() -> OptimizeOptions {
     OptimizeOptions::new(Target::of(VectorIsa::Avx2))
+}
+
+fn explaining() -> OptimizeOptions {
+    OptimizeOptions { explain: true, ..options() }
 }
 
 fn count(graph: &Graph, op: &str) -> usize {
@@ -55,16 +61,29 @@ fn greedy_rewriting_stops_earlier() {
     assert!(greedy_ns < report.before.cost.time_ns && saturated_ns < greedy_ns, "{greedy_ns} {saturated_ns}");
 }
 
+#[test]
+fn greedy_rewrites_are_explained_too() {
+    let greedy = OptimizeOptions { strategy: Strategy::Greedy, ..explaining() };
+    let (_, report) = optimize(&training_step(1, SMALL), &greedy).expect("optimizes");
+    let rewrites: Vec<_> = report.windows.iter().flat_map(|w| &w.rewrites).collect();
+    assert!(rewrites.len() > 5, "{report}");
+    for rewrite in rewrites {
+        assert_eq!(rewrite.replay, Replay::Equal { inputs: 2 }, "{rewrite}");
+        assert!(rewrite.rule.is_some() && !rewrite.matched.is_empty(), "{rewrite}");
+    }
+}
+
 /// With a family off none of its rules is used; with all of them off the graph stays as it is.
 #[test]
 fn families_can_be_left_out() {
     let before = training_step(1, SMALL);
     for left_out in Family::ALL {
         let families = Family::ALL.into_iter().filter(|f| *f != left_out).collect();
-        let (_, report) = optimize(&before, &OptimizeOptions { families, ..options() }).expect("optimizes");
-        assert!(report.windows.iter().flat_map(|w| &w.rewrites).all(|r| r.family != left_out), "{report}");
+        let (_, report) = optimize(&before, &OptimizeOptions { families, ..explaining() }).expect("optimizes");
+        let rewrites: Vec<_> = report.windows.iter().flat_map(|w| &w.rewrites).collect();
+        assert!(!rewrites.is_empty() && rewrites.iter().all(|r| r.family != Some(left_out)), "{report}");
     }
-    let (_, report) = optimize(&before, &OptimizeOptions { families: [].into(), ..options() }).expect("optimizes");
+    let (_, report) = optimize(&before, &OptimizeOptions { families: [].into(), ..explaining() }).expect("optimizes");
     assert!(report.windows.iter().all(|w| w.rewrites.is_empty()));
 }
 
@@ -111,4 +130,25 @@ fn every_node_keeps_a_place() {
         layers
     };
     assert_eq!(layers(&before), layers(&after));
+}
+
+/// Every rewrite is known by its rule, runs to equal bits, and is priced so that the changes add up to the whole.
+#[test]
+fn rewrites_lead_from_the_original_to_the_result() {
+    let before = training_step(2, SMALL);
+    let (after, report) = optimize(&before, &explaining()).expect("optimizes");
+    assert_eq!(after, optimize(&before, &options()).expect("optimizes").0);
+    for window in &report.windows {
+        let [first, last] = window.programs.as_ref().expect("asked for");
+        let [before, after] = [first, last].map(|program| graph_cost(program, &options().target));
+        let flops: f64 = window.rewrites.iter().map(|r| r.delta_flops).sum();
+        let bytes: f64 = window.rewrites.iter().map(|r| r.delta_bytes).sum();
+        assert!((after.flops - before.flops - flops).abs() < 1e-6 && (after.bytes - before.bytes - bytes).abs() < 1e-6);
+        for rewrite in &window.rewrites {
+            assert!(rewrite.rule.is_some(), "{rewrite}");
+            assert_eq!(rewrite.replay, Replay::Equal { inputs: 2 }, "{rewrite}");
+        }
+    }
+    let rewrites = report.windows.iter().flat_map(|w| &w.rewrites);
+    assert!(rewrites.clone().count() > 20 && rewrites.filter(|r| r.enabling).count() > 0, "{report}");
 }

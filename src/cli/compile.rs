@@ -76,6 +76,7 @@ fn print_report(step: &CompiledStep, options: &Options) {
         println!("  {stage:10} {:8.2} ms", time.as_secs_f64() * 1e3);
     }
     for (entry, rewrites) in &step.report().rewrites {
-        println!("rewrites of {entry}:\n{rewrites}");
+        println!("rewrites of {entry}: {rewrites}");
+        rewrites.windows.iter().for_each(|window| println!("  window at {window}"));
     }
 }

@@ -12,4 +12,4 @@ pub use json::json;
 pub use parse::parse;
 pub use plan::{parse_plan, parse_schedule, print_plan, print_schedule};
 pub use print::{print, write_op};
-pub use svg::svg;
+pub use svg::{svg, svg_beside};

@@ -8,26 +8,63 @@ const BOX_HEIGHT: usize = 34;
 const COLUMN_GAP: usize = 16;
 const ROW_GAP: usize = 36;
 const MARGIN: usize = 12;
+const TITLE_HEIGHT: usize = 24;
+const GRAPH_GAP: usize = 60;
 
 /// A graph as an SVG document: boxes show definition and result type, coloured by role; lines go from producer to user.
 ///
 /// Rows are longest distances from an input, so that lines only go down; within a row nodes keep the graph's order.
 /// Linear in nodes and operands.
 pub fn svg(graph: &Graph) -> String {
-    let places = places(graph);
-    let width = places.iter().map(|p| p.0 + BOX_WIDTH).max().unwrap_or(0) + MARGIN;
-    let height = places.iter().map(|p| p.1 + BOX_HEIGHT).max().unwrap_or(0) + MARGIN;
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"11\">\n"
-    );
-    for id in graph.node_ids() {
-        for operand in &graph.node(id).operands {
-            line(&mut out, places[operand.node.index()], places[id.index()]);
-        }
+    let drawing = Drawing::of(graph);
+    document(drawing.width, drawing.height, &drawing.elements)
+}
+
+/// Graphs side by side under their titles, as one SVG document.
+pub fn svg_beside(graphs: &[(&str, &Graph)]) -> String {
+    let (mut width, mut height, mut elements) = (0, 0, String::new());
+    for (title, graph) in graphs {
+        let drawing = Drawing::of(graph);
+        let _ = write!(
+            elements,
+            "<text x=\"{}\" y=\"{TITLE_HEIGHT}\" font-size=\"16\">{}</text>\n<g transform=\"translate({width} {TITLE_HEIGHT})\">\n{}</g>\n",
+            width + MARGIN,
+            escaped(title),
+            drawing.elements
+        );
+        width += drawing.width + GRAPH_GAP;
+        height = height.max(drawing.height + TITLE_HEIGHT);
     }
-    graph.node_ids().for_each(|id| node_box(&mut out, graph, id, places[id.index()]));
-    out.push_str("</svg>\n");
-    out
+    document(width, height, &elements)
+}
+
+fn document(width: usize, height: usize, elements: &str) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"11\">\n{elements}</svg>\n"
+    )
+}
+
+/// A graph drawn from the origin.
+struct Drawing {
+    width: usize,
+    height: usize,
+    elements: String,
+}
+
+impl Drawing {
+    fn of(graph: &Graph) -> Drawing {
+        let places = places(graph);
+        let width = places.iter().map(|p| p.0 + BOX_WIDTH).max().unwrap_or(0) + MARGIN;
+        let height = places.iter().map(|p| p.1 + BOX_HEIGHT).max().unwrap_or(0) + MARGIN;
+        let mut elements = String::new();
+        for id in graph.node_ids() {
+            for operand in &graph.node(id).operands {
+                line(&mut elements, places[operand.node.index()], places[id.index()]);
+            }
+        }
+        graph.node_ids().for_each(|id| node_box(&mut elements, graph, id, places[id.index()]));
+        Drawing { width, height, elements }
+    }
 }
 
 /// Upper left corner of every node's box.
@@ -95,5 +132,17 @@ mod tests {
         let picture = svg(&b.finish());
         assert_eq!((picture.matches("<rect").count(), picture.matches("<line").count()), (3, 3));
         assert!(picture.contains("a&lt;b") && !picture.contains("a<b"));
+    }
+
+    #[test]
+    fn graphs_beside_each_other_do_not_overlap() {
+        let mut b = Builder::new("picture");
+        let x = b.input("x", TensorType::f32([2])).expect("declared");
+        b.exp(x).expect("well typed");
+        let graph = b.finish();
+        let picture = svg_beside(&[("before", &graph), ("after", &graph)]);
+        assert_eq!(picture.matches("<rect").count(), 4);
+        let second = format!("translate({} {TITLE_HEIGHT})", Drawing::of(&graph).width + GRAPH_GAP);
+        assert!(picture.contains("translate(0 24)") && picture.contains(&second), "{picture}");
     }
 }

@@ -110,7 +110,7 @@ pub fn common_type(egraph: &EGraph, terms: &[Id]) -> Result<TensorType, String> 
 }
 
 /// The constant behind an op without operands whose nest stores one.
-fn splat_of(op: &Op, args: &[Id], types: &[TensorType]) -> Option<Float> {
+pub fn splat_of(op: &Op, args: &[Id], types: &[TensorType]) -> Option<Float> {
     if !args.is_empty() {
         return None;
     }

@@ -324,7 +324,7 @@ fn emit(window: &Graph, table: &Table, chosen: &[usize], root: usize) -> Result<
 }
 
 /// The sum of values, those made first being added first.
-fn sum_in_order(builder: &mut Builder, terms: &[Value]) -> Result<Value, TypeError> {
+pub fn sum_in_order(builder: &mut Builder, terms: &[Value]) -> Result<Value, TypeError> {
     let mut terms = terms.to_vec();
     terms.sort_unstable();
     let (first, rest) = terms.split_first().expect("a sum has terms");

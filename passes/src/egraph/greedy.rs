@@ -3,7 +3,7 @@
 //! What saturation is measured against. Rules, costs and limits are the same; what has to be given up first to be won
 //! later is out of reach.
 
-use super::explain::Step;
+use super::explain::Change;
 use super::extract::{NODE_NS, applied, node_cost, sum_cost};
 use super::order::Time;
 use super::rules::{RuleIndex, Term};
@@ -23,7 +23,7 @@ pub struct End {
     /// Node of the original window that each node comes from.
     pub places: Vec<u32>,
     /// Every rewrite, in order.
-    pub steps: Vec<Step>,
+    pub changes: Vec<Change>,
     /// Sweeps over the window, the last of which found nothing.
     pub sweeps: usize,
     /// Why it went no further.
@@ -34,12 +34,12 @@ pub struct End {
 pub fn improve(window: &Window, rules: &RuleIndex, limits: &Limits, target: &Target) -> Result<End, TypeError> {
     let places = window.program.node_ids().map(|id| id.0).collect();
     let mut end =
-        End { program: window.program.clone(), places, steps: vec![], sweeps: 0, stop: StopReason::IterationLimit };
+        End { program: window.program.clone(), places, changes: vec![], sweeps: 0, stop: StopReason::IterationLimit };
     while end.sweeps < limits.iterations && end.stop == StopReason::IterationLimit {
-        let before = end.steps.len();
+        let before = end.changes.len();
         sweep(window, &mut end, rules, limits, target)?;
         end.sweeps += 1;
-        if end.stop == StopReason::IterationLimit && end.steps.len() == before {
+        if end.stop == StopReason::IterationLimit && end.changes.len() == before {
             end.stop = StopReason::Saturated;
         }
     }
@@ -54,12 +54,11 @@ fn sweep(window: &Window, end: &mut End, rules: &RuleIndex, limits: &Limits, tar
     let mut next = 0;
     while next < state.originals.len() && end.stop == StopReason::IterationLimit {
         let found = search(&state.egraph, state.originals[next], rules, &mut left);
-        let better = found.into_iter().find_map(|m| Some((ledger.gain(&state, &m)?, m)));
-        let Some((delta, found)) = better else {
+        let Some(found) = found.into_iter().find(|m| ledger.pays(&state, m)) else {
             next += 1;
             continue;
         };
-        if !rewrite(window, end, &mut state, found, delta, target)? {
+        if !rewrite(window, end, &mut state, rules, found, target)? {
             next += 1;
         }
         state = load(&end.program);
@@ -73,8 +72,8 @@ fn rewrite(
     window: &Window,
     end: &mut End,
     state: &mut Saturated,
+    rules: &RuleIndex,
     found: Match,
-    delta: Cost,
     target: &Target,
 ) -> Result<bool, TypeError> {
     apply(state, found);
@@ -87,7 +86,7 @@ fn rewrite(
     let times: Vec<Time> = end.places.iter().map(|&at| window.times[at as usize]).collect();
     let Some(next) = applied(&end.program, &times, state, done, target)? else { return Ok(false) };
     let place = end.places[done.place as usize];
-    end.steps.push(Step { rule: done.rule, place, delta_flops: delta.flops, delta_bytes: delta.bytes });
+    end.changes.push(Change::direct(&state.egraph, done, rules, place, next.graph.clone()));
     end.places = next.places.iter().map(|&at| end.places[at as usize]).collect();
     end.program = next.graph;
     Ok(true)
@@ -112,17 +111,15 @@ impl<'a> Ledger<'a> {
         Ledger { target, costs, uses }
     }
 
-    /// How much the cost of the window changes with a rewrite; `None` unless it falls.
-    fn gain(&self, state: &Saturated, m: &Match) -> Option<Cost> {
+    /// Whether the window becomes cheaper by a rewrite.
+    fn pays(&self, state: &Saturated, m: &Match) -> bool {
         let (mut kept, mut cost) = (HashSet::new(), Cost::default());
-        self.added(state, &m.term, &mut kept, &mut cost).ok()?;
         // a value made after the node may be made from it
-        if kept.iter().any(|&id| id >= m.class) {
-            return None;
+        if self.added(state, &m.term, &mut kept, &mut cost).is_err() || kept.iter().any(|&id| id >= m.class) {
+            return false;
         }
         let freed = self.freed(state, m.class, &kept, &mut HashMap::new());
-        cost += Cost { flops: -freed.flops, bytes: -freed.bytes, time_ns: -freed.time_ns };
-        (cost.time_ns < -1e-9 * freed.time_ns).then_some(cost)
+        cost.time_ns - freed.time_ns < -1e-9 * freed.time_ns
     }
 
     /// Adds the cost of those nodes of a term that the window does not have yet; `kept` are those it has.

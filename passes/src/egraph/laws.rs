@@ -1,7 +1,8 @@
 //! Laws: every rule keeps every bit, or re-associates within its bound, and a wrong rule does not pass.
 
+use super::explain::{Replay, Rewrite};
 use super::language::Node;
-use super::replay::{difference, random_tensor};
+use super::replay::{awkward, bounded, difference};
 use super::rules::{Family, NumericClass, Random, Root, Rule, RuleIndex, Sampler, Term, all_rules};
 use super::saturate::{Limits, Saturated, StopReason, saturate};
 use super::{OptimizeOptions, bounds, optimize, optimize_with};
@@ -12,20 +13,6 @@ use gradc_ir::tensor::Tensor;
 use gradc_ir::types::TensorType;
 
 const SEEDS: u64 = 300;
-
-/// Values that show what arithmetic identities break: signed zeros, infinities, NaN, the very small and large.
-fn awkward(ty: &TensorType, random: &mut Random) -> Tensor {
-    const SPECIAL: [f64; 8] = [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e-300, 1e300, -1.0];
-    let count = ty.elements();
-    if !ty.dtype.is_float() {
-        return Tensor::int(ty.clone(), (0..count).map(|_| random.below(2) as i64).collect());
-    }
-    let draw = |random: &mut Random| match random.below(4) {
-        0 => SPECIAL[random.below(SPECIAL.len())],
-        _ => 20.0 * random.unit() - 10.0,
-    };
-    Tensor::float(ty.clone(), (0..count).map(|_| draw(random)).collect())
-}
 
 /// The first class whose nodes do not all evaluate to the same, in f64 or rounded to storage: to the same bits on
 /// awkward inputs, or within the bound of re-association on finite ones.
@@ -40,7 +27,7 @@ fn broken_class(window: &Graph, saturated: &Saturated, class: NumericClass, seed
             [false, true].into_iter().find_map(|stored| unequal_class(saturated, &inputs, stored))
         }
         NumericClass::Reassociation => {
-            let inputs = inputs(random_tensor);
+            let inputs = inputs(bounded);
             [false, true].into_iter().find_map(|stored| bounds::unbounded_class(saturated, &inputs, stored))
         }
     }
@@ -207,6 +194,34 @@ fn invariant_breaking_rules_poison_the_window() {
     }
 }
 
+/// A rule with sound types and wrong values gets past the analysis; the replay of its rewrite does not agree.
+#[test]
+fn wrong_rules_fail_their_replay() {
+    let mul_zero = rule("mul-zero", |site| match site.op {
+        Op::Mul(_) => vec![site.args[1].into()],
+        _ => vec![],
+    });
+    let add_zero = rule("add-zero", |site| match site.op {
+        Op::Add(_) => vec![site.args[0].into()],
+        _ => vec![],
+    });
+    for wrong in [mul_zero, add_zero] {
+        let (name, index) = (wrong.name, RuleIndex::new(vec![copy(&wrong)]));
+        let windows = (1..40).map(|seed| example(&wrong, seed));
+        let explaining = OptimizeOptions { explain: true, ..options() };
+        let replays: Vec<Rewrite> = windows
+            .flat_map(|window| optimize_with(&window, &explaining, &index).expect("well typed").1.windows)
+            .flat_map(|window| window.rewrites)
+            .collect();
+        let caught: Vec<&Rewrite> = replays.iter().filter(|r| matches!(r.replay, Replay::Differs { .. })).collect();
+        assert!(!caught.is_empty(), "`{name}` got past {} replays", replays.len());
+        for rewrite in caught {
+            assert_eq!(rewrite.bug().code, "internal-replay");
+            assert!(rewrite.bug().to_string().contains(name) && rewrite.disagreeing.is_some(), "{rewrite}");
+        }
+    }
+}
+
 fn is_mul(node: &gradc_ir::graph::Node) -> bool {
     matches!(node.def, gradc_ir::graph::Def::Op(Op::Mul(_)))
 }
@@ -215,6 +230,7 @@ fn is_mul(node: &gradc_ir::graph::Node) -> bool {
 /// the same bits, in the same order, every time.
 #[test]
 fn all_rules_together_keep_every_bit() {
+    let explaining = OptimizeOptions { explain: true, ..options() };
     let index = RuleIndex::of(&Family::ALL.into(), NumericClass::Bitwise);
     for rule in all_rules().iter().filter(|rule| rule.class == NumericClass::Bitwise) {
         for seed in 1000..1030 {
@@ -224,10 +240,13 @@ fn all_rules_together_keep_every_bit() {
             if let Some(broken) = broken_class(&window, &saturated, NumericClass::Bitwise, seed) {
                 panic!("example {seed} of `{}`:\n{broken}", rule.name);
             }
-            let (after, report) = optimize(&window, &options()).expect("optimizes");
+            let (after, report) = optimize(&window, &explaining).expect("optimizes");
             assert_eq!(super::replay::replay(&window, &after, seed), Ok(0.0), "{report}");
+            for rewrite in report.windows.iter().flat_map(|window| &window.rewrites) {
+                assert!(rewrite.rule.is_some() && rewrite.replay == Replay::Equal { inputs: 2 }, "{rewrite}");
+            }
             assert!(report.after.cost.time_ns <= report.before.cost.time_ns, "{report}");
-            assert_eq!(optimize(&window, &options()).expect("optimizes"), (after, report));
+            assert_eq!(optimize(&window, &explaining).expect("optimizes"), (after, report));
         }
     }
 }
@@ -236,7 +255,7 @@ fn all_rules_together_keep_every_bit() {
 /// the result is the same every time.
 #[test]
 fn all_rules_together_stay_within_the_bound() {
-    let reassoc = OptimizeOptions { fp: NumericClass::Reassociation, ..options() };
+    let reassoc = OptimizeOptions { fp: NumericClass::Reassociation, explain: true, ..options() };
     let index = RuleIndex::of(&Family::ALL.into(), NumericClass::Reassociation);
     for rule in all_rules().iter().filter(|rule| rule.class == NumericClass::Reassociation) {
         for seed in 1000..1030 {
@@ -247,6 +266,10 @@ fn all_rules_together_stay_within_the_bound() {
                 panic!("example {seed} of `{}`:\n{broken}", rule.name);
             }
             let (after, report) = optimize(&window, &reassoc).expect("optimizes");
+            for rewrite in report.windows.iter().flat_map(|window| &window.rewrites) {
+                let agrees = matches!(rewrite.replay, Replay::Equal { .. } | Replay::Close { .. });
+                assert!(rewrite.rule.is_some() && agrees, "`{}` {seed}: {rewrite}", rule.name);
+            }
             // equal costs added in another order may differ in the last bits
             assert!(report.after.cost.time_ns <= report.before.cost.time_ns * (1.0 + 1e-12), "{report}");
             assert_eq!(optimize(&window, &reassoc).expect("optimizes"), (after, report));

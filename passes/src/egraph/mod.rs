@@ -28,13 +28,13 @@ mod laws;
 
 pub use replay::replay;
 
-use crate::cost::{Cost, op_cost};
+use crate::cost::graph_cost;
 use explain::{OptimizeReport, Step, Totals, WindowReport};
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Loc};
 use gradc_ir::graph::{Graph, NodeId, Output, Value};
 use gradc_ir::target::Target;
-use gradc_ir::types::{TensorType, TypeError};
+use gradc_ir::types::TypeError;
 use order::Time;
 use rules::{Family, NumericClass, RuleIndex};
 use saturate::{Limits, StopReason, saturate};
@@ -67,6 +67,8 @@ pub struct OptimizeOptions {
     pub limits: Limits,
     /// Most ops in a window.
     pub window_nodes: usize,
+    /// Whether the report has every rewrite, priced and replayed.
+    pub explain: bool,
 }
 
 impl OptimizeOptions {
@@ -79,6 +81,7 @@ impl OptimizeOptions {
             target,
             limits: Limits::default(),
             window_nodes: 500,
+            explain: false,
         }
     }
 }
@@ -112,7 +115,7 @@ fn optimize_with(
         };
         solved.insert(key, solution.clone());
         debug_assert!(respects_order(window, &solution.program), "extraction keeps to the order of the graph");
-        reports.push(report(graph, window, &solution, rules, known.is_some()));
+        reports.push(report(graph, window, &solution, options.explain, known.is_some()));
         solutions.push(solution);
     }
     // what every window has for itself is made once again
@@ -149,7 +152,11 @@ fn solve(window: &Window, options: &OptimizeOptions, rules: &RuleIndex) -> Resul
             let end = greedy::improve(window, rules, &options.limits, &options.target)?;
             let e_nodes = end.program.nodes().len();
             let iterations = end.sweeps;
-            let (program, places, steps, stop) = (end.program, end.places, end.steps, end.stop);
+            let steps = match options.explain {
+                true => explain::steps(&window.program, &end.changes, rules, &options.target),
+                false => vec![],
+            };
+            let (program, places, stop) = (end.program, end.places, end.stop);
             Ok(Solution { program, places, steps, e_nodes, iterations, stop })
         }
     }
@@ -168,7 +175,10 @@ fn solve_by_saturation(window: &Window, options: &OptimizeOptions, rules: &RuleI
         return Ok(counts(unchanged(program)));
     }
     let best = extract::extract(program, &window.times, &saturated, &options.target)?;
-    let steps = explain::explain(&saturated, &best, &options.target);
+    let steps = match options.explain {
+        true => explain::explain(program, &saturated, &best, rules, &options.target)?,
+        false => vec![],
+    };
     Ok(counts(Solution { program: best.graph, places: best.places, steps, ..unchanged(program) }))
 }
 
@@ -183,7 +193,7 @@ fn respects_order(window: &Window, program: &Graph) -> bool {
     program.outputs().iter().zip(&window.outputs).all(in_order)
 }
 
-fn report(graph: &Graph, window: &Window, solution: &Solution, rules: &RuleIndex, stamped: bool) -> WindowReport {
+fn report(graph: &Graph, window: &Window, solution: &Solution, explain: bool, stamped: bool) -> WindowReport {
     let place = |at: u32| graph.loc(window.origin(at)).to_string();
     WindowReport {
         place: graph.loc(window.first()).to_string(),
@@ -193,7 +203,8 @@ fn report(graph: &Graph, window: &Window, solution: &Solution, rules: &RuleIndex
         iterations: solution.iterations,
         stop: solution.stop.clone(),
         stamped,
-        rewrites: solution.steps.iter().map(|s| s.report(rules, place(s.place))).collect(),
+        rewrites: solution.steps.iter().map(|s| s.at(place(s.place))).collect(),
+        programs: explain.then(|| [window.program.clone(), solution.program.clone()]),
     }
 }
 
@@ -304,13 +315,5 @@ impl Rebuild {
 
 /// Size and estimated cost of a graph.
 fn totals(graph: &Graph, target: &Target) -> Totals {
-    let mut cost = Cost::default();
-    for id in graph.node_ids() {
-        if let Some(op) = graph.op(id) {
-            let node = graph.node(id);
-            let inputs: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
-            cost += op_cost(op, &inputs, &node.types, target);
-        }
-    }
-    Totals { nodes: graph.nodes().len(), cost }
+    Totals { nodes: graph.nodes().len(), cost: graph_cost(graph, target) }
 }

@@ -51,8 +51,8 @@ pub struct Application {
     pub to: Id,
     /// The op nodes of the replacement.
     pub made: Vec<Id>,
-    /// Values the replacement starts from.
-    pub leaves: Vec<Id>,
+    /// The replacement, starting from the classes of its time.
+    pub term: Term,
     /// Node of the window it happened at.
     pub place: u32,
 }
@@ -203,13 +203,13 @@ pub fn apply(state: &mut Saturated, m: Match) {
     let egraph = &mut state.egraph;
     let (place, nodes) = (egraph[m.class].data.place, egraph.nodes().len());
     egraph.analysis.place = place;
-    let (mut made, mut leaves) = (Vec::new(), Vec::new());
-    let added = add(egraph, m.term, &mut made, &mut leaves);
+    let mut made = Vec::new();
+    let added = add(egraph, &m.term, &mut made);
     state.made[place as usize] += egraph.nodes().len() - nodes;
     match added {
         Ok(to) => {
             egraph.union(m.class, to);
-            state.applications.push(Application { rule: m.rule, from: m.from, to, made, leaves, place });
+            state.applications.push(Application { rule: m.rule, from: m.from, to, made, term: m.term, place });
         }
         Err(reason) => {
             egraph.analysis.poison.get_or_insert(reason);
@@ -218,29 +218,22 @@ pub fn apply(state: &mut Saturated, m: Match) {
 }
 
 /// Adds a term bottom-up, refusing ill-typed nodes.
-fn add(egraph: &mut EGraph, term: Term, made: &mut Vec<Id>, leaves: &mut Vec<Id>) -> Result<Id, String> {
-    match term {
-        Term::Value(id) => {
-            leaves.push(id);
-            Ok(id)
+fn add(egraph: &mut EGraph, term: &Term, made: &mut Vec<Id>) -> Result<Id, String> {
+    let args = term.args().iter().map(|a| add(egraph, a, made)).collect::<Result<Box<[Id]>, String>>()?;
+    let node = match term {
+        Term::Value(id) => return Ok(*id),
+        Term::Op(op, _) => {
+            infer(egraph, op, &args)?;
+            Node::Op(op.clone(), args)
         }
-        Term::Op(op, args) => {
-            let args = args.into_iter().map(|a| add(egraph, a, made, leaves)).collect::<Result<Box<[Id]>, String>>()?;
-            infer(egraph, &op, &args)?;
-            let id = egraph.add_uncanonical(Node::Op(op, args));
-            made.push(id);
-            Ok(id)
+        Term::Sum(_) => {
+            common_type(egraph, &args)?;
+            Node::sum(args.iter().map(|&t| egraph.find(t)).collect())
         }
-        Term::Sum(terms) => {
-            let terms = terms.into_iter().map(|t| add(egraph, t, made, leaves));
-            let terms = terms.collect::<Result<Box<[Id]>, String>>()?;
-            common_type(egraph, &terms)?;
-            let terms = terms.iter().map(|&t| egraph.find(t)).collect();
-            let id = egraph.add_uncanonical(Node::sum(terms));
-            made.push(id);
-            Ok(id)
-        }
-    }
+    };
+    let id = egraph.add_uncanonical(node);
+    made.push(id);
+    Ok(id)
 }
 
 /// The node with every child replaced by its class.

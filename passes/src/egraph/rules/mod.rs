@@ -14,9 +14,11 @@ mod reassociation;
 mod reduction;
 mod slice;
 mod terms;
+mod view;
 mod zero;
 
 pub use example::{Random, Sampler};
+pub use view::View;
 
 use super::analysis::EGraph;
 use super::language::{Node, SUM};
@@ -141,6 +143,8 @@ impl From<Id> for Term {
 /// A node a rule may rewrite, and the e-graph below it.
 pub struct Site<'a> {
     egraph: &'a EGraph,
+    /// What is seen of the operands; everything without.
+    view: Option<&'a View>,
     /// Name of the node's op; [`SUM`] for a sum.
     pub name: &'static str,
     /// The node's op. A sum is an addition of any number of operands.
@@ -155,10 +159,15 @@ impl<'a> Site<'a> {
     /// A node as a site; `None` unless it is an op with one result, or a sum.
     pub fn at(egraph: &'a EGraph, class: Id, node: &'a Node) -> Option<Site<'a>> {
         match (node, egraph[class].data.types.as_slice()) {
-            (Node::Op(op, args), [ty]) => Some(Site { egraph, name: op.name(), op, args, ty }),
-            (Node::Sum(args), [ty]) => Some(Site { egraph, name: SUM, op: &ADDITION, args, ty }),
+            (Node::Op(op, args), [ty]) => Some(Site { egraph, view: None, name: op.name(), op, args, ty }),
+            (Node::Sum(args), [ty]) => Some(Site { egraph, view: None, name: SUM, op: &ADDITION, args, ty }),
             _ => None,
         }
+    }
+
+    /// The same node with a limited view of what is below it.
+    pub fn seen_through(self, view: &'a View) -> Site<'a> {
+        Site { view: Some(view), ..self }
     }
 
     /// Type of an operand.
@@ -173,7 +182,12 @@ impl<'a> Site<'a> {
 
     /// The value of every element of an operand, where it is known.
     pub fn splat(&self, id: Id) -> Option<f64> {
-        self.egraph[id].data.splat.map(|v| v.get())
+        let fact = &self.egraph[id].data;
+        let seen = match self.view {
+            Some(view) => view.splat(self.egraph.find(id), &fact.types, fact.splat),
+            None => fact.splat,
+        };
+        seen.map(|v| v.get())
     }
 
     /// Whether two operands are known to be equal.
@@ -183,17 +197,23 @@ impl<'a> Site<'a> {
 
     /// The ops known to make an operand, as sites. Sums are not among them.
     pub fn makers(&self, id: Id) -> impl Iterator<Item = Site<'a>> + use<'a> {
-        let (egraph, class) = (self.egraph, self.egraph.find(id));
-        let ops = egraph[class].nodes.iter().filter(|node| matches!(node, Node::Op(..)));
-        ops.filter_map(move |node| Site::at(egraph, class, node))
+        let (egraph, view, class) = (self.egraph, self.view, self.egraph.find(id));
+        let ops = self.nodes(class).filter(|node| matches!(node, Node::Op(..)));
+        ops.filter_map(move |node| Some(Site { view, ..Site::at(egraph, class, node)? }))
     }
 
     /// The terms of every sum known to be equal to an operand.
     pub fn sums(&self, id: Id) -> impl Iterator<Item = &'a [Id]> + use<'a> {
-        self.egraph[id].nodes.iter().filter_map(|node| match node {
+        self.nodes(self.egraph.find(id)).filter_map(|node| match node {
             Node::Sum(terms) => Some(&terms[..]),
             _ => None,
         })
+    }
+
+    /// The nodes that are seen of a class.
+    fn nodes(&self, class: Id) -> impl Iterator<Item = &'a Node> + use<'a> {
+        let view = self.view;
+        self.egraph[class].nodes.iter().filter(move |node| view.is_none_or(|v| v.shows(class, node)))
     }
 
     /// Whether the op computes every element from the same element of its operands, and does compute something.
@@ -246,6 +266,11 @@ impl RuleIndex {
             }
         }
         index
+    }
+
+    /// The most that any of the rules may change.
+    pub fn most(&self) -> NumericClass {
+        self.rules.iter().map(|rule| rule.class).max().unwrap_or(NumericClass::Bitwise)
     }
 
     /// Number of rules.
