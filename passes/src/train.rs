@@ -1,7 +1,7 @@
 //! From a forward graph with a loss to the graph of a whole training step.
 
-use crate::differentiate::{differentiate, where_gradient_stops};
-use crate::loops::merge_loops;
+use crate::differentiate::{differentiate_loops, where_gradient_stops};
+use crate::loops::{LoopPolicies, check_policies, merge_loops, segment_loops};
 use crate::optimizers::{Optimizer, Schedule, Updates};
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
@@ -34,12 +34,21 @@ pub const LOSS: &str = "loss";
 /// Buffers keep the updates the forward graph has. The loss becomes a checked output: where it is not finite
 /// nothing is updated.
 pub fn derive_step(forward: &Graph, spec: &TrainSpec) -> Result<Graph, Diagnostics> {
+    derive_step_of_loops(forward, spec, &LoopPolicies::new())
+}
+
+/// As [`derive_step`], with a choice for loops of `forward` how their gradients are computed.
+pub fn derive_step_of_loops(forward: &Graph, spec: &TrainSpec, loops: &LoopPolicies) -> Result<Graph, Diagnostics> {
+    let ill_typed = |e| Diagnostic::from_type_error("internal-segments", e, Loc::default());
+    let (forward, loops) = segment_loops(forward, loops).map_err(ill_typed)?;
+    let forward = &forward;
     let loss =
         forward.output_named(LOSS).ok_or_else(|| Diagnostic::new("no-loss", "the graph has no output `loss`"))?.value;
     let parameters = find_parameters(forward, &spec.trainable)?;
     let mut builder = Builder::from_graph(forward.clone());
     let wrt: Vec<Value> = parameters.iter().map(|&id| forward.inputs()[id.index()].value).collect();
-    let gradients = differentiate(&mut builder, loss, &wrt)?;
+    check_policies(forward, &loops, &wrt)?;
+    let gradients = differentiate_loops(&mut builder, loss, &wrt, &loops)?;
     let gradients = all_reached(forward, loss, &parameters, gradients)?;
     append_updates(&mut builder, spec, &parameters, &gradients)
         .map_err(|e| Diagnostic::from_type_error("internal-update", e, Loc::default()))?;

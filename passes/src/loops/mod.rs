@@ -6,17 +6,26 @@
 //! [`merge_loops`] makes one loop of both.
 
 mod activity;
+mod check;
 mod exact;
 mod extract;
+mod frozen;
+mod gmres;
+mod guard;
+mod implicit;
+mod linearised;
 mod merge;
 mod min_cut;
 mod policy;
 mod rebuild;
+mod rows;
 mod segments;
 mod split;
 
+pub(crate) use check::check_policies;
+pub use guard::FALLBACKS;
 pub use merge::merge_loops;
-pub use policy::{Backward, LoopPolicies};
+pub use policy::{Backward, LoopPolicies, Tolerance};
 pub use segments::segment_loops;
 
 use activity::Activity;
@@ -41,6 +50,8 @@ pub(crate) fn backward(scan: &Scan, policy: Backward, cx: &mut VjpContext) -> Re
     match policy {
         Backward::Exact => exact::backward(scan, &activity, Again::Cheap, cx),
         Backward::Checkpoint => exact::backward(scan, &activity, Again::Anything, cx),
+        Backward::Frozen(tolerance) => frozen::backward(scan, &activity, &tolerance, cx),
+        Backward::Implicit(tolerance) => implicit::backward(scan, &activity, &tolerance, cx),
     }
 }
 

@@ -11,7 +11,7 @@ use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Loc};
 use gradc_ir::graph::{Function, Graph, NodeId, OutputKind, Value};
 use gradc_ir::ops::Scan;
-use gradc_ir::types::TypeError;
+use gradc_ir::types::{DType, TypeError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -98,6 +98,8 @@ pub(super) struct Split {
     /// `(residuals…, arguments…, dy…, sums…) → (dx…)`, one `dy` per seed, one sum per constant that a gradient reaches,
     /// one `dx` per argument that one reaches.
     pub backward: Function,
+    /// `(x…) → (booleans…)`: what the derivative selects by and depends on a carry.
+    pub kinks: Function,
 }
 
 impl Split {
@@ -117,8 +119,16 @@ impl Split {
         let given = [&kept[..], &read, &joint.cotangents, &joint.sums].concat();
         let forward = extract(&scan.body.name, &joint.graph, &joint.arguments, &[&joint.results[..], &more].concat())?;
         let backward = extract(&name, &joint.graph, &given, &gradients)?;
-        Ok(Split { forward: Arc::new(merge_loops(&forward)?), residuals, arguments, backward })
+        let kinks = extract("kinks", &joint.graph, &joint.arguments, &kinks(scan, &joint))?;
+        Ok(Split { kinks, forward: Arc::new(merge_loops(&forward)?), residuals, arguments, backward })
     }
+}
+
+/// The booleans that the derivative selects by and that depend on a carry.
+fn kinks(scan: &Scan, joint: &Joint) -> Vec<Value> {
+    let varying = dependents(&joint.graph, &joint.arguments[..scan.carries]);
+    let is_kink = |v: &Value| varying[v.node.index()] && joint.graph.ty(*v).dtype == DType::Bool;
+    joint.read(&joint.forward()).into_iter().filter(is_kink).collect()
 }
 
 /// The forward values that the derivative is handed.
