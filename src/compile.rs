@@ -13,6 +13,7 @@ use gradc_ir::graph::Graph;
 use gradc_ir::plan::{MemoryPlan, Schedule};
 use gradc_ir::text;
 use gradc_ir::verify::verify;
+use gradc_passes::bodies::map_bodies;
 use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::{self, OptimizeOptions};
 use gradc_passes::layout::{LaidOut, assign_layouts};
@@ -82,7 +83,7 @@ fn plan_entry(
     let plan = report.time("plan", || Ok::<_, Diagnostic>(plan_memory(scheduled, layout)))?;
     check_plan(&plan, layout).map_err(|d| d.help("this is a bug in gradc: the planner made a wrong plan"))?;
     report.keep(options, Stage::Memory, name, || text::print_plan(&plan));
-    report.entries.push(EntryReport { name, nodes, peaks, arena_bytes: plan.arena_bytes });
+    report.entries.push(EntryReport { name, nodes, peaks, arena_bytes: plan.memory.arena_bytes });
     Ok((entry, plan))
 }
 
@@ -94,7 +95,7 @@ fn optimize(entry: &Entry, options: &Options, report: &mut CompileReport) -> Res
         explain: options.explain,
         ..OptimizeOptions::new(options.target.clone())
     };
-    let (graph, rewrites) = report.time("optimize", || egraph::optimize(&entry.graph, &settings))?;
+    let (graph, rewrites) = report.time("optimize", || optimize_with_bodies(&entry.graph, &settings))?;
     checked(&graph, "optimize")?;
     let once = graph.nodes().len();
     let graph = report.time("recompute", || recompute(&graph, &options.target))?;
@@ -103,6 +104,19 @@ fn optimize(entry: &Entry, options: &Options, report: &mut CompileReport) -> Res
     let again = graph.nodes().len().saturating_sub(once);
     report.note_pass(entry.kind.name(), "recompute", format!("{again} nodes made again for the backward pass"));
     Ok(graph)
+}
+
+/// Optimizes the bodies of regions, then the graph; the report has the windows of all.
+fn optimize_with_bodies(graph: &Graph, settings: &OptimizeOptions) -> Result<(Graph, OptimizeReport), Diagnostic> {
+    let mut windows = Vec::new();
+    let graph = map_bodies(graph, &mut |body: &Graph| -> Result<Graph, Diagnostic> {
+        let (body, report) = egraph::optimize(body, settings)?;
+        windows.extend(report.windows);
+        Ok(body)
+    })?;
+    let (graph, mut report) = egraph::optimize(&graph, settings)?;
+    report.windows.extend(windows);
+    Ok((graph, report))
 }
 
 /// A graph that a stage made must be well formed: anything else is a bug in gradc, not in the input.

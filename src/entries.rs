@@ -10,7 +10,7 @@ use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
 use gradc_ir::graph::{Graph, OutputKind, Value};
 use gradc_ir::types::TypeError;
-use gradc_passes::expand_regions::expand_regions;
+use gradc_passes::expand_regions::{expand_regions, expand_small_regions};
 use gradc_passes::train::{LOSS, derive_step};
 use serde::{Deserialize, Serialize};
 
@@ -76,13 +76,14 @@ pub const LOSS_WEIGHT: &str = "loss.weight";
 
 /// Derives all entries of a model.
 pub(crate) fn derive(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Result<Derived, Diagnostics> {
-    let predict = Entry { kind: EntryKind::Predict, graph: expand_regions(&model.infer)?.without_dead_nodes() };
+    let inference = expand_small_regions(&model.infer, options.unroll_nodes)?;
+    let predict = Entry { kind: EntryKind::Predict, graph: inference.without_dead_nodes() };
     let Some(recipe) = recipe else { return Ok(Derived { entries: vec![predict], loss: None, notes: vec![] }) };
     let resolved = resolve(recipe, model)?;
     let loss = loss_info(model, recipe, resolved.prediction)?;
     let forward = with_loss(expand_regions(&model.train)?, recipe, &loss, false)?;
     let step = derive_step(&forward, &train_spec(recipe, model, options)?)?;
-    let eval = with_loss(expand_regions(&model.infer)?, recipe, &loss, true)?;
+    let eval = with_loss(inference, recipe, &loss, true)?;
     let entries =
         vec![Entry { kind: EntryKind::Step, graph: step }, Entry { kind: EntryKind::Eval, graph: eval }, predict];
     Ok(Derived { entries, loss: Some(loss), notes: resolved.notes })

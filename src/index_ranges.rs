@@ -5,6 +5,7 @@
 
 use gradc_ir::graph::{Graph, Value};
 use gradc_ir::lower::{Body, Index, Lowering, Scalar, ScalarId};
+use gradc_ir::region::RegionForm;
 use gradc_ir::types::TensorType;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -65,9 +66,17 @@ fn indexed_axes(lowering: &Lowering) -> Vec<(usize, usize)> {
             }
         }
         Lowering::Scatter(scatter) => found.extend(loaded_axes(&scatter.body, &scatter.indices, &scatter.target)),
+        Lowering::Region(region) => found.extend(region.form.bodies().iter().flat_map(|b| body_axes(&region.form, b))),
         Lowering::Contraction(_) | Lowering::Expand(_) | Lowering::Host => {}
     }
     found
+}
+
+/// What the arguments of a region's body index, by the region's operands.
+fn body_axes(form: &RegionForm, body: &Graph) -> Vec<(usize, usize)> {
+    let ranges = index_ranges(body);
+    let arguments = body.inputs().iter().enumerate();
+    arguments.filter_map(|(k, i)| Some((form.operand_of(k), ranges.get(&i.value)?.max as usize + 1))).collect()
 }
 
 fn loaded_axes(body: &Body, indices: &[Index], view: &[usize]) -> Vec<(usize, usize)> {

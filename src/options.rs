@@ -5,6 +5,7 @@ use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::target::Target;
 use gradc_passes::egraph::Strategy;
 use gradc_passes::egraph::rules::{Family, NumericClass};
+use gradc_passes::expand_regions::SMALL_REGION_NODES;
 use gradc_passes::schedule::Ordering;
 use std::collections::BTreeSet;
 
@@ -21,6 +22,8 @@ pub struct Options {
     pub ordering: Ordering,
     /// Largest arena that is accepted, bytes.
     pub peak_mem_bytes: Option<usize>,
+    /// Loops that are at most this many nodes when unrolled, and branches of at most as many, are expanded.
+    pub unroll_nodes: usize,
     /// Whether graphs are rewritten by the e-graph optimizer.
     pub optimize: bool,
     /// The most that a rewrite may change.
@@ -54,6 +57,7 @@ impl Default for Options {
             target: Target::host(),
             ordering: Ordering::default(),
             peak_mem_bytes: None,
+            unroll_nodes: SMALL_REGION_NODES,
             optimize: true,
             fp: NumericClass::Bitwise,
             families: Family::ALL.into(),

@@ -2,12 +2,13 @@
 
 use crate::entries::EntryKind;
 use crate::error::SessionError;
+use crate::place::entry_code;
 use crate::step::{CompiledStep, EntryInfo};
 use crate::view::TensorView;
-use gradc_codegen::Limits;
-use gradc_ir::graph::Graph;
+use gradc_codegen::{Limits, PlacedAction};
+use gradc_ir::graph::{Graph, Value};
 use gradc_ir::kernel::Kernel;
-use gradc_ir::plan::{Action, Group};
+use gradc_ir::plan::{Action, Group, Schedule};
 use gradc_ir::target::Target;
 use gradc_ir::types::TensorType;
 use gradc_passes::cost::op_cost;
@@ -23,11 +24,11 @@ pub struct KernelTime {
     pub ops: String,
     /// Layer path of its last op.
     pub layer: String,
-    /// Median time of a run, µs.
+    /// Median time of a step's runs together, µs: one run, or as many as the loops around it make.
     pub median_us: f64,
-    /// Scalar operations, two per product of a sum of products.
+    /// Scalar operations of these runs, two per product of a sum of products.
     pub flops: f64,
-    /// Size of what it reads and writes, each buffer once.
+    /// Size of what each of them reads and writes, each buffer once.
     pub bytes: f64,
 }
 
@@ -73,23 +74,55 @@ pub fn profile(
     Ok(described)
 }
 
-/// What each action of an entry is, with no times yet.
+/// What each leaf of an entry's actions is, with no times yet.
 fn describe(entry: &EntryInfo) -> Vec<KernelTime> {
-    let schedule = &entry.plan.schedule;
+    let code = entry_code(entry.kind.name(), &entry.plan);
+    let mut kernels = describe_actions(&entry.plan.schedule).into_iter();
+    let describe = |(leaf, runs): (&PlacedAction, f64)| {
+        let once = match leaf {
+            PlacedAction::Copy { from, .. } => copy(from.ty.size_bytes() as f64),
+            _ => kernels.next().expect("every other leaf is a kernel or a check of the schedule"),
+        };
+        KernelTime { flops: runs * once.flops, bytes: runs * once.bytes, ..once }
+    };
+    leaves(&code.actions, 1.0).into_iter().map(describe).collect()
+}
+
+/// The leaves of actions that run `runs` times, and how often each runs at most.
+fn leaves(actions: &[PlacedAction], runs: f64) -> Vec<(&PlacedAction, f64)> {
+    let mut all = Vec::new();
+    for action in actions {
+        match action {
+            PlacedAction::Loop { steps, body, .. } => all.extend(leaves(body, runs * *steps as f64)),
+            PlacedAction::Branch { bodies, .. } => bodies.iter().for_each(|body| all.extend(leaves(body, runs))),
+            leaf => all.push((leaf, runs)),
+        }
+    }
+    all
+}
+
+/// The kernels and checks of a schedule, and of the bodies of its regions.
+fn describe_actions(schedule: &Schedule) -> Vec<KernelTime> {
     let describe = |(action, kernels): (&Action, Vec<Kernel>)| match action {
         Action::Run(group) => {
             let describe = |kernel| describe_kernel(&schedule.graph, group, kernel, kernels.len());
             kernels.iter().map(describe).collect()
         }
-        Action::CheckFinite(value) => vec![KernelTime {
-            ops: "check_finite".into(),
-            layer: schedule.graph.loc(value.node).layer.clone(),
-            median_us: 0.0,
-            flops: 0.0,
-            bytes: schedule.graph.ty(*value).size_bytes() as f64,
-        }],
+        Action::CheckFinite(value) => vec![check(&schedule.graph, *value)],
+        Action::Region(region) => region.bodies.iter().flat_map(describe_actions).collect(),
     };
     schedule.actions.iter().zip(kernels(schedule)).flat_map(describe).collect()
+}
+
+fn check(graph: &Graph, value: Value) -> KernelTime {
+    let layer = graph.loc(value.node).layer.clone();
+    let bytes = graph.ty(value).size_bytes() as f64;
+    KernelTime { ops: "check_finite".into(), layer, median_us: 0.0, flops: 0.0, bytes }
+}
+
+/// A carry's move between the steps of a loop, or a value's out of a body.
+fn copy(bytes: f64) -> KernelTime {
+    KernelTime { ops: "copy".into(), layer: String::new(), median_us: 0.0, flops: 0.0, bytes: 2.0 * bytes }
 }
 
 fn describe_kernel(graph: &Graph, group: &Group, kernel: &Kernel, kernels_of_group: usize) -> KernelTime {

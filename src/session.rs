@@ -84,7 +84,7 @@ impl Session {
             Segment::Arena => self.arena.bytes(),
             Segment::Persistent => self.persistent.bytes(),
             Segment::Constants => self.constants.bytes(),
-            Segment::Host(_) => &[],
+            Segment::Host(_) | Segment::Argument(_) | Segment::Result(_) => &[],
         }
     }
 

@@ -8,11 +8,11 @@ use gradc_codegen::{Executable, Pool};
 use gradc_frontend::recipe::Recipe;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use gradc_ir::graph::{OutputKind, Role};
-use gradc_ir::plan::{Action, MemoryPlan, Place};
+use gradc_ir::plan::{Action, MemoryPlan, Place, Schedule};
 use gradc_ir::target::Target;
 use gradc_ir::tensor::HostTensor;
 use gradc_ir::types::TensorType;
-use gradc_passes::cost::op_cost;
+use gradc_passes::cost::graph_cost;
 use gradc_passes::memory::SharedLayout;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,22 +97,18 @@ pub struct EntryInfo {
 impl EntryInfo {
     /// Arena the entry needs, bytes.
     pub fn arena_bytes(&self) -> usize {
-        self.plan.arena_bytes
+        self.plan.memory.arena_bytes
     }
 
     /// Native kernels of the entry.
     pub fn kernels(&self) -> usize {
-        self.plan.schedule.actions.iter().filter(|a| matches!(a, Action::Run(_))).count()
+        groups(&self.plan.schedule)
     }
 
-    /// Floating-point operations of one call: two per product of a sum of products, one per scalar operation elsewhere.
+    /// Floating-point operations of one call: two per product of a sum of products, one per scalar operation elsewhere;
+    /// of loops that end early and of branches as many as there can be.
     pub fn flops(&self) -> u64 {
-        let graph = &self.plan.schedule.graph;
-        let flops = |id| -> Option<f64> {
-            let inputs: Vec<&TensorType> = graph.node(id).operands.iter().map(|&v| graph.ty(v)).collect();
-            Some(op_cost(graph.op(id)?, &inputs, &graph.node(id).types, &Target::host()).flops)
-        };
-        graph.node_ids().filter_map(flops).sum::<f64>() as u64
+        graph_cost(&self.plan.schedule.graph, &Target::host()).flops as u64
     }
 
     pub(crate) fn new(entry: Entry, plan: MemoryPlan, loss: Option<&LossInfo>) -> Self {
@@ -131,10 +127,20 @@ impl EntryInfo {
             name: o.name.clone(),
             ty: graph.ty(o.value).clone(),
             checked: o.kind == OutputKind::Checked,
-            place: plan.places[&o.value],
+            place: plan.memory.places[&o.value],
         });
         EntryInfo { kind: entry.kind, inputs: inputs.collect(), outputs: outputs.collect(), entry, plan }
     }
+}
+
+/// Groups of a schedule and of the bodies of its regions.
+fn groups(schedule: &Schedule) -> usize {
+    let of_action = |action: &Action| match action {
+        Action::Run(_) => 1,
+        Action::CheckFinite(_) => 0,
+        Action::Region(region) => region.bodies.iter().map(groups).sum(),
+    };
+    schedule.actions.iter().map(of_action).sum()
 }
 
 impl CompiledStep {

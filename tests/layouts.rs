@@ -59,7 +59,7 @@ fn surrounded(sample: &Sample, random: &mut Random) -> LaidOut {
         let out = builder.op(Copy { order: (0..rank).collect() }, &[result]).expect("a copy of anything");
         builder.output(&k.to_string(), out, OutputKind::Result);
     }
-    LaidOut { graph: builder.finish(), layouts }
+    LaidOut::new(builder.finish(), layouts)
 }
 
 fn planned(laid_out: LaidOut) -> Option<MemoryPlan> {
@@ -72,7 +72,7 @@ fn planned(laid_out: LaidOut) -> Option<MemoryPlan> {
 
 fn entry(plan: &MemoryPlan) -> EntryCode {
     let graph: &Graph = &plan.schedule.graph;
-    let operand = |v: &Value| Operand { place: plan.places[v], ty: graph.ty(*v).clone() };
+    let operand = |v: &Value| Operand::fixed(plan.memory.places[v], graph.ty(*v).clone());
     assert!(plan.schedule.actions.iter().all(|a| matches!(a, Action::Run(_))), "nothing is checked here");
     let kernels = kernels(&plan.schedule).into_iter().flatten();
     let actions = kernels.map(|kernel| PlacedAction::Run {
@@ -89,7 +89,7 @@ fn run(plan: &MemoryPlan, inputs: &[Tensor]) -> Vec<Tensor> {
     let host: Vec<HostTensor> = inputs.iter().map(Tensor::to_host).collect();
     let bytes: Vec<&[u8]> = host.iter().map(HostTensor::bytes).collect();
     let pool = Pool::new(1).unwrap_or_else(|e| panic!("{e}"));
-    let [mut arena, mut persistent, constants] = [plan.arena_bytes, 0, 0].map(AlignedBuffer::zeroed);
+    let [mut arena, mut persistent, constants] = [plan.memory.arena_bytes, 0, 0].map(AlignedBuffer::zeroed);
     let mut scratch = AlignedBuffer::zeroed(executable.scratch_bytes(pool.threads()));
     let mut memory =
         Memory { arena: &mut arena, persistent: &mut persistent, constants: &constants, scratch: &mut scratch };
@@ -97,7 +97,7 @@ fn run(plan: &MemoryPlan, inputs: &[Tensor]) -> Vec<Tensor> {
     let graph = &plan.schedule.graph;
     let read = |value: Value| {
         let ty = graph.ty(value).clone();
-        let place = plan.places[&value];
+        let place = plan.memory.places[&value];
         let segment = if let Segment::Host(k) = place.segment { bytes[k as usize] } else { arena.bytes() };
         let bytes = segment[place.offset_bytes..][..ty.size_bytes()].to_vec();
         HostTensor::new(ty, bytes).expect("the sizes agree").to_tensor()

@@ -97,7 +97,7 @@ fn sessions_allocate_what_was_planned() {
     for name in common::BUNDLED {
         let step = compiled(name, &Options { emit: vec![Stage::Memory], ..Options::default() });
         let plans = step.report().texts.iter().map(|(_, _, text)| gradc_ir::text::parse_plan(text).expect("a plan"));
-        let arena_bytes = plans.map(|plan| plan.arena_bytes).max().expect("several entries");
+        let arena_bytes = plans.map(|plan| plan.memory.arena_bytes).max().expect("several entries");
         let planned = arena_bytes + step.persistent_bytes() + step.scratch_bytes();
         let mut session = step.session().expect("a session");
         assert_eq!(session.allocated_bytes(), planned, "{name}");

@@ -33,7 +33,7 @@ impl Bench {
                 let place = Place { segment: Segment::Arena, offset_bytes: arena_bytes };
                 // Not a multiple of a page from one buffer to the next: their cache lines would share sets.
                 arena_bytes += ty.size_bytes().next_multiple_of(64) + 192;
-                Operand { place, ty: ty.clone() }
+                Operand::fixed(place, ty.clone())
             })
             .collect();
         let values = |n: usize| (0..n as u32).map(|k| Value { node: NodeId(k), result: 0 }).collect();

@@ -16,7 +16,7 @@ fn time(kind: KernelKind, inputs: &[TensorType], outputs: &[TensorType], threads
     let mut place = |ty: &TensorType| {
         let place = Place { segment: Segment::Arena, offset_bytes: arena_bytes };
         arena_bytes += ty.size_bytes().next_multiple_of(64) + 64;
-        Operand { place, ty: ty.clone() }
+        Operand::fixed(place, ty.clone())
     };
     let operands: Vec<Operand> = inputs.iter().map(&mut place).collect();
     let results: Vec<Operand> = outputs.iter().map(&mut place).collect();

@@ -1,7 +1,7 @@
 //! From the actions of every entry to machine code.
 
 use crate::emit::{Compiled, compile_entry, compile_kernel};
-use crate::executable::{Executable, Needs};
+use crate::executable::{Executable, Needs, writable};
 use crate::isa::{has_fused_multiply_add, target_isa};
 use crate::kernel_code::{KernelCode, Planned};
 use crate::loops::SimdOptions;
@@ -12,7 +12,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::kernel::{Kernel, KernelKind};
-use gradc_ir::plan::{Place, Segment};
+use gradc_ir::plan::Place;
 use gradc_ir::target::{Target, VectorIsa};
 use gradc_ir::types::TensorType;
 use rayon::prelude::*;
@@ -21,10 +21,19 @@ use std::collections::HashMap;
 /// A value and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operand {
-    /// Where.
+    /// Where; inside loops, in their first steps.
     pub place: Place,
+    /// Bytes by which the place moves with each step of the loops around, outermost first; 0 for loops not listed.
+    pub strides_bytes: Vec<i64>,
     /// Its type.
     pub ty: TensorType,
+}
+
+impl Operand {
+    /// A value at a place that does not move.
+    pub fn fixed(place: Place, ty: TensorType) -> Self {
+        Operand { place, strides_bytes: vec![], ty }
+    }
 }
 
 /// One thing an entry does.
@@ -44,6 +53,49 @@ pub enum PlacedAction {
         /// What is checked.
         operand: Operand,
     },
+    /// Copy a value; the places are equal or do not overlap.
+    Copy {
+        /// From where.
+        from: Operand,
+        /// To where, of the same size.
+        to: Operand,
+    },
+    /// Do the same again and again.
+    Loop {
+        /// How often at most, at least once.
+        steps: usize,
+        /// What is done in each step.
+        body: Vec<PlacedAction>,
+        /// When to stop earlier.
+        until: Option<Until>,
+    },
+    /// Do the first where a boolean scalar holds, else the second.
+    Branch {
+        /// The boolean.
+        predicate: Operand,
+        /// What is done.
+        bodies: [Vec<PlacedAction>; 2],
+    },
+}
+
+/// The end of a loop that depends on data.
+#[derive(Clone, Debug)]
+pub struct Until {
+    /// A boolean scalar that ends the loop when it holds after a step.
+    pub done: Operand,
+    /// An i64 scalar that is set to the number of steps made.
+    pub count: Operand,
+}
+
+impl PlacedAction {
+    /// The actions without parts of their own in it, in order: what is counted by failures and profiles.
+    pub fn leaves(&self) -> Vec<&PlacedAction> {
+        match self {
+            PlacedAction::Loop { body, .. } => body.iter().flat_map(PlacedAction::leaves).collect(),
+            PlacedAction::Branch { bodies, .. } => bodies.iter().flatten().flat_map(PlacedAction::leaves).collect(),
+            leaf => vec![leaf],
+        }
+    }
 }
 
 /// One entry of a compiled model.
@@ -103,7 +155,8 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
     let mut kernels = Kernels::default();
     let mut runs = Vec::with_capacity(entries.len());
     for entry in entries {
-        runs.push(entry.actions.iter().map(|action| add_kernel(&mut kernels, action)).collect::<Result<Vec<_>, _>>()?);
+        let leaves = entry.actions.iter().flat_map(PlacedAction::leaves);
+        runs.push(leaves.map(|action| add_kernel(&mut kernels, action)).collect::<Result<Vec<_>, _>>()?);
     }
     let simd = SimdOptions { fma: has_fused_multiply_add(&options.target), strips: strip_isa(options) };
     let Planned { codes, program } = Planned::new(&kernels.list, options.target.vector_isa);
@@ -115,7 +168,7 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
         needs.push(Needs::of(entry)?);
         entry_functions.push(compile_entry(entry, runs, &codes, &*isa, &mut scratch, options)?);
     }
-    let actions = entries.iter().map(|e| e.actions.len()).collect();
+    let actions = runs.iter().map(Vec::len).collect();
     Executable::link(
         entries.iter().map(|e| e.name.clone()).collect(),
         functions,
@@ -131,10 +184,7 @@ fn add_kernel<'a>(kernels: &mut Kernels<'a>, action: &'a PlacedAction) -> Result
     let types = |list: &[Operand]| list.iter().map(|o| o.ty.clone()).collect();
     let signature = Signature { operands: types(operands), results: types(results) };
     verify(&kernel.kind, &signature)?;
-    if let Some(result) = results.iter().find(|r| !matches!(r.place.segment, Segment::Arena | Segment::Persistent)) {
-        return Err(Diagnostic::new("invalid-place", "a kernel writes only to the arena and to persistent memory")
-            .found(format!("{:?}", result.place)));
-    }
+    results.iter().try_for_each(writable)?;
     Ok(Some(kernels.add(&kernel.kind, signature)))
 }
 

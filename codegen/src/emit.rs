@@ -1,6 +1,6 @@
 //! Native functions: one per kernel, and one per entry that calls them.
 
-use crate::compile::{CodegenOptions, EntryCode, Operand, PlacedAction};
+use crate::compile::{CodegenOptions, EntryCode, Operand, PlacedAction, Until};
 use crate::executable::append_aligned;
 use crate::kernel_code::KernelCode;
 use crate::loops::{Buffer, KernelArguments, MEMORY, SimdOptions, emit_epilogue, emit_loops, emit_scatter};
@@ -9,7 +9,7 @@ use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::entity::PrimaryMap;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::types::{I8, I64};
 use cranelift_codegen::ir::{
     AbiParam, ExternalName, InstBuilder, Signature as FunctionSignature, StackSlot, StackSlotData, StackSlotKind,
     UserExternalName, UserExternalNameRef, Value,
@@ -134,7 +134,7 @@ fn with_parts(
     Ok(code)
 }
 
-/// Compiles one entry; `runs` names the kernel of each action that has one.
+/// Compiles one entry; `runs` names the kernel of each leaf among its actions that has one.
 pub(crate) fn compile_entry(
     entry: &EntryCode,
     runs: &[Option<usize>],
@@ -144,42 +144,129 @@ pub(crate) fn compile_entry(
     options: &CodegenOptions,
 ) -> Result<Compiled, Diagnostic> {
     compile_function(isa, scratch, 1, true, options.keep_text, |b, parameters| {
-        let mut emitter = EntryEmitter::new(b, parameters[0], entry);
-        emitter.mark(options, 0);
-        for (at, (action, run)) in entry.actions.iter().zip(runs).enumerate() {
-            match (action, run) {
-                (PlacedAction::Run { operands, results, .. }, Some(kernel)) => {
-                    emitter.run(at, *kernel, codes, [operands, results]);
-                }
-                (PlacedAction::CheckFinite { operand }, _) => emitter.check_finite(at, operand),
-                (PlacedAction::Run { .. }, None) => unreachable!("every run has a kernel"),
-            }
-            emitter.mark(options, at + 1);
-        }
+        let mut emitter = EntryEmitter::new(b, parameters[0], entry, runs, codes, options.profile);
+        emitter.mark(0);
+        emitter.actions(&entry.actions);
         emitter.commit(&entry.commits);
         vec![]
     })
 }
 
-/// Emits the calls of one entry.
+/// Emits the calls of one entry, and the loops and branches around them.
 struct EntryEmitter<'e, 'f> {
     b: &'e mut FunctionBuilder<'f>,
     context: Value,
     kernels: Value,
     /// Where the addresses given to a kernel stand.
     arguments: StackSlot,
+    /// The kernel of each leaf that has one.
+    runs: &'e [Option<usize>],
+    codes: &'e [KernelCode],
+    profile: bool,
+    /// How many leaves are emitted.
+    emitted: usize,
+    /// Steps made of the loops around, outermost first.
+    made: Vec<Value>,
 }
 
 impl<'e, 'f> EntryEmitter<'e, 'f> {
-    fn new(b: &'e mut FunctionBuilder<'f>, context: Value, entry: &EntryCode) -> Self {
-        let most = entry.actions.iter().map(|action| match action {
+    fn new(
+        b: &'e mut FunctionBuilder<'f>,
+        context: Value,
+        entry: &EntryCode,
+        runs: &'e [Option<usize>],
+        codes: &'e [KernelCode],
+        profile: bool,
+    ) -> Self {
+        let most = entry.actions.iter().flat_map(PlacedAction::leaves).map(|action| match action {
             PlacedAction::Run { operands, results, .. } => operands.len() + results.len(),
-            PlacedAction::CheckFinite { .. } => 0,
+            _ => 0,
         });
         let bytes = 8 * most.max().unwrap_or(0) as u32;
         let arguments = b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3));
         let kernels = load_field(b, context, offset_of!(StepContext, kernels));
-        EntryEmitter { b, context, kernels, arguments }
+        EntryEmitter { b, context, kernels, arguments, runs, codes, profile, emitted: 0, made: vec![] }
+    }
+
+    fn actions(&mut self, actions: &[PlacedAction]) {
+        for action in actions {
+            match action {
+                PlacedAction::Loop { steps, body, until } => self.repeat(*steps, body, until.as_ref()),
+                PlacedAction::Branch { predicate, bodies } => self.branch(predicate, bodies),
+                leaf => self.leaf(leaf),
+            }
+        }
+    }
+
+    fn leaf(&mut self, action: &PlacedAction) {
+        match action {
+            PlacedAction::Run { operands, results, .. } => {
+                let kernel = self.runs[self.emitted].expect("every run has a kernel");
+                self.run(kernel, [operands, results]);
+            }
+            PlacedAction::CheckFinite { operand } => self.check_finite(operand),
+            PlacedAction::Copy { from, to } => {
+                let [source, destination] = [from, to].map(|o| self.operand_address(o));
+                let bytes = self.constant(from.ty.size_bytes());
+                Function::Copy.emit_call(self.b, self.context, &[destination, source, bytes]);
+            }
+            PlacedAction::Loop { .. } | PlacedAction::Branch { .. } => unreachable!("they have parts of their own"),
+        }
+        self.emitted += 1;
+        self.mark(self.emitted);
+    }
+
+    /// Emits `do { body } while (++made < steps && !done)`.
+    fn repeat(&mut self, steps: usize, body: &[PlacedAction], until: Option<&Until>) {
+        let (head, behind) = (self.b.create_block(), self.b.create_block());
+        let [made, all] = [head, behind].map(|block| self.b.append_block_param(block, I64));
+        let none = self.constant(0);
+        self.b.ins().jump(head, &[none.into()]);
+        self.b.switch_to_block(head);
+        self.made.push(made);
+        self.actions(body);
+        let next = self.b.ins().iadd_imm_s(made, 1);
+        let mut goes_on = self.b.ins().icmp_imm_u(IntCC::UnsignedLessThan, next, steps as i64);
+        if let Some(until) = until {
+            let done = self.flag(&until.done);
+            let goes_on_by_data = self.b.ins().icmp_imm_s(IntCC::Equal, done, 0);
+            goes_on = self.b.ins().band(goes_on, goes_on_by_data);
+        }
+        self.made.pop();
+        self.b.ins().brif(goes_on, head, &[next.into()], behind, &[next.into()]);
+        self.b.switch_to_block(behind);
+        if let Some(until) = until {
+            let count = self.operand_address(&until.count);
+            self.b.ins().store(MEMORY, all, count, 0);
+        }
+    }
+
+    fn branch(&mut self, predicate: &Operand, [then, otherwise]: &[Vec<PlacedAction>; 2]) {
+        let [then_block, else_block, behind] = [(); 3].map(|()| self.b.create_block());
+        let holds = self.flag(predicate);
+        self.b.ins().brif(holds, then_block, &[], else_block, &[]);
+        for (block, body) in [(then_block, then), (else_block, otherwise)] {
+            self.b.switch_to_block(block);
+            self.actions(body);
+            self.b.ins().jump(behind, &[]);
+        }
+        self.b.switch_to_block(behind);
+    }
+
+    /// A boolean scalar.
+    fn flag(&mut self, operand: &Operand) -> Value {
+        let address = self.operand_address(operand);
+        self.b.ins().load(I8, MEMORY, address, 0)
+    }
+
+    /// Where an operand is in the steps that the loops around are at.
+    fn operand_address(&mut self, operand: &Operand) -> Value {
+        let mut address = self.address(operand.place);
+        for (k, &stride) in operand.strides_bytes.iter().enumerate().filter(|(_, stride)| **stride != 0) {
+            let distance = self.b.ins().imul_imm_s(self.made[k], stride);
+            address = self.b.ins().iadd(address, distance);
+        }
+        address
     }
 
     fn address(&mut self, place: Place) -> Value {
@@ -192,13 +279,14 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
                 let host = load_field(self.b, self.context, offset_of!(StepContext, host));
                 self.b.ins().load(I64, MEMORY, host, 8 * k as i32)
             }
+            Segment::Argument(_) | Segment::Result(_) => unreachable!("places of bodies are refused"),
         };
         self.b.ins().iadd_imm_s(base, place.offset_bytes as i64)
     }
 
-    /// Notes the time at which all before this action was done.
-    fn mark(&mut self, options: &CodegenOptions, action: usize) {
-        if options.profile {
+    /// Adds the time since the last mark to that of an action, counted from 1.
+    fn mark(&mut self, action: usize) {
+        if self.profile {
             let action = self.constant(action);
             Function::Mark.emit_call(self.b, self.context, &[self.context, action]);
         }
@@ -208,17 +296,18 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
         self.b.ins().iconst(I64, value as i64)
     }
 
-    fn run(&mut self, action: usize, kernel: usize, codes: &[KernelCode], [operands, results]: [&[Operand]; 2]) {
-        let addresses: Vec<Value> = operands.iter().chain(results).map(|o| self.address(o.place)).collect();
+    fn run(&mut self, kernel: usize, [operands, results]: [&[Operand]; 2]) {
+        let addresses: Vec<Value> = operands.iter().chain(results).map(|o| self.operand_address(o)).collect();
         for (k, address) in addresses.into_iter().enumerate() {
             self.b.ins().stack_store(I64, address, self.arguments, 8 * k as i32);
         }
         let arguments = self.b.ins().stack_addr(I64, self.arguments, 0);
+        let codes = self.codes;
         match &codes[kernel] {
             KernelCode::Host(host) => {
                 let host = self.constant(*host);
                 let ok = Function::Host.emit_call(self.b, self.context, &[self.context, host, arguments]);
-                self.leave_unless(ok.expect("a host kernel reports success"), action);
+                self.leave_unless(ok.expect("a host kernel reports success"));
             }
             KernelCode::Sequence(steps) => {
                 steps.clone().for_each(|step| self.call(step, codes[step].chunks(), arguments));
@@ -241,22 +330,22 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
         self.b.ins().call_indirect(signature, function, &[self.context, arguments, first]);
     }
 
-    fn check_finite(&mut self, action: usize, operand: &Operand) {
-        let address = self.address(operand.place);
+    fn check_finite(&mut self, operand: &Operand) {
+        let address = self.operand_address(operand);
         let elements = self.constant(operand.ty.elements());
         let dtype = DType::ALL.iter().position(|d| *d == operand.ty.dtype).expect("ALL has every dtype");
         let dtype = self.constant(dtype);
         let finite = Function::AllFinite.emit_call(self.b, self.context, &[address, elements, dtype]);
-        self.leave_unless(finite.expect("the check has a result"), action);
+        self.leave_unless(finite.expect("the check has a result"));
     }
 
-    /// Returns `action + 1` when `ok` is 0.
-    fn leave_unless(&mut self, ok: Value, action: usize) {
+    /// Returns the number of the leaf being emitted, counted from 1, when `ok` is 0.
+    fn leave_unless(&mut self, ok: Value) {
         let (failed, passed) = (self.b.create_block(), self.b.create_block());
         let ok = self.b.ins().icmp_imm_s(IntCC::NotEqual, ok, 0);
         self.b.ins().brif(ok, passed, &[], failed, &[]);
         self.b.switch_to_block(failed);
-        let status = self.constant(action + 1);
+        let status = self.constant(self.emitted + 1);
         self.b.ins().return_(&[status]);
         self.b.switch_to_block(passed);
     }

@@ -9,12 +9,14 @@ use crate::program::Program;
 use crate::runtime::{Function, StepContext};
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::plan::{ALIGNMENT_BYTES, Place, Segment};
+use gradc_ir::types::{DType, TensorType};
 use std::time::Instant;
 
 /// Why a call of an entry did not come to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepFailure {
-    /// The action with this position failed: its check found a value that is not finite, or a host kernel refused.
+    /// The action with this position among the [leaves](PlacedAction::leaves) of the entry's failed: its check found a
+    /// value that is not finite, or a host kernel refused.
     Action(usize),
     /// What the entry was given does not fit it; nothing was run.
     Arguments(Diagnostic),
@@ -34,15 +36,7 @@ impl Needs {
     /// What the places of an entry add up to.
     pub fn of(entry: &EntryCode) -> Result<Needs, Diagnostic> {
         let mut needs = Needs::default();
-        let mut operand = |o: &Operand| needs.cover(o.place, o.ty.size_bytes());
-        for action in &entry.actions {
-            match action {
-                PlacedAction::Run { operands, results, .. } => {
-                    operands.iter().chain(results).try_for_each(&mut operand)?
-                }
-                PlacedAction::CheckFinite { operand: checked } => operand(checked)?,
-            }
-        }
+        needs.cover_actions(&entry.actions, &mut vec![])?;
         for &(from, to, bytes) in &entry.commits {
             needs.cover(from, bytes)?;
             needs.cover(to, bytes)?;
@@ -50,14 +44,80 @@ impl Needs {
         Ok(needs)
     }
 
-    fn cover(&mut self, place: Place, bytes: usize) -> Result<(), Diagnostic> {
-        let invalid =
-            || Diagnostic::new("invalid-place", "a place is not one the plan may give").found(format!("{place:?}"));
-        let end =
-            place.offset_bytes.checked_add(bytes).filter(|&end| i64::try_from(end).is_ok()).ok_or_else(invalid)?;
-        if !place.offset_bytes.is_multiple_of(ALIGNMENT_BYTES) {
-            return Err(invalid());
+    /// Covers what actions read and write inside loops of these numbers of steps, outermost first.
+    fn cover_actions(&mut self, actions: &[PlacedAction], loops: &mut Vec<usize>) -> Result<(), Diagnostic> {
+        for action in actions {
+            match action {
+                PlacedAction::Run { operands, results, .. } => {
+                    operands.iter().chain(results).try_for_each(|o| self.cover_operand(o, loops))?
+                }
+                PlacedAction::CheckFinite { operand } => self.cover_operand(operand, loops)?,
+                PlacedAction::Copy { from, to } => {
+                    writable(to)?;
+                    [from, to].into_iter().try_for_each(|o| self.cover_operand(o, loops))?;
+                    if from.ty.size_bytes() != to.ty.size_bytes() {
+                        return Err(invalid_place(to.place));
+                    }
+                }
+                PlacedAction::Loop { steps: 0, .. } => {
+                    return Err(Diagnostic::new("invalid-kernel", "a loop makes at least one step"));
+                }
+                PlacedAction::Loop { steps, body, until } => {
+                    loops.push(*steps);
+                    self.cover_actions(body, loops)?;
+                    until.iter().try_for_each(|until| self.cover_scalar(&until.done, DType::Bool, loops))?;
+                    loops.pop();
+                    if let Some(until) = until {
+                        writable(&until.count)?;
+                        self.cover_scalar(&until.count, DType::I64, loops)?;
+                    }
+                }
+                PlacedAction::Branch { predicate, bodies } => {
+                    self.cover_scalar(predicate, DType::Bool, loops)?;
+                    bodies.iter().try_for_each(|body| self.cover_actions(body, loops))?;
+                }
+            }
         }
+        Ok(())
+    }
+
+    fn cover_scalar(&mut self, operand: &Operand, dtype: DType, loops: &[usize]) -> Result<(), Diagnostic> {
+        if operand.ty != TensorType::new(dtype, []) {
+            return Err(invalid_place(operand.place));
+        }
+        self.cover_operand(operand, loops)
+    }
+
+    /// Covers an operand in the steps in which it is lowest and highest; slices are aligned like their elements.
+    fn cover_operand(&mut self, operand: &Operand, loops: &[usize]) -> Result<(), Diagnostic> {
+        let Operand { place, strides_bytes, ty } = operand;
+        if strides_bytes.is_empty() {
+            return self.cover(*place, ty.size_bytes());
+        }
+        let element = ty.dtype.size_bytes();
+        let aligned = strides_bytes.iter().all(|stride| stride.unsigned_abs().is_multiple_of(element as u64));
+        if strides_bytes.len() > loops.len() || !aligned || !place.offset_bytes.is_multiple_of(element) {
+            return Err(invalid_place(*place));
+        }
+        let (mut low, mut high) = (place.offset_bytes as i128, place.offset_bytes as i128 + ty.size_bytes() as i128);
+        for (&stride, &steps) in strides_bytes.iter().zip(loops) {
+            let last = i128::from(stride) * (steps as i128 - 1);
+            (low, high) = (low + last.min(0), high + last.max(0));
+        }
+        self.cover_range(*place, low, high)
+    }
+
+    fn cover(&mut self, place: Place, bytes: usize) -> Result<(), Diagnostic> {
+        if !place.offset_bytes.is_multiple_of(ALIGNMENT_BYTES) {
+            return Err(invalid_place(place));
+        }
+        let start = place.offset_bytes as i128;
+        self.cover_range(place, start, start + bytes as i128)
+    }
+
+    /// Covers the bytes of a place's segment from `low` to before `high`.
+    fn cover_range(&mut self, place: Place, low: i128, high: i128) -> Result<(), Diagnostic> {
+        let end = i64::try_from(high).ok().filter(|_| low >= 0).ok_or_else(|| invalid_place(place))?;
         let covered = match place.segment {
             Segment::Arena => &mut self.arena,
             Segment::Persistent => &mut self.persistent,
@@ -67,8 +127,9 @@ impl Needs {
                 self.host.resize(self.host.len().max(k + 1), None);
                 self.host[k].get_or_insert(0)
             }
+            Segment::Argument(_) | Segment::Result(_) => return Err(invalid_place(place)),
         };
-        *covered = end.max(*covered);
+        *covered = (*covered).max(end as usize);
         Ok(())
     }
 
@@ -92,6 +153,19 @@ impl Needs {
     }
 }
 
+fn invalid_place(place: Place) -> Diagnostic {
+    Diagnostic::new("invalid-place", "a place is not one the plan may give").found(format!("{place:?}"))
+}
+
+/// Fails unless native code may write to the operand.
+pub(crate) fn writable(operand: &Operand) -> Result<(), Diagnostic> {
+    if matches!(operand.place.segment, Segment::Arena | Segment::Persistent) {
+        return Ok(());
+    }
+    Err(Diagnostic::new("invalid-place", "native code writes only to the arena and to persistent memory")
+        .found(format!("{:?}", operand.place)))
+}
+
 fn too_small(name: String, needed: usize, given: usize) -> Diagnostic {
     Diagnostic::new("wrong-size", format!("{name} has the wrong size"))
         .expected(format!("{needed} bytes"))
@@ -113,7 +187,7 @@ pub struct Executable {
     names: Vec<String>,
     texts: Vec<(String, String)>,
     needs: Vec<Needs>,
-    /// Number of actions of each entry.
+    /// Number of leaves among the actions of each entry.
     actions: Vec<usize>,
     program: Program,
 }
@@ -184,8 +258,9 @@ impl Executable {
         self.run_marked(entry, memory, host, pool, std::ptr::null_mut())
     }
 
-    /// Runs an entry compiled with [`CodegenOptions::profile`](crate::CodegenOptions) and returns how long each of its
-    /// actions took, ns; without that option all are 0.
+    /// Runs an entry compiled with [`CodegenOptions::profile`](crate::CodegenOptions) and returns how long each of the
+    /// [leaves](PlacedAction::leaves) of its actions took, in all steps of the loops around it, ns; without that option
+    /// all are 0.
     pub fn profile(
         &self,
         entry: usize,
@@ -195,7 +270,7 @@ impl Executable {
     ) -> Result<Vec<u64>, StepFailure> {
         let mut marks = vec![0; self.actions.get(entry).map_or(0, |actions| actions + 1)];
         self.run_marked(entry, memory, host, pool, marks.as_mut_ptr())?;
-        Ok(marks.windows(2).map(|ends| ends[1] - ends[0]).collect())
+        Ok(marks.split_off(1))
     }
 
     fn run_marked(

@@ -26,7 +26,7 @@ mod simd;
 mod verify;
 mod wide;
 
-pub use compile::{CodegenOptions, EntryCode, Operand, PlacedAction, compile};
+pub use compile::{CodegenOptions, EntryCode, Operand, PlacedAction, Until, compile};
 pub use executable::{Executable, StepFailure};
 pub use limits::Limits;
 pub use memory::{AlignedBuffer, Memory};

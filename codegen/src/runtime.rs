@@ -31,7 +31,7 @@ pub(crate) struct StepContext {
     pub program: *const Program,
     /// Where other threads find chunks to compute; null where there are none.
     pub board: *const Board,
-    /// Room for the time at which each action ended, ns; null unless times are measured.
+    /// The time of the last mark, then room for the time of each action, ns; null unless times are measured.
     pub marks: *mut u64,
     /// What times count from.
     pub start: Instant,
@@ -91,7 +91,7 @@ pub(crate) enum Function {
     ContractRows,
     /// (context, host kernel, arguments) → whether it succeeded.
     Host,
-    /// (context, action): notes the time.
+    /// (context, action): adds the time since the last mark to that of an action, counted from 1; to none for 0.
     Mark,
 }
 
@@ -209,7 +209,11 @@ unsafe extern "C" fn mark(context: *const StepContext, action: usize) {
     unsafe {
         let context = &*context;
         if !context.marks.is_null() {
-            *context.marks.add(action) = context.start.elapsed().as_nanos() as u64;
+            let now = context.start.elapsed().as_nanos() as u64;
+            if action > 0 {
+                *context.marks.add(action) += now - *context.marks;
+            }
+            *context.marks = now;
         }
     }
 }

@@ -24,7 +24,7 @@ fn square(n: usize) -> KernelKind {
 
 /// Squares the input twice into the arena, checks the result and commits it to persistent memory.
 fn entry() -> EntryCode {
-    let at = |segment, offset| Operand { place: place(segment, offset), ty: TensorType::f32([4]) };
+    let at = |segment, offset| Operand::fixed(place(segment, offset), TensorType::f32([4]));
     let run = |from: Operand, to: Operand| PlacedAction::Run {
         kernel: Box::new(Kernel { kind: square(4), operands: vec![], results: vec![] }),
         operands: vec![from],

@@ -401,9 +401,8 @@ fn updated_in_place(n: usize, wide: bool) -> Vec<u8> {
     let next = body.binary(BinaryFn::Sub, p, step);
     let kernel = LoopKernel { space: vec![n], accumulate: None, body, stores: vec![next, sum, square] };
     let bytes = (4 * n).next_multiple_of(64);
-    let operand = |k: usize| Operand {
-        place: Place { segment: Segment::Persistent, offset_bytes: k * bytes },
-        ty: TensorType::f32([n]),
+    let operand = |k: usize| {
+        Operand::fixed(Place { segment: Segment::Persistent, offset_bytes: k * bytes }, TensorType::f32([n]))
     };
     let kernel = Kernel { kind: KernelKind::Loops(kernel), operands: vec![], results: vec![] };
     let operands: Vec<Operand> = (0..4).map(operand).collect();

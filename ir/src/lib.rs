@@ -17,6 +17,7 @@ pub mod lower;
 pub mod op;
 pub mod ops;
 pub mod plan;
+pub mod region;
 pub mod sample;
 pub mod scalar;
 pub mod target;

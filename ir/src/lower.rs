@@ -7,6 +7,7 @@ use crate::attr::{Float, attr_words};
 use crate::builder::Builder;
 use crate::graph::Value;
 use crate::ops::Op;
+use crate::region::Region;
 use crate::types::{DType, TypeError, row_major_strides};
 
 /// What an op is to code generation.
@@ -18,8 +19,10 @@ pub enum Lowering {
     Contraction(Contraction),
     /// An update of computed places in a copy of operand 0.
     Scatter(Scatter),
-    /// Built from other ops: region ops unroll or inline themselves here.
+    /// Built from other ops, always.
     Expand(Expansion),
+    /// Control flow around closed functions, or built from other ops where that is better.
+    Region(Region),
     /// The reference semantics called from native code, for what has no loop form (sort, top-k).
     Host,
 }

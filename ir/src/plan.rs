@@ -20,6 +20,17 @@ pub enum Action {
     Run(Group),
     /// Leave with a failure unless every element of the value is finite; comes before every update.
     CheckFinite(Value),
+    /// Apply a region: run its bodies as often and under the condition it says.
+    Region(RegionSchedule),
+}
+
+/// The order of the bodies of a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionSchedule {
+    /// The node whose lowered form is the region.
+    pub node: NodeId,
+    /// One per body; their graphs are the region's [frames](crate::region::RegionForm::frames).
+    pub bodies: Vec<Schedule>,
 }
 
 /// The order of a step.
@@ -44,6 +55,11 @@ pub enum Segment {
     Constants,
     /// The host's memory behind the data input or hyperparameter with this position among them.
     Host(u32),
+    /// In the body of a region: what its argument with this position is bound to. A carry's is its result's place, which
+    /// the operand is copied to first; a slice's moves with the steps.
+    Argument(u32),
+    /// In the body of a region: the region's result with this position, a slice of it where the body makes slices.
+    Result(u32),
 }
 
 /// Where a value lives.
@@ -51,7 +67,7 @@ pub enum Segment {
 pub struct Place {
     /// Which block.
     pub segment: Segment,
-    /// Offset of the first byte, a multiple of [`ALIGNMENT_BYTES`] except for host memory, where it is 0.
+    /// Offset of the first byte, a multiple of [`ALIGNMENT_BYTES`]; 0 outside of what the plan lays out.
     pub offset_bytes: usize,
 }
 
@@ -63,10 +79,36 @@ pub const ALIGNMENT_BYTES: usize = 64;
 pub struct MemoryPlan {
     /// The order.
     pub schedule: Schedule,
+    /// The places.
+    pub memory: MemoryLayout,
+}
+
+/// Where the values of a scheduled graph live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryLayout {
     /// Where each input and each stored value lives. Values may share a place: aliases, and in-place updates.
     pub places: BTreeMap<Value, Place>,
-    /// Values written elsewhere that replace a persistent tensor when the step is over: (from, to, size in bytes).
+    /// Values written elsewhere that replace a persistent tensor when the step is over, or that leave the body of a
+    /// region when a step of it is: (from, to, size in bytes), one after the other.
     pub commits: Vec<(Place, Place, usize)>,
-    /// Size of the arena.
+    /// Size of the arena; of a body, of its part of the arena.
     pub arena_bytes: usize,
+    /// The memory of every region, by node.
+    pub regions: BTreeMap<NodeId, RegionMemory>,
+}
+
+/// The memory of a region's bodies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionMemory {
+    /// Where the bodies' arenas start in the arena around them.
+    pub work_offset_bytes: usize,
+    /// One per body.
+    pub bodies: Vec<MemoryLayout>,
+}
+
+impl RegionMemory {
+    /// Size of the part of the arena that the bodies work in, one at a time.
+    pub fn work_bytes(&self) -> usize {
+        self.bodies.iter().map(|body| body.arena_bytes).max().unwrap_or(0)
+    }
 }

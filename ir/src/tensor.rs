@@ -177,6 +177,25 @@ impl Tensor {
         }
     }
 
+    /// Slice `at` along the leading axis, without that axis.
+    pub fn slice(&self, at: usize) -> Tensor {
+        let ty = self.ty.with_shape(&self.ty.shape[1..]);
+        let size = ty.elements();
+        self.gather_flat(ty, |k| at * size + k)
+    }
+
+    /// Slices along a new leading axis of type `ty`.
+    pub fn stack<'a>(ty: TensorType, slices: impl IntoIterator<Item = &'a Tensor>) -> Tensor {
+        let mut stacked = Tensor::splat(ty.with_shape([0]), 0.0);
+        for slice in slices {
+            match &mut stacked.data {
+                Data::Float(all) => all.extend(slice.floats()),
+                Data::Int(all) => all.extend(slice.ints()),
+            }
+        }
+        Tensor { ty, ..stacked }
+    }
+
     /// Values rounded to the dtype's storage precision (identity for f64 and integers).
     pub fn rounded(&self) -> Tensor {
         self.to_host().to_tensor()

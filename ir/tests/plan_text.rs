@@ -45,10 +45,10 @@ fn the_text_means_what_it_says() {
     let group = Group { nodes: vec![NodeId(2), NodeId(3)], stored: vec![value(3)] };
     assert_eq!(plan.schedule.actions, [Action::Run(group), Action::CheckFinite(value(3))]);
     let place = |segment, offset_bytes| Place { segment, offset_bytes };
-    assert_eq!(plan.places[&value(0)], place(Segment::Host(3), 0));
-    assert_eq!(plan.places[&value(2)], place(Segment::Constants, 64));
-    assert_eq!(plan.commits, [(place(Segment::Arena, 64), place(Segment::Persistent, 0), 16)]);
-    assert_eq!(plan.arena_bytes, 128);
+    assert_eq!(plan.memory.places[&value(0)], place(Segment::Host(3), 0));
+    assert_eq!(plan.memory.places[&value(2)], place(Segment::Constants, 64));
+    assert_eq!(plan.memory.commits, [(place(Segment::Arena, 64), place(Segment::Persistent, 0), 16)]);
+    assert_eq!(plan.memory.arena_bytes, 128);
 }
 
 #[test]
@@ -75,4 +75,61 @@ fn wrong_plans_are_told() {
     assert_eq!(code("arena+64\n", "heap+64\n"), ("syntax", 18));
     assert_eq!(code("bytes 16", "16"), ("syntax", 19));
     assert_eq!(code("}\nmemory", "}\n"), ("syntax", 13));
+}
+
+const LOOP: &str = r#"function @0 "step" {
+  %0 = input "x0" : f32[4]
+  %1 = input "x1" : f32[4]
+  %2 = mul %0, %1 : f32[4]
+  result "y0" %2
+}
+graph "looped" {
+  %0 = input "x" : f32[4]
+  %1 = exp %0 : f32[4]
+  %2 = iterate{body=@0, count=9, carries=1} %1, %0 : f32[4]
+  result "y" %2
+}
+schedule {
+  run [%1] -> [%1]
+  region %2 {
+    run [%2] -> [%2]
+  }
+}
+memory {
+  arena_bytes 64
+  %0 = host[0]+0
+  %1 = arena+0
+  %2 = arena+0
+  region %2 arena+64 {
+    arena_bytes 0
+    %0 = argument[0]+0
+    %1 = argument[1]+0
+    %2 = argument[0]+0
+  }
+}
+"#;
+
+#[test]
+fn loops_print_as_they_are_written() {
+    let plan = parse_plan(LOOP).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(print_plan(&plan), LOOP);
+    let Action::Region(region) = &plan.schedule.actions[1] else { panic!("a region") };
+    assert_eq!((region.node, region.bodies.len()), (NodeId(2), 1));
+    let memory = &plan.memory.regions[&NodeId(2)];
+    assert_eq!((memory.work_offset_bytes, memory.bodies[0].places.len()), (64, 3));
+}
+
+#[test]
+fn wrong_plans_of_loops_are_told() {
+    let code = |from: &str, to: &str| {
+        let text = LOOP.replacen(from, to, 1);
+        assert_ne!(text, LOOP);
+        parse_plan(&text).map_err(|e: Diagnostic| e.code).expect_err("the text is wrong")
+    };
+    assert_eq!(code("region %2 {", "region %1 {"), "unknown-region");
+    assert_eq!(code("region %2 arena", "region %1 arena"), "unknown-region");
+    assert_eq!(code("    run [%2] -> [%2]", "    run [%3] -> [%3]"), "unknown-value");
+    assert_eq!(code("arena+64 {", "persistent+64 {"), "syntax");
+    assert_eq!(code("argument[1]", "argument[-1]"), "syntax");
+    assert_eq!(code("    %1 = argument[1]+0\n", "    %0 = argument[0]+0\n"), "duplicate-place");
 }

@@ -3,6 +3,7 @@
 use gradc_ir::graph::Graph;
 use gradc_ir::lower::{Access, Body, Contraction, Lowering, Nest, Scalar, ScalarId, Scatter};
 use gradc_ir::ops::Op;
+use gradc_ir::region::RegionForm;
 use gradc_ir::target::Target;
 use gradc_ir::types::TensorType;
 use std::ops::{AddAssign, Mul};
@@ -64,8 +65,8 @@ impl Mul<f64> for Cost {
 
 /// Cost of one application of `op`.
 ///
-/// A nest that only renames its operand is free. Regions and host routines are priced by what goes in and out,
-/// which is enough as long as no rewrite trades them for anything else.
+/// A nest that only renames its operand is free. A region costs what its bodies do at most; calls and host routines are
+/// priced by what goes in and out, which is enough as long as no rewrite trades them for anything else.
 pub fn op_cost(op: &Op, inputs: &[&TensorType], outputs: &[TensorType], target: &Target) -> Cost {
     let mut total = Cost::default();
     match op.lower(inputs, outputs) {
@@ -76,6 +77,7 @@ pub fn op_cost(op: &Op, inputs: &[&TensorType], outputs: &[TensorType], target: 
             total += contraction_cost(&contraction, outputs[0].dtype.size_bytes(), target)
         }
         Lowering::Scatter(scatter) => total += scatter_cost(&scatter, &outputs[0], target),
+        Lowering::Region(region) => total += region_cost(&region.form, target),
         Lowering::Expand(_) | Lowering::Host => total += boundary_cost(inputs, outputs, target),
     }
     total
@@ -92,6 +94,12 @@ pub fn graph_cost(graph: &Graph, target: &Target) -> Cost {
         }
     }
     cost
+}
+
+fn region_cost(form: &RegionForm, target: &Target) -> Cost {
+    let bodies = form.bodies().iter().map(|body| graph_cost(body, target));
+    let dearest = bodies.max_by(|a, b| a.time_ns.total_cmp(&b.time_ns)).unwrap_or_default();
+    dearest * form.steps() as f64
 }
 
 fn product(extents: &[usize]) -> f64 {

@@ -1,50 +1,63 @@
-//! Region ops replaced by the ops they stand for: bodies inlined, loops unrolled, branches selected.
+//! Region ops replaced by the ops they stand for: bodies inlined, loops unrolled, branches selected; all of them, or
+//! only those that are better off without control flow.
 
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::Diagnostic;
-use gradc_ir::graph::{Def, Graph, InputId, Node, Value};
+use gradc_ir::graph::{Def, Graph, InputId, NodeId, Value};
 use gradc_ir::lower::{Expansion, Lowering};
 use gradc_ir::ops::Op;
+use gradc_ir::region::{Region, RegionForm};
 use gradc_ir::types::{TensorType, TypeError};
+use std::sync::Arc;
 
 /// The largest graph that expansion may make, in nodes.
 const MAX_NODES: usize = 1 << 22;
 
-/// The graph with every node whose lowering is [`Lowering::Expand`] replaced by its expansion, innermost bodies too.
+/// Nodes up to which an expanded region is better than a loop or a branch: its kernels fuse with what is around it and
+/// across steps, while compiling takes long in proportion to them.
+pub const SMALL_REGION_NODES: usize = 256;
+
+/// The graph with every region op replaced by its expansion, innermost bodies first.
 ///
 /// Inputs and outputs stay; what an expansion makes gets the place of the node it replaces where it has none of its own;
 /// nodes that no output needs any more are gone. A graph without such nodes comes back equal. Fails where a loop is too
 /// long to unroll.
 pub fn expand_regions(graph: &Graph) -> Result<Graph, Diagnostic> {
-    let mut expanded = graph.clone();
-    while expanded.nodes().iter().any(|node| expansion(&expanded, node).is_some()) {
-        expanded = expand_outermost(&expanded)?;
-    }
-    Ok(expanded)
+    expand_where(graph, &|_| true)
 }
 
-/// The op of a node and how it expands, if it does.
-fn expansion<'a>(graph: &Graph, node: &'a Node) -> Option<(&'a Op, Expansion)> {
-    let Def::Op(op) = &node.def else { return None };
-    let operands: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
-    match op.lower(&operands, &node.types) {
-        Lowering::Expand(expand) => Some((op, expand)),
-        _ => None,
-    }
+/// The graph with calls inlined, and with loops and branches expanded that become at most `nodes` nodes; the others
+/// stay, their own bodies treated alike. See [`expand_regions`].
+pub fn expand_small_regions(graph: &Graph, nodes: usize) -> Result<Graph, Diagnostic> {
+    expand_where(graph, &|form| expanded_nodes(form) <= nodes)
 }
 
-/// Expands the region ops of the graph itself, leaving those inside their bodies.
-fn expand_outermost(graph: &Graph) -> Result<Graph, Diagnostic> {
+/// Nodes of the bodies, as often as they are applied.
+fn expanded_nodes(form: &RegionForm) -> usize {
+    let ops = |body: &Graph| body.nodes().len() - body.inputs().len();
+    form.bodies().iter().map(|body| ops(body)).sum::<usize>().saturating_mul(form.steps())
+}
+
+/// Expands the regions that `chosen` holds of, their bodies having been treated alike before.
+fn expand_where(graph: &Graph, chosen: &dyn Fn(&RegionForm) -> bool) -> Result<Graph, Diagnostic> {
+    let expands = |id| graph.op(id).is_some_and(|op| expansion(graph, id, op, &|_| true).is_some());
+    if !graph.node_ids().any(expands) {
+        return Ok(graph.clone());
+    }
     let mut b = Builder::new(&graph.name);
     let mut values: Vec<Vec<Value>> = Vec::with_capacity(graph.nodes().len());
     for id in graph.node_ids() {
-        let node = graph.node(id);
         b.set_loc(graph.loc(id).clone());
-        let operands: Vec<Value> = node.operands.iter().map(|&v| renamed(&values, v)).collect();
-        let results = match (expansion(graph, node), &node.def) {
-            (Some((op, expand)), _) => expand(op, &mut b, &operands),
-            (None, Def::Op(op)) => b.apply(op.clone(), &operands),
-            (None, &Def::Input(input)) => declare(&mut b, graph, input).map(|value| vec![value]),
+        let operands: Vec<Value> = graph.node(id).operands.iter().map(|&v| renamed(&values, v)).collect();
+        let results = match &graph.node(id).def {
+            &Def::Input(input) => declare(&mut b, graph, input).map(|value| vec![value]),
+            Def::Op(op) => {
+                let op = with_expanded_bodies(op, chosen)?;
+                match expansion(graph, id, &op, chosen) {
+                    Some(expand) => expand(&op, &mut b, &operands),
+                    None => b.apply(op, &operands),
+                }
+            }
         };
         let at = |e| Diagnostic::from_type_error("region-expansion", e, graph.loc(id).clone());
         values.push(results.map_err(at)?);
@@ -59,6 +72,23 @@ fn expand_outermost(graph: &Graph) -> Result<Graph, Diagnostic> {
         b.output(&output.name, renamed(&values, output.value), output.kind);
     }
     Ok(b.finish().without_dead_nodes())
+}
+
+fn with_expanded_bodies(op: &Op, chosen: &dyn Fn(&RegionForm) -> bool) -> Result<Op, Diagnostic> {
+    let bodies = op.functions();
+    let expanded = bodies.iter().map(|body| expand_where(body, chosen).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+    Ok(if bodies.is_empty() { op.clone() } else { op.with_functions(expanded) })
+}
+
+/// How the op of a node expands, if it is to.
+fn expansion(graph: &Graph, id: NodeId, op: &Op, chosen: &dyn Fn(&RegionForm) -> bool) -> Option<Expansion> {
+    let node = graph.node(id);
+    let operands: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
+    match op.lower(&operands, &node.types) {
+        Lowering::Expand(expand) => Some(expand),
+        Lowering::Region(Region { form, expand }) if chosen(&form) => Some(expand),
+        _ => None,
+    }
 }
 
 fn renamed(values: &[Vec<Value>], value: Value) -> Value {

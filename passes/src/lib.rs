@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod axes;
+pub mod bodies;
 pub mod cost;
 mod cotangents;
 pub mod differentiate;

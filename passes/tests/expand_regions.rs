@@ -15,13 +15,14 @@ use gradc_passes::expand_regions::expand_regions;
 fn is_region(sample: &Sample) -> bool {
     let types: Vec<&TensorType> = sample.operands.iter().map(|o| &o.ty).collect();
     let results = sample.op.infer(&types).expect("samples are well typed");
-    matches!(sample.op.lower(&types, &results), Lowering::Expand(_))
+    matches!(sample.op.lower(&types, &results), Lowering::Expand(_) | Lowering::Region(_))
 }
 
 fn regions_left(graph: &Graph) -> usize {
     let lowered = |node: &gradc_ir::graph::Node| {
         let types: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
-        matches!(&node.def, gradc_ir::graph::Def::Op(op) if matches!(op.lower(&types, &node.types), Lowering::Expand(_)))
+        let gradc_ir::graph::Def::Op(op) = &node.def else { return false };
+        matches!(op.lower(&types, &node.types), Lowering::Expand(_) | Lowering::Region(_))
     };
     graph.nodes().iter().filter(|node| lowered(node)).count()
 }

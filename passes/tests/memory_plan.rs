@@ -2,7 +2,8 @@
 
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Graph, OutputKind};
-use gradc_ir::plan::{Action, MemoryPlan, Segment};
+use gradc_ir::plan::{Action, MemoryPlan, Place, RegionMemory, RegionSchedule, Segment};
+use gradc_ir::text::{parse_plan, print_plan};
 use gradc_ir::types::{TensorType, TypeError};
 use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
 use gradc_passes::optimizers::{Adam, Optimizer};
@@ -60,7 +61,7 @@ fn plans_pass_the_verifier() {
 #[test]
 fn every_update_is_in_place() {
     let (plan, _, _) = planned(5, Ordering::Memory);
-    assert_eq!(plan.commits, vec![], "nothing is copied at the end of a step");
+    assert_eq!(plan.memory.commits, vec![], "nothing is copied at the end of a step");
 }
 
 #[test]
@@ -72,7 +73,11 @@ fn early_updates_keep_gradients_from_coexisting() {
 #[test]
 fn the_arena_is_close_to_the_live_peak() {
     let (plan, _, live_bytes) = planned(8, Ordering::Memory);
-    assert!(plan.arena_bytes as f64 <= 1.15 * live_bytes as f64, "{} bytes for {live_bytes} live", plan.arena_bytes);
+    assert!(
+        plan.memory.arena_bytes as f64 <= 1.15 * live_bytes as f64,
+        "{} bytes for {live_bytes} live",
+        plan.memory.arena_bytes
+    );
 }
 
 #[test]
@@ -87,10 +92,11 @@ fn the_verifier_catches_damage() {
     assert!(swapped.contains("is read before it is made"), "{swapped}");
     let missing = broken(&|p| _ = p.schedule.actions.pop());
     assert!(missing.contains("groups are not the graph's") || missing.contains("does not check"), "{missing}");
-    let piled =
-        broken(&|p| p.places.values_mut().filter(|v| v.segment == Segment::Arena).for_each(|v| v.offset_bytes = 0));
+    let piled = broken(&|p| {
+        p.memory.places.values_mut().filter(|v| v.segment == Segment::Arena).for_each(|v| v.offset_bytes = 0)
+    });
     assert!(piled.contains("overwrites"), "{piled}");
-    let outside = broken(&|p| p.arena_bytes = 64);
+    let outside = broken(&|p| p.memory.arena_bytes = 64);
     assert!(outside.contains("outside its segment"), "{outside}");
     let early = broken(&|p| {
         let check =
@@ -99,4 +105,102 @@ fn the_verifier_catches_damage() {
         p.schedule.actions.push(action);
     });
     assert!(early.contains("before the loss is checked"), "{early}");
+}
+
+/// A loop whose carries change places and whose second carry is read after the first has changed; `kept` lives across it.
+fn looped() -> (MemoryPlan, SharedLayout) {
+    let build = || -> Result<Graph, TypeError> {
+        let square = TensorType::f32([32, 32]);
+        let types = [square.clone(), square.clone(), square.clone(), square.clone()];
+        let body = Builder::function("step", &types, |b, x| {
+            let product = b.dot_general(x[0], x[3], [&[], &[]], [&[1], &[0]])?;
+            let next = b.dot_general(product, x[1], [&[], &[]], [&[1], &[0]])?;
+            let next = b.add(next, x[2])?;
+            Ok(vec![x[1], next, product])
+        })?;
+        let mut b = Builder::new("looped");
+        let xs = b.input("xs", TensorType::f32([5, 32, 32]))?;
+        let w = b.parameter("w", square)?;
+        let start = b.exp(w)?;
+        let kept = b.tanh(w)?;
+        let (carries, ys) = b.scan(&body, &[start, kept], &[xs], &[w], false)?;
+        let sum = b.add(carries[1], kept)?;
+        b.output("sum", sum, OutputKind::Result);
+        b.output("ys", ys[0], OutputKind::Result);
+        Ok(b.finish())
+    };
+    let graph = build().expect("the model is well typed");
+    let layout = SharedLayout::of([&graph]);
+    let (schedule, _) = schedule(graph.into(), Ordering::Memory).expect("it schedules");
+    (plan_memory(schedule, &layout), layout)
+}
+
+fn region(plan: &mut MemoryPlan) -> &mut RegionSchedule {
+    let regions = plan.schedule.actions.iter_mut().filter_map(|a| match a {
+        Action::Region(region) => Some(region),
+        _ => None,
+    });
+    let mut regions = regions;
+    regions.next().expect("the loop is scheduled")
+}
+
+fn region_memory(plan: &mut MemoryPlan) -> &mut RegionMemory {
+    plan.memory.regions.values_mut().next().expect("the loop has memory")
+}
+
+#[test]
+fn plans_of_loops_pass_the_verifier_and_parse_back() {
+    let (mut plan, layout) = looped();
+    check_plan(&plan, &layout).expect("the plan holds");
+    let text = print_plan(&plan);
+    assert_eq!(parse_plan(&text).unwrap_or_else(|e| panic!("{e}\n{text}")), plan);
+    let commits = &region_memory(&mut plan).bodies[0].commits;
+    assert_eq!(commits.len(), 2, "carries that change places are moved: {commits:?}");
+}
+
+#[test]
+fn the_verifier_catches_damage_to_loops() {
+    let (plan, layout) = looped();
+    let broken = |expected: &str, damage: &dyn Fn(&mut MemoryPlan)| {
+        let mut copy = plan.clone();
+        damage(&mut copy);
+        let found = check_plan(&copy, &layout).expect_err(expected).message;
+        assert!(found.contains(expected), "{expected}: {found}");
+    };
+    broken("is read before it is made", &|p| region(p).bodies[0].actions.reverse());
+    broken("groups are not the graph's", &|p| _ = region(p).bodies[0].actions.pop());
+    broken("are not its own", &|p| region(p).bodies[0].graph.name = "another".into());
+    broken("are not its own", &|p| _ = region(p).bodies.pop());
+    broken("have no memory", &|p| p.memory.regions.clear());
+    broken("where all bodies", &|p| _ = region_memory(p).bodies.pop());
+    broken("work outside the arena", &|p| {
+        let end = p.memory.arena_bytes;
+        region_memory(p).work_offset_bytes = end;
+    });
+    broken("work outside the arena", &|p| region_memory(p).work_offset_bytes += 1);
+    broken("outside its segment", &|p| region_memory(p).bodies[0].arena_bytes = 64);
+    broken("does not store", &|p| _ = region_memory(p).bodies[0].commits.pop());
+    broken("", &|p| region_memory(p).bodies[0].commits.reverse());
+    broken("moves no value", &|p| region_memory(p).bodies[0].commits[0].2 -= 64);
+    broken("is not where it is shared", &|p| {
+        let places = &mut region_memory(p).bodies[0].places;
+        let slice = places.values_mut().find(|place| place.segment == Segment::Argument(2));
+        slice.expect("a slice is read").segment = Segment::Argument(0);
+    });
+    // what the first product makes may not be put over the first carry before the last product has read the second
+    broken("overwrites", &|p| {
+        let places = &mut region_memory(p).bodies[0].places;
+        places.values_mut().filter(|place| place.segment == Segment::Arena).for_each(|place| {
+            *place = Place { segment: Segment::Argument(1), offset_bytes: 0 };
+        });
+    });
+    // the loop works where values lie that live across it
+    let lies: Vec<usize> =
+        plan.memory.places.values().filter(|p| p.segment == Segment::Arena).map(|p| p.offset_bytes).collect();
+    let found = lies.iter().filter(|&&offset| {
+        let mut copy = plan.clone();
+        region_memory(&mut copy).work_offset_bytes = offset;
+        check_plan(&copy, &layout).is_err_and(|e| e.message.contains("overwrite"))
+    });
+    assert!(found.count() >= 3, "carries, stacked results and what is kept");
 }

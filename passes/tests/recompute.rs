@@ -58,7 +58,7 @@ fn arena_bytes(graph: &Graph) -> usize {
     let (schedule, _) = schedule(graph.clone().into(), Ordering::Memory).expect("it schedules");
     let plan = plan_memory(schedule, &layout);
     check_plan(&plan, &layout).expect("the plan holds");
-    plan.arena_bytes
+    plan.memory.arena_bytes
 }
 
 fn barriers(graph: &Graph) -> usize {

@@ -84,7 +84,7 @@ pub fn op_kernels(op: &Op, inputs: &[&TensorType], outputs: &[TensorType]) -> Op
         }
         Lowering::Scatter(scatter) => vec![KernelKind::Scatter(scatter)],
         Lowering::Host => vec![KernelKind::Host(op.clone())],
-        Lowering::Expand(_) => return None,
+        Lowering::Expand(_) | Lowering::Region(_) => return None,
     })
 }
 
@@ -97,9 +97,8 @@ pub struct Case {
 
 impl Case {
     pub fn new(kernels: Vec<KernelKind>, inputs: &[TensorType], outputs: &[TensorType]) -> Case {
-        let host = |(k, ty): (usize, &TensorType)| Operand {
-            place: Place { segment: Segment::Host(k as u32), offset_bytes: 0 },
-            ty: ty.clone(),
+        let host = |(k, ty): (usize, &TensorType)| {
+            Operand::fixed(Place { segment: Segment::Host(k as u32), offset_bytes: 0 }, ty.clone())
         };
         let operands: Vec<Operand> = inputs.iter().enumerate().map(host).collect();
         let mut arena_bytes = 0;
@@ -108,7 +107,7 @@ impl Case {
             .map(|ty| {
                 let place = Place { segment: Segment::Arena, offset_bytes: arena_bytes };
                 arena_bytes += ty.size_bytes().next_multiple_of(64);
-                Operand { place, ty: ty.clone() }
+                Operand::fixed(place, ty.clone())
             })
             .collect();
         let value = |k: usize| Value { node: NodeId(k as u32), result: 0 };

@@ -7,6 +7,7 @@ use crate::graph::{Function, Value};
 use crate::interpret;
 use crate::lower::Lowering;
 use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct, require};
+use crate::region::{Region, RegionForm};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType, TypeError};
 use std::sync::Arc;
@@ -62,7 +63,8 @@ impl OpDef for Cond {
     }
 
     fn lower(&self, _: &[&TensorType], _: &[TensorType]) -> Lowering {
-        Lowering::Expand(expand)
+        let form = RegionForm::Branch([self.then_body.clone(), self.else_body.clone()]);
+        Lowering::Region(Region { form, expand })
     }
 
     fn numerics(&self) -> Numerics {

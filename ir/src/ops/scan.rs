@@ -7,7 +7,8 @@ use crate::graph::{Function, Value};
 use crate::interpret;
 use crate::lower::Lowering;
 use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct, require};
-use crate::tensor::{Data, Tensor};
+use crate::region::{Loop, Region, RegionForm};
+use crate::tensor::Tensor;
 use crate::types::{DType, TensorType, TypeError};
 
 op_struct! {
@@ -33,6 +34,17 @@ op_struct! {
 }
 
 impl Scan {
+    fn as_loop(&self) -> Loop {
+        Loop {
+            body: self.body.clone(),
+            carries: self.carries,
+            scanned: self.scanned,
+            steps: self.length,
+            reverse: self.reverse,
+            until_done: false,
+        }
+    }
+
     /// The steps in the order they are made.
     fn steps(&self) -> impl Iterator<Item = usize> + use<> {
         let (length, reverse) = (self.length, self.reverse);
@@ -62,24 +74,6 @@ impl Scan {
 /// Fails unless the body returns carries of the types it takes them with.
 pub(super) fn require_same_carries(taken: &[TensorType], returned: &[TensorType]) -> Result<(), TypeError> {
     require(returned.starts_with(taken), "the body must return the carries it takes", list(taken), list(returned))
-}
-
-fn slice_at(x: &Tensor, step: usize) -> Tensor {
-    let ty = x.ty.with_shape(&x.ty.shape[1..]);
-    let size = ty.elements();
-    x.gather_flat(ty, |k| step * size + k)
-}
-
-/// Slices along a new leading axis of type `ty`.
-fn stack<'a>(ty: TensorType, slices: impl Iterator<Item = &'a Tensor>) -> Tensor {
-    let mut stacked = Tensor::splat(ty.with_shape([0]), 0.0);
-    for slice in slices {
-        match &mut stacked.data {
-            Data::Float(all) => all.extend(slice.floats()),
-            Data::Int(all) => all.extend(slice.ints()),
-        }
-    }
-    Tensor { ty, ..stacked }
 }
 
 fn expand(op: &Op, b: &mut Builder, operands: &[Value]) -> Result<Vec<Value>, TypeError> {
@@ -131,20 +125,20 @@ impl OpDef for Scan {
         let mut carries: Vec<Tensor> = carries.iter().map(|&c| c.clone()).collect();
         let mut ys = vec![vec![]; self.length];
         for t in self.steps() {
-            let slices: Vec<Tensor> = xs.iter().map(|x| slice_at(x, t)).collect();
+            let slices: Vec<Tensor> = xs.iter().map(|x| x.slice(t)).collect();
             let arguments: Vec<&Tensor> = carries.iter().chain(&slices).chain(consts.iter().copied()).collect();
             let mut results = interpret::apply(&self.body, &arguments)?;
             ys[t] = results.split_off(self.carries);
             carries = results;
         }
         for k in 0..ys[0].len() {
-            carries.push(stack(self.stacked(&ys[0][k].ty)?, ys.iter().map(|y| &y[k])));
+            carries.push(Tensor::stack(self.stacked(&ys[0][k].ty)?, ys.iter().map(|y| &y[k])));
         }
         Ok(carries)
     }
 
     fn lower(&self, _: &[&TensorType], _: &[TensorType]) -> Lowering {
-        Lowering::Expand(expand)
+        Lowering::Region(Region { form: RegionForm::Loop(self.as_loop()), expand })
     }
 
     fn numerics(&self) -> Numerics {

@@ -4,42 +4,69 @@ use super::lexer::{Cursor, Token};
 use super::parse::parse_graph;
 use super::print::print;
 use crate::diagnostic::Diagnostic;
-use crate::graph::{Graph, Value};
+use crate::graph::{Graph, NodeId, Value};
 use crate::layout::{Layout, Layouts};
-use crate::plan::{Action, Group, MemoryPlan, Place, Schedule, Segment};
+use crate::plan::{Action, Group, MemoryLayout, MemoryPlan, Place, RegionMemory, RegionSchedule, Schedule, Segment};
+use crate::region::RegionForm;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 /// A schedule as text: its graph, then the axes of each value that is not stored in row-major order, outermost
-/// first, then what is done, in order.
+/// first, then what is done, in order. The bodies of a region follow it, without their graphs, which its op says.
 ///
 /// ```text
 /// schedule {
 ///   layout %3 [0 2 1]
 ///   run [%2 %3] -> [%3]
 ///   check %3
+///   region %4 {
+///     run [%3] -> [%3]
+///   }
 /// }
 /// ```
 pub fn print_schedule(schedule: &Schedule) -> String {
     let mut out = print(&schedule.graph);
     out.push_str("schedule {\n");
-    for (value, layout) in &schedule.layouts {
-        let _ = writeln!(out, "  layout {value} [{}]", spaced(layout.order()));
-    }
-    for action in &schedule.actions {
-        let _ = match action {
-            Action::Run(Group { nodes, stored }) => {
-                let nodes = nodes.iter().map(|&node| Value { node, result: 0 });
-                writeln!(out, "  run [{}] -> [{}]", spaced(nodes), spaced(stored))
-            }
-            Action::CheckFinite(value) => writeln!(out, "  check {value}"),
-        };
-    }
+    write_actions(&mut out, schedule, 1);
     out.push_str("}\n");
     out
 }
 
-/// A memory plan as text: its schedule, then the size of the arena, all places and all commits, in bytes.
+fn write_actions(out: &mut String, schedule: &Schedule, depth: usize) {
+    let margin = margin(depth);
+    for (value, layout) in &schedule.layouts {
+        let _ = writeln!(out, "{margin}layout {value} [{}]", spaced(layout.order()));
+    }
+    for action in &schedule.actions {
+        let _ = match action {
+            Action::Run(Group { nodes, stored }) => {
+                let nodes = nodes.iter().map(|&node| first_result(node));
+                writeln!(out, "{margin}run [{}] -> [{}]", spaced(nodes), spaced(stored))
+            }
+            Action::CheckFinite(value) => writeln!(out, "{margin}check {value}"),
+            Action::Region(region) => {
+                let _ = write!(out, "{margin}region {}", first_result(region.node));
+                for body in &region.bodies {
+                    out.push_str(" {\n");
+                    write_actions(out, body, depth + 1);
+                    let _ = write!(out, "{margin}}}");
+                }
+                writeln!(out)
+            }
+        };
+    }
+}
+
+fn first_result(node: NodeId) -> Value {
+    Value { node, result: 0 }
+}
+
+fn margin(depth: usize) -> String {
+    "  ".repeat(depth)
+}
+
+/// A memory plan as text: its schedule, then the size of the arena, all places, the memory of the regions' bodies from an
+/// offset in the arena on, and all commits, in bytes.
 ///
 /// ```text
 /// memory {
@@ -47,20 +74,42 @@ pub fn print_schedule(schedule: &Schedule) -> String {
 ///   %0 = host[0]+0
 ///   %1 = persistent+0
 ///   %3 = arena+64
+///   region %4 arena+0 {
+///     arena_bytes 64
+///     %0 = argument[0]+0
+///     %3 = arena+0
+///     commit arena+0 -> argument[0]+0 bytes 16
+///   }
 ///   commit arena+64 -> persistent+0 bytes 16
 /// }
 /// ```
 pub fn print_plan(plan: &MemoryPlan) -> String {
     let mut out = print_schedule(&plan.schedule);
-    let _ = writeln!(out, "memory {{\n  arena_bytes {}", plan.arena_bytes);
-    for (value, place) in &plan.places {
-        let _ = writeln!(out, "  {value} = {place}");
-    }
-    for (from, to, bytes) in &plan.commits {
-        let _ = writeln!(out, "  commit {from} -> {to} bytes {bytes}");
-    }
+    out.push_str("memory {\n");
+    write_memory(&mut out, &plan.memory, 1);
     out.push_str("}\n");
     out
+}
+
+fn write_memory(out: &mut String, memory: &MemoryLayout, depth: usize) {
+    let margin = margin(depth);
+    let _ = writeln!(out, "{margin}arena_bytes {}", memory.arena_bytes);
+    for (value, place) in &memory.places {
+        let _ = writeln!(out, "{margin}{value} = {place}");
+    }
+    for (&node, region) in &memory.regions {
+        let work = Place { segment: Segment::Arena, offset_bytes: region.work_offset_bytes };
+        let _ = write!(out, "{margin}region {} {work}", first_result(node));
+        for body in &region.bodies {
+            out.push_str(" {\n");
+            write_memory(out, body, depth + 1);
+            let _ = write!(out, "{margin}}}");
+        }
+        out.push('\n');
+    }
+    for (from, to, bytes) in &memory.commits {
+        let _ = writeln!(out, "{margin}commit {from} -> {to} bytes {bytes}");
+    }
 }
 
 fn spaced(items: impl IntoIterator<Item: fmt::Display>) -> String {
@@ -74,6 +123,8 @@ impl fmt::Display for Place {
             Segment::Persistent => f.write_str("persistent")?,
             Segment::Constants => f.write_str("constants")?,
             Segment::Host(k) => write!(f, "host[{k}]")?,
+            Segment::Argument(k) => write!(f, "argument[{k}]")?,
+            Segment::Result(k) => write!(f, "result[{k}]")?,
         }
         write!(f, "+{}", self.offset_bytes)
     }
@@ -93,31 +144,76 @@ pub fn parse_plan(text: &str) -> Result<MemoryPlan, Diagnostic> {
     let schedule = schedule(&mut cursor)?;
     cursor.expect("memory")?;
     cursor.expect("{")?;
+    let memory = memory(&mut cursor, &schedule)?;
+    cursor.end()?;
+    Ok(MemoryPlan { schedule, memory })
+}
+
+/// Everything up to the closing brace.
+fn memory(cursor: &mut Cursor, schedule: &Schedule) -> Result<MemoryLayout, Diagnostic> {
     cursor.expect("arena_bytes")?;
-    let arena_bytes = bytes(&mut cursor)?;
+    let arena_bytes = bytes(cursor)?;
     let mut places = BTreeMap::new();
     while let Some(Token::Value(_)) = cursor.peek() {
         let offset = cursor.offset();
-        let value = value_of(&mut cursor, &schedule.graph)?;
+        let value = value_of(cursor, &schedule.graph)?;
         cursor.expect("=")?;
-        if places.insert(value, place(&mut cursor)?).is_some() {
+        if places.insert(value, place(cursor)?).is_some() {
             let error = Diagnostic::new("duplicate-place", format!("{value} has two places"));
+            return Err(cursor.place(offset, error));
+        }
+    }
+    let mut regions = BTreeMap::new();
+    while cursor.eat("region") {
+        let offset = cursor.offset();
+        let (node, memory) = region_memory(cursor, schedule)?;
+        if regions.insert(node, memory).is_some() {
+            let error = Diagnostic::new("duplicate-place", format!("{} has two places", first_result(node)));
             return Err(cursor.place(offset, error));
         }
     }
     let mut commits = Vec::new();
     while !cursor.eat("}") {
-        commits.push(commit(&mut cursor)?);
+        commits.push(commit(cursor)?);
     }
-    cursor.end()?;
-    Ok(MemoryPlan { schedule, places, commits, arena_bytes })
+    Ok(MemoryLayout { places, commits, arena_bytes, regions })
+}
+
+fn region_memory(cursor: &mut Cursor, schedule: &Schedule) -> Result<(NodeId, RegionMemory), Diagnostic> {
+    let offset = cursor.offset();
+    let node = value_of(cursor, &schedule.graph)?.node;
+    let scheduled = schedule.actions.iter().find_map(|a| match a {
+        Action::Region(region) if region.node == node => Some(region),
+        _ => None,
+    });
+    let scheduled = scheduled.ok_or_else(|| cursor.place(offset, no_region(node)))?;
+    let offset = cursor.offset();
+    let work = place(cursor)?;
+    if work.segment != Segment::Arena {
+        return Err(cursor.place(offset, Diagnostic::new("syntax", "bodies work in the arena").found(work)));
+    }
+    let mut bodies = Vec::new();
+    for body in &scheduled.bodies {
+        cursor.expect("{")?;
+        bodies.push(memory(cursor, body)?);
+    }
+    Ok((node, RegionMemory { work_offset_bytes: work.offset_bytes, bodies }))
+}
+
+fn no_region(node: NodeId) -> Diagnostic {
+    Diagnostic::new("unknown-region", format!("{} is no region that is scheduled", first_result(node)))
 }
 
 fn schedule(cursor: &mut Cursor) -> Result<Schedule, Diagnostic> {
     let graph = parse_graph(cursor)?;
-    let (mut layouts, mut actions) = (Layouts::new(), Vec::new());
     cursor.expect("schedule")?;
     cursor.expect("{")?;
+    actions(cursor, graph)
+}
+
+/// Layouts and actions up to the closing brace.
+fn actions(cursor: &mut Cursor, graph: Graph) -> Result<Schedule, Diagnostic> {
+    let (mut layouts, mut actions) = (Layouts::new(), Vec::new());
     while cursor.eat("layout") {
         let offset = cursor.offset();
         let value = value_of(cursor, &graph)?;
@@ -129,11 +225,25 @@ fn schedule(cursor: &mut Cursor) -> Result<Schedule, Diagnostic> {
     while !cursor.eat("}") {
         actions.push(if cursor.eat("check") {
             Action::CheckFinite(value_of(cursor, &graph)?)
+        } else if cursor.eat("region") {
+            Action::Region(region(cursor, &graph)?)
         } else {
             Action::Run(group(cursor, &graph)?)
         });
     }
     Ok(Schedule { graph, layouts, actions })
+}
+
+fn region(cursor: &mut Cursor, graph: &Graph) -> Result<RegionSchedule, Diagnostic> {
+    let offset = cursor.offset();
+    let node = value_of(cursor, graph)?.node;
+    let form = RegionForm::of_node(graph, node).ok_or_else(|| cursor.place(offset, no_region(node)))?;
+    let mut bodies = Vec::new();
+    for frame in form.frames() {
+        cursor.expect("{")?;
+        bodies.push(actions(cursor, frame)?);
+    }
+    Ok(RegionSchedule { node, bodies })
 }
 
 /// The storage order of a tensor of `shape`, other than row-major.
@@ -185,23 +295,28 @@ fn value_of(cursor: &mut Cursor, graph: &Graph) -> Result<Value, Diagnostic> {
 }
 
 fn place(cursor: &mut Cursor) -> Result<Place, Diagnostic> {
-    let segment = cursor.take("`arena`, `persistent`, `constants` or `host`", |t| match t {
-        Token::Word("arena") => Some(Segment::Arena),
-        Token::Word("persistent") => Some(Segment::Persistent),
-        Token::Word("constants") => Some(Segment::Constants),
-        Token::Word("host") => Some(Segment::Host(0)),
+    let expected = "`arena`, `persistent`, `constants`, `host`, `argument` or `result`";
+    let word = cursor.take(expected, |t| match t {
+        Token::Word(word @ ("arena" | "persistent" | "constants" | "host" | "argument" | "result")) => Some(word),
         _ => None,
     })?;
-    let segment = if segment == Segment::Host(0) { host(cursor)? } else { segment };
+    let segment = match word {
+        "arena" => Segment::Arena,
+        "persistent" => Segment::Persistent,
+        "constants" => Segment::Constants,
+        "host" => Segment::Host(position(cursor)?),
+        "argument" => Segment::Argument(position(cursor)?),
+        _ => Segment::Result(position(cursor)?),
+    };
     cursor.expect("+")?;
     Ok(Place { segment, offset_bytes: bytes(cursor)? })
 }
 
-fn host(cursor: &mut Cursor) -> Result<Segment, Diagnostic> {
+fn position(cursor: &mut Cursor) -> Result<u32, Diagnostic> {
     cursor.expect("[")?;
-    let position = cursor.int("a position among the inputs of the host")?;
+    let position = cursor.int("a position")?;
     cursor.expect("]")?;
-    Ok(Segment::Host(position))
+    Ok(position)
 }
 
 fn commit(cursor: &mut Cursor) -> Result<(Place, Place, usize), Diagnostic> {

@@ -11,6 +11,7 @@ use crate::axes::{block, groups};
 use gradc_ir::graph::{Def, Graph, Value};
 use gradc_ir::layout::Layout;
 use gradc_ir::lower::{Access, Index, Lowering, Nest, Scalar, Scatter};
+use gradc_ir::region::{Argument, RegionForm};
 use gradc_ir::types::TensorType;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -66,7 +67,7 @@ impl Choice {
                 results[0] = scattered(scatter, &with_layouts(stored, &operands), &types[0].shape);
                 operands[0] = results[0].clone();
             }
-            Lowering::Expand(_) | Lowering::Host => {}
+            Lowering::Expand(_) | Lowering::Region(_) | Lowering::Host => {}
         }
         Choice { operands, results, pins }
     }
@@ -83,7 +84,7 @@ fn can_follow(lowering: &Lowering, operand: usize, stored: &[Stored]) -> bool {
         Lowering::Nests(nests) => nests.iter().flat_map(|n| loads(&n.body)).all(follows),
         Lowering::Contraction(c) => follows(&c.lhs) && follows(&c.rhs),
         Lowering::Scatter(s) => loads(&s.body).all(follows),
-        Lowering::Expand(_) | Lowering::Host => false,
+        Lowering::Expand(_) | Lowering::Region(_) | Lowering::Host => false,
     }
 }
 
@@ -147,18 +148,37 @@ pub(super) struct Demand {
 impl Demand {
     /// Asks every contraction of a graph.
     pub fn of(graph: &Graph) -> Demand {
-        let mut readers = BTreeMap::new();
+        let mut demand = Demand { readers: BTreeMap::new() };
         for node in graph.nodes() {
             let Def::Op(op) = &node.def else { continue };
             let inputs: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
-            let Lowering::Contraction(contraction) = op.lower(&inputs, &node.types) else { continue };
-            let roles = Roles::new(&contraction);
-            for (k, &value) in node.operands.iter().enumerate() {
-                let wanted = roles.contiguous_columns(k, &inputs[k].shape, &node.types[0].shape, None);
-                wanted.into_iter().for_each(|layout| *readers.entry((value, layout)).or_insert(0) += 1);
+            match op.lower(&inputs, &node.types) {
+                Lowering::Contraction(contraction) => {
+                    let roles = Roles::new(&contraction);
+                    for (k, &value) in node.operands.iter().enumerate() {
+                        let wanted = roles.contiguous_columns(k, &inputs[k].shape, &node.types[0].shape, None);
+                        demand.ask(value, wanted, 1);
+                    }
+                }
+                Lowering::Region(region) => {
+                    for (k, wanted) in argument_layouts(&region.form, &region.form.frames()).into_iter().enumerate() {
+                        demand.ask(node.operands[region.form.operand_of(k)], wanted, READERS);
+                    }
+                }
+                _ => {}
             }
         }
-        Demand { readers }
+        demand
+    }
+
+    fn ask(&mut self, value: Value, wanted: Option<Layout>, readers: usize) {
+        wanted.into_iter().for_each(|layout| *self.readers.entry((value, layout)).or_insert(0) += readers);
+    }
+
+    /// The layout that most contractions ask for.
+    fn most_wanted(&self, value: Value) -> Option<&Layout> {
+        let all = self.readers.iter().filter(|((v, _), _)| *v == value);
+        all.max_by_key(|((_, layout), count)| (**count, Reverse(layout))).map(|((_, layout), _)| layout)
     }
 
     /// The layouts that enough contractions ask for to share a copy of the value.
@@ -166,4 +186,21 @@ impl Demand {
         let all = self.readers.iter().filter(|((v, _), count)| *v == value && **count >= READERS);
         all.map(|((_, layout), _)| layout).collect()
     }
+}
+
+/// How the bodies of a region want to get what each step reads alike, by argument: as their contractions ask for,
+/// provided that several steps share the copy.
+pub(super) fn argument_layouts(form: &RegionForm, frames: &[Graph]) -> Vec<Option<Layout>> {
+    let arguments = frames.first().map_or(0, |frame| frame.inputs().len());
+    let mut layouts = vec![None; arguments];
+    if form.steps() < READERS {
+        return layouts;
+    }
+    for frame in frames {
+        let demand = Demand::of(frame);
+        for (k, input) in frame.inputs().iter().enumerate().filter(|&(k, _)| form.argument(k) == Argument::Whole) {
+            layouts[k] = demand.most_wanted(input.value).cloned();
+        }
+    }
+    layouts
 }

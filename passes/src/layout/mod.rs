@@ -11,13 +11,15 @@ mod roles;
 
 pub(crate) use reorder::{loads, reordered};
 
-use choose::{Choice, Demand};
+use choose::{Choice, Demand, argument_layouts};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Def, Graph, NodeId, Value};
 use gradc_ir::layout::{Layout, Layouts};
 use gradc_ir::ops::{Copy, Op};
+use gradc_ir::region::{RegionForm, closed};
 use gradc_ir::types::TensorType;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A graph with the layouts of its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +28,23 @@ pub struct LaidOut {
     pub graph: Graph,
     /// How its values are stored.
     pub layouts: Layouts,
+    /// The bodies of each region, whose graphs are the region's frames.
+    pub bodies: BTreeMap<NodeId, Vec<LaidOut>>,
+}
+
+impl LaidOut {
+    /// A graph with these layouts; everything in the bodies of its regions is in row-major order.
+    pub fn new(graph: Graph, layouts: Layouts) -> Self {
+        let bodies =
+            |id| Some((id, RegionForm::of_node(&graph, id)?.frames().into_iter().map(LaidOut::from).collect()));
+        LaidOut { bodies: graph.node_ids().filter_map(bodies).collect(), graph, layouts }
+    }
 }
 
 impl From<Graph> for LaidOut {
     /// Everything in row-major order.
     fn from(graph: Graph) -> Self {
-        LaidOut { graph, layouts: Layouts::new() }
+        LaidOut::new(graph, Layouts::new())
     }
 }
 
@@ -53,13 +66,7 @@ impl<'a> Stored<'a> {
 
 /// Chooses the layouts of a graph's values and inserts the copies they need.
 pub fn assign_layouts(graph: &Graph) -> LaidOut {
-    let mut assignment = Assignment::new(graph);
-    for id in graph.node_ids() {
-        if let Def::Op(op) = &graph.node(id).def {
-            assignment.apply(id, op);
-        }
-    }
-    assignment.finish()
+    Assignment::new(graph).run()
 }
 
 /// The graph laid out so far.
@@ -69,6 +76,7 @@ struct Assignment<'a> {
     demand: Demand,
     builder: Builder,
     layouts: Layouts,
+    bodies: BTreeMap<NodeId, Vec<LaidOut>>,
     /// Values of the new graph that are computed element by element from persistent tensors, which they may replace.
     pinned: BTreeSet<Value>,
     /// The new values of each node.
@@ -90,7 +98,27 @@ impl<'a> Assignment<'a> {
                 pinned.insert(value);
             }
         }
-        Assignment { graph, demand: Demand::of(graph), builder, layouts: Layouts::new(), pinned, values }
+        let (layouts, bodies) = (Layouts::new(), BTreeMap::new());
+        Assignment { graph, demand: Demand::of(graph), builder, layouts, bodies, pinned, values }
+    }
+
+    /// Takes inputs to be stored with these layouts.
+    fn with_inputs(mut self, layouts: &[Option<Layout>]) -> Self {
+        for (input, layout) in self.graph.inputs().iter().zip(layouts) {
+            let value = self.value(input.value);
+            self.layouts.extend(layout.clone().map(|layout| (value, layout)));
+        }
+        self
+    }
+
+    fn run(mut self) -> LaidOut {
+        let graph = self.graph;
+        for id in graph.node_ids() {
+            if let Def::Op(op) = &graph.node(id).def {
+                self.apply(id, op);
+            }
+        }
+        self.finish()
     }
 
     fn value(&self, old: Value) -> Value {
@@ -101,6 +129,9 @@ impl<'a> Assignment<'a> {
         let node = self.graph.node(id);
         self.builder.set_loc(self.graph.loc(id).clone());
         let operands: Vec<Value> = node.operands.iter().map(|&v| self.value(v)).collect();
+        if let Some(form) = RegionForm::of_node(self.graph, id) {
+            return self.apply_region(id, op, &form, &operands);
+        }
         let inputs: Vec<&TensorType> = node.operands.iter().map(|&v| self.graph.ty(v)).collect();
         let stored: Vec<Stored> =
             operands.iter().map(|&v| Stored::new(self.builder.graph(), &self.layouts, v)).collect();
@@ -117,6 +148,22 @@ impl<'a> Assignment<'a> {
                 self.pinned.insert(value);
             }
         }
+        self.values[id.index()] = made;
+    }
+
+    /// Bodies are laid out by themselves; what passes their border is in row-major order, except what every step reads
+    /// alike, which is stored before as the steps want it.
+    fn apply_region(&mut self, id: NodeId, op: &Op, form: &RegionForm, operands: &[Value]) {
+        let frames = form.frames();
+        let arguments = argument_layouts(form, &frames);
+        let bodies: Vec<LaidOut> =
+            frames.iter().map(|frame| Assignment::new(frame).with_inputs(&arguments).run()).collect();
+        let op = op.with_functions(bodies.iter().map(|body| Arc::new(closed(&body.graph))));
+        let mut wanted = vec![None; operands.len()];
+        arguments.into_iter().enumerate().for_each(|(k, layout)| wanted[form.operand_of(k)] = layout);
+        let operands: Vec<Value> = operands.iter().zip(wanted).map(|(&v, layout)| self.stored_as(v, layout)).collect();
+        let made = self.builder.apply(op, &operands).expect("bodies keep the types they take and return");
+        self.bodies.insert(made[0].node, bodies);
         self.values[id.index()] = made;
     }
 
@@ -139,6 +186,6 @@ impl<'a> Assignment<'a> {
             let value = self.stored_as(value, None);
             self.builder.output(&output.name, value, output.kind);
         }
-        LaidOut { graph: self.builder.finish(), layouts: self.layouts }
+        LaidOut { graph: self.builder.finish(), layouts: self.layouts, bodies: self.bodies }
     }
 }

@@ -5,6 +5,7 @@ use super::Stored;
 use crate::axes::{groups, pick};
 use gradc_ir::layout::Layout;
 use gradc_ir::lower::{Access, Affine, Body, Contraction, Index, Lowering, Nest, Scalar, Scatter};
+use gradc_ir::region::{Argument, RegionForm};
 use gradc_ir::types::DType;
 
 /// The loops of a reordered form: each is a loop of the form it was made from, or a new one of extent 1.
@@ -145,8 +146,16 @@ pub(crate) fn reordered(lowering: Lowering, operands: &[Stored], results: &[Stor
         Lowering::Contraction(c) => Lowering::Contraction(contraction(&c, results[0], &tensors)?),
         Lowering::Scatter(s) => Lowering::Scatter(scatter(&s, results[0], &tensors)?),
         Lowering::Host | Lowering::Expand(_) if tensors.iter().any(|t| t.layout.is_some()) => return None,
+        Lowering::Region(region) if !passes_border(&region.form, operands, results) => return None,
         as_it_is => as_it_is,
     })
+}
+
+/// Whether what a region takes and makes step by step is in row-major order.
+fn passes_border(form: &RegionForm, operands: &[Stored], results: &[Stored]) -> bool {
+    let arguments = (0..operands.len() - form.operand_of(0)).filter(|&k| form.argument(k) != Argument::Whole);
+    let mut tensors = arguments.map(|k| &operands[form.operand_of(k)]).chain(results);
+    tensors.all(|tensor| tensor.layout.is_none())
 }
 
 fn nest(nest: &Nest, result: Stored, tensors: &[Stored]) -> Option<Nest> {

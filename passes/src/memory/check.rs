@@ -1,158 +1,254 @@
 //! The verifier of memory plans: trusted by nobody, run after planning and after reading a plan from a file.
 
-use super::{Lifetimes, SharedLayout, aligned, input_places, lifetimes, reads_and_writes};
-use crate::schedule::{Forms, groups, overwritable};
+use super::border::Border;
+use super::{Lifetimes, SharedLayout, aligned, lifetimes, reads_and_writes, regions_of};
+use crate::schedule::{Form, Forms, check_arguments, groups, overwritable};
 use gradc_ir::diagnostic::Diagnostic;
-use gradc_ir::graph::{OutputKind, Value};
-use gradc_ir::plan::{ALIGNMENT_BYTES, Action, Group, MemoryPlan, Place, Schedule, Segment};
+use gradc_ir::graph::{NodeId, OutputKind, Role, Value};
+use gradc_ir::plan::{ALIGNMENT_BYTES, Action, MemoryLayout, MemoryPlan, Place, Schedule, Segment};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Fails unless running the plan computes what the graph says, whatever was in memory before:
 /// what enters and leaves is stored in row-major order; the groups are those of the graph, in an order that makes every value before it is read; every stored value
-/// has an aligned place inside its segment; no value is overwritten while it is still needed; and nothing
-/// persistent is written before the last check.
+/// has an aligned place inside its segment; no value is overwritten while it is still needed; what leaves ends up where
+/// it belongs; and nothing persistent is written before the last check. All of it holds in the bodies of regions too.
 pub fn check_plan(plan: &MemoryPlan, layout: &SharedLayout) -> Result<(), Diagnostic> {
-    let forms = Forms::new(&plan.schedule.graph, &plan.schedule.layouts)?;
-    check_layouts(&plan.schedule)?;
-    check_order(&plan.schedule, &forms)?;
-    check_inputs(plan, layout)?;
-    check_bounds(plan, &forms, layout)?;
-    check_overlaps(plan, &forms)?;
-    check_updates(plan, &forms)
+    check(&plan.schedule, &plan.memory, Border::Entry(layout))
+}
+
+fn check(schedule: &Schedule, memory: &MemoryLayout, border: Border) -> Result<(), Diagnostic> {
+    let forms = Forms::new(&schedule.graph, &schedule.layouts)?;
+    let plan = Checked { schedule, memory, border, forms: &forms };
+    plan.check_layouts()?;
+    plan.check_order()?;
+    plan.check_inputs()?;
+    plan.check_bounds()?;
+    plan.check_overlaps()?;
+    plan.check_updates()?;
+    plan.check_commits()?;
+    plan.check_regions()
 }
 
 fn bad(message: impl Into<String>) -> Diagnostic {
     Diagnostic::new("memory-plan", message).help("the plan was not made by this version of gradc, or was damaged")
 }
 
-/// What the host and other entries see is row-major.
-fn check_layouts(schedule: &Schedule) -> Result<(), Diagnostic> {
-    let Schedule { graph, layouts, .. } = schedule;
-    let mut seen = graph.inputs().iter().map(|i| i.value).chain(graph.outputs().iter().map(|o| o.value));
-    match seen.find(|value| layouts.contains_key(value)) {
-        Some(value) => Err(bad(format!("{value} enters or leaves in another order than row-major"))),
-        None => Ok(()),
-    }
+/// A plan of an entry or of a body.
+struct Checked<'a> {
+    schedule: &'a Schedule,
+    memory: &'a MemoryLayout,
+    border: Border<'a>,
+    forms: &'a Forms<'a>,
 }
 
-fn check_order(schedule: &Schedule, forms: &Forms) -> Result<(), Diagnostic> {
-    let graph = &schedule.graph;
-    let key = |g: &Group| (g.nodes.clone(), g.stored.clone());
-    let expected: BTreeSet<_> = groups(forms)?.iter().map(key).collect();
-    let found: Vec<_> =
-        schedule.actions.iter().filter_map(|a| if let Action::Run(g) = a { Some(key(g)) } else { None }).collect();
-    if found.len() != expected.len() || found.into_iter().collect::<BTreeSet<_>>() != expected {
-        return Err(bad("the schedule's groups are not the graph's"));
-    }
-    let mut made: BTreeSet<Value> = graph.inputs().iter().map(|i| i.value).collect();
-    for action in &schedule.actions {
-        let (reads, writes) = reads_and_writes(forms, action);
-        if let Some(missing) = reads.iter().find(|v| !made.contains(v)) {
-            return Err(bad(format!("{missing} is read before it is made")));
-        }
-        made.extend(writes);
-    }
-    let checked: BTreeSet<Value> =
-        graph.outputs().iter().filter(|o| o.kind == OutputKind::Checked).map(|o| forms.root(o.value)).collect();
-    let found = schedule.actions.iter().filter_map(|a| if let Action::CheckFinite(v) = a { Some(*v) } else { None });
-    if found.collect::<BTreeSet<_>>() == checked {
-        Ok(())
-    } else {
-        Err(bad("the schedule does not check the checked outputs"))
-    }
-}
-
-fn check_inputs(plan: &MemoryPlan, layout: &SharedLayout) -> Result<(), Diagnostic> {
-    let graph = &plan.schedule.graph;
-    let wrong = input_places(graph, layout).into_iter().find(|(value, place)| plan.places.get(value) != Some(place));
-    match wrong {
-        Some((value, _)) => Err(bad(format!("input {value} is not where it is shared"))),
-        None => Ok(()),
-    }
-}
-
-fn check_bounds(plan: &MemoryPlan, forms: &Forms, layout: &SharedLayout) -> Result<(), Diagnostic> {
-    let size = |value: Value| forms.graph.ty(value).size_bytes();
-    let stored = plan.schedule.actions.iter().flat_map(|a| reads_and_writes(forms, a).1);
-    let outputs = forms.graph.outputs().iter().map(|o| o.value);
-    for value in stored.chain(outputs) {
-        let place = plan.places.get(&value).ok_or_else(|| bad(format!("{value} has no place")))?;
-        let end = match place.segment {
-            Segment::Arena => plan.arena_bytes,
-            Segment::Persistent => layout.persistent_bytes,
-            Segment::Constants => layout.constant_bytes,
-            Segment::Host(_) => size(value),
-        };
-        let inside = place.offset_bytes.checked_add(size(value)).is_some_and(|e| e <= end);
-        if !inside || place.offset_bytes % ALIGNMENT_BYTES != 0 {
-            return Err(bad(format!("{value} is outside its segment")));
-        }
-        if plan.places.get(&forms.root(value)) != Some(place) {
-            return Err(bad(format!("{value} is not where its storage is")));
+impl Checked<'_> {
+    /// What the host, other entries and other steps see is row-major; what no step changes may be stored otherwise, as
+    /// the operand of the region is.
+    fn check_layouts(&self) -> Result<(), Diagnostic> {
+        let Schedule { graph, layouts, .. } = self.schedule;
+        let free = |role| matches!(self.border, Border::Body(_)) && role == Role::Constant;
+        let inputs = graph.inputs().iter().filter(|i| !free(i.role)).map(|i| i.value);
+        match inputs.chain(graph.outputs().iter().map(|o| o.value)).find(|value| layouts.contains_key(value)) {
+            Some(value) => Err(bad(format!("{value} enters or leaves in another order than row-major"))),
+            None => Ok(()),
         }
     }
-    Ok(())
-}
 
-/// Walks the actions, keeping who owns which bytes.
-fn check_overlaps(plan: &MemoryPlan, forms: &Forms) -> Result<(), Diagnostic> {
-    let life = lifetimes(forms, &plan.schedule.actions);
-    let needed_until = last_needs(plan, forms, &life);
-    let mut alive: BTreeMap<Value, Place> =
-        forms.graph.inputs().iter().map(|i| (i.value, plan.places[&i.value])).collect();
-    for (k, action) in plan.schedule.actions.iter().enumerate() {
-        let Action::Run(group) = action else { continue };
-        let shared = overwritable(forms, group);
-        for &value in &group.stored {
-            let place = plan.places[&value];
-            let clash = alive.iter().find(|(other, at)| {
-                let until = needed_until.get(other).copied().unwrap_or(0);
-                let dies_here = until == k && shared.contains(other) && **at == place;
-                until >= k && !dies_here && overlap(forms, (value, place), (**other, **at))
-            });
-            if let Some((other, _)) = clash {
-                return Err(bad(format!("{value} overwrites {other}, which is still needed")));
+    fn check_order(&self) -> Result<(), Diagnostic> {
+        let graph = self.forms.graph;
+        let is_region = |id: NodeId| matches!(self.forms.get(id), Form::Region(_));
+        let expected: BTreeSet<_> =
+            groups(self.forms)?.into_iter().map(|g| (is_region(g.nodes[0]), g.nodes, g.stored)).collect();
+        let found = self.schedule.actions.iter().filter_map(|action| match action {
+            Action::Run(group) => Some((false, group.nodes.clone(), group.stored.clone())),
+            Action::Region(region) => Some((true, vec![region.node], graph.results(region.node).collect())),
+            Action::CheckFinite(_) => None,
+        });
+        let found: Vec<_> = found.collect();
+        if found.len() != expected.len() || found.into_iter().collect::<BTreeSet<_>>() != expected {
+            return Err(bad("the schedule's groups are not the graph's"));
+        }
+        let mut made: BTreeSet<Value> = graph.inputs().iter().map(|i| i.value).collect();
+        for action in &self.schedule.actions {
+            let (reads, writes) = reads_and_writes(self.forms, action);
+            if let Some(missing) = reads.iter().find(|v| !made.contains(v)) {
+                return Err(bad(format!("{missing} is read before it is made")));
+            }
+            made.extend(writes);
+        }
+        self.check_checks()
+    }
+
+    fn check_checks(&self) -> Result<(), Diagnostic> {
+        let outputs = self.forms.graph.outputs().iter().filter(|o| o.kind == OutputKind::Checked);
+        let checked: BTreeSet<Value> = outputs.map(|o| self.forms.root(o.value)).collect();
+        let found =
+            self.schedule.actions.iter().filter_map(|a| if let Action::CheckFinite(v) = a { Some(*v) } else { None });
+        if found.collect::<BTreeSet<_>>() == checked {
+            Ok(())
+        } else {
+            Err(bad("the schedule does not check the checked outputs"))
+        }
+    }
+
+    fn check_inputs(&self) -> Result<(), Diagnostic> {
+        let mut expected = self.border.input_places(self.forms.graph).into_iter();
+        match expected.find(|(value, place)| self.memory.places.get(value) != Some(place)) {
+            Some((value, _)) => Err(bad(format!("input {value} is not where it is shared"))),
+            None => Ok(()),
+        }
+    }
+
+    fn size_bytes(&self, value: Value) -> usize {
+        self.forms.graph.ty(value).size_bytes()
+    }
+
+    fn is_inside(&self, place: Place, size_bytes: usize) -> bool {
+        let segment = self.border.segment_bytes(self.forms.graph, place.segment, self.memory.arena_bytes);
+        let ends =
+            place.offset_bytes.checked_add(size_bytes).is_some_and(|end| segment.is_some_and(|bytes| end <= bytes));
+        ends && place.offset_bytes.is_multiple_of(ALIGNMENT_BYTES)
+    }
+
+    fn check_bounds(&self) -> Result<(), Diagnostic> {
+        let stored = self.schedule.actions.iter().flat_map(|a| reads_and_writes(self.forms, a).1);
+        let outputs = self.forms.graph.outputs().iter().map(|o| o.value);
+        for value in stored.chain(outputs) {
+            let place = self.memory.places.get(&value).ok_or_else(|| bad(format!("{value} has no place")))?;
+            if !self.is_inside(*place, self.size_bytes(value)) {
+                return Err(bad(format!("{value} is outside its segment")));
+            }
+            if self.memory.places.get(&self.forms.root(value)) != Some(place) {
+                return Err(bad(format!("{value} is not where its storage is")));
             }
         }
-        alive.extend(group.stored.iter().map(|v| (*v, plan.places[v])));
+        Ok(())
     }
-    Ok(())
-}
 
-/// The action until which each value must stay as it is; results stay to the end.
-fn last_needs(plan: &MemoryPlan, forms: &Forms, life: &Lifetimes) -> BTreeMap<Value, usize> {
-    let mut needs = life.last_read.clone();
-    for (value, made) in &life.made {
-        needs.entry(*value).or_insert(*made);
+    /// Walks the actions, keeping who owns which bytes.
+    fn check_overlaps(&self) -> Result<(), Diagnostic> {
+        let places = &self.memory.places;
+        let needed_until = self.last_needs(&lifetimes(self.forms, &self.schedule.actions));
+        let mut alive: BTreeMap<Value, Place> =
+            self.forms.graph.inputs().iter().map(|i| (i.value, places[&i.value])).collect();
+        let needed = |k: usize, value: &Value| needed_until.get(value).is_some_and(|&until| until >= k);
+        for (k, action) in self.schedule.actions.iter().enumerate() {
+            let shared = overwritable(self.forms, action);
+            for value in reads_and_writes(self.forms, action).1 {
+                let place = places[&value];
+                let clash = alive.iter().find(|(other, at)| {
+                    let dies_here = needed_until.get(other) == Some(&k) && shared.contains(&(value, **other));
+                    let taken_over = dies_here && **at == place;
+                    needed(k, other) && !taken_over && self.overlap((value, place), (**other, **at))
+                });
+                if let Some((other, _)) = clash {
+                    return Err(bad(format!("{value} overwrites {other}, which is still needed")));
+                }
+                alive.insert(value, place);
+            }
+            if let Action::Region(region) = action {
+                let needed = alive.iter().filter(|(value, _)| needed(k, value));
+                self.check_work(region.node, needed.map(|(value, place)| (*value, *place)))?;
+            }
+        }
+        Ok(())
     }
-    for output in forms.graph.outputs() {
-        needs.insert(forms.root(output.value), plan.schedule.actions.len());
-    }
-    // What no update replaces must be the same after the call.
-    for input in forms.graph.inputs() {
-        let replaced =
-            forms.graph.outputs().iter().any(|o| matches!(o.kind, OutputKind::Update(_)) && o.name == input.name);
-        if !replaced {
-            needs.insert(input.value, plan.schedule.actions.len());
+
+    /// What the bodies of a region work in is part of the arena and holds nothing that is needed.
+    fn check_work(&self, node: NodeId, mut needed: impl Iterator<Item = (Value, Place)>) -> Result<(), Diagnostic> {
+        let value = Value { node, result: 0 };
+        let memory =
+            self.memory.regions.get(&node).ok_or_else(|| bad(format!("the bodies of {value} have no memory")))?;
+        let work = Place { segment: Segment::Arena, offset_bytes: memory.work_offset_bytes };
+        let bytes = memory.work_bytes();
+        if !self.is_inside(work, bytes) {
+            return Err(bad(format!("the bodies of {value} work outside the arena")));
+        }
+        match needed.find(|&(other, at)| overlap((work, bytes), (at, self.size_bytes(other)))) {
+            Some((other, _)) => Err(bad(format!("the bodies of {value} overwrite {other}, which is still needed"))),
+            None => Ok(()),
         }
     }
-    needs
-}
 
-fn overlap(forms: &Forms, (a, at): (Value, Place), (b, bt): (Value, Place)) -> bool {
-    let end = |v: Value, p: Place| p.offset_bytes + aligned(forms.graph.ty(v).size_bytes());
-    at.segment == bt.segment && at.offset_bytes < end(b, bt) && bt.offset_bytes < end(a, at)
-}
+    /// The action until which each value must stay as it is; results stay to the end.
+    fn last_needs(&self, life: &Lifetimes) -> BTreeMap<Value, usize> {
+        let (graph, end) = (self.forms.graph, self.schedule.actions.len());
+        let mut needs = life.last_read.clone();
+        for (value, made) in &life.made {
+            needs.entry(*value).or_insert(*made);
+        }
+        for output in graph.outputs() {
+            needs.insert(self.forms.root(output.value), end);
+        }
+        // What no update replaces must be the same after the call.
+        for input in graph.inputs() {
+            let replaced =
+                graph.outputs().iter().any(|o| matches!(o.kind, OutputKind::Update(_)) && o.name == input.name);
+            if !replaced {
+                needs.insert(input.value, end);
+            }
+        }
+        needs
+    }
 
-fn check_updates(plan: &MemoryPlan, forms: &Forms) -> Result<(), Diagnostic> {
-    let last_check = plan.schedule.actions.iter().rposition(|a| matches!(a, Action::CheckFinite(_)));
-    for (k, action) in plan.schedule.actions.iter().enumerate() {
-        let (_, writes) = reads_and_writes(forms, action);
-        let persistent = writes.iter().any(|v| plan.places[v].segment != Segment::Arena);
-        if persistent && last_check.is_some_and(|check| k < check) {
-            return Err(bad("a tensor is updated before the loss is checked"));
+    fn overlap(&self, (a, at): (Value, Place), (b, bt): (Value, Place)) -> bool {
+        overlap((at, self.size_bytes(a)), (bt, self.size_bytes(b)))
+    }
+
+    fn check_updates(&self) -> Result<(), Diagnostic> {
+        let last_check = self.schedule.actions.iter().rposition(|a| matches!(a, Action::CheckFinite(_)));
+        for (k, action) in self.schedule.actions.iter().enumerate() {
+            let (_, writes) = reads_and_writes(self.forms, action);
+            let persistent = writes.iter().any(|v| self.memory.places[v].segment != Segment::Arena);
+            if persistent && last_check.is_some_and(|check| k < check) {
+                return Err(bad("a tensor is updated before the loss is checked"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries the commits out on what stands in each place, and looks whether everything is then where it belongs.
+    fn check_commits(&self) -> Result<(), Diagnostic> {
+        let graph = self.forms.graph;
+        let destinations = self.border.destinations(graph);
+        let mut contents: BTreeMap<Place, Value> =
+            graph.outputs().iter().map(|o| (self.memory.places[&o.value], self.forms.root(o.value))).collect();
+        for &(from, to, bytes) in &self.memory.commits {
+            let moved = contents.get(&from).copied().filter(|&v| self.size_bytes(v) == bytes);
+            let may_write = to.segment == Segment::Arena || destinations.iter().any(|(_, place)| *place == to);
+            let Some(moved) = moved.filter(|_| may_write && self.is_inside(to, bytes)) else {
+                return Err(bad(format!("the commit from {from} to {to} moves no value to where one belongs")));
+            };
+            contents.retain(|at, value| !overlap((*at, self.size_bytes(*value)), (to, bytes)));
+            contents.insert(to, moved);
+        }
+        let moved = destinations.iter().map(|(value, _)| *value).collect::<BTreeSet<_>>();
+        let stays = graph.outputs().iter().filter(|o| !moved.contains(&o.value));
+        let stays = stays.map(|o| (o.value, self.memory.places[&o.value]));
+        match destinations.into_iter().chain(stays).find(|(v, to)| contents.get(to) != Some(&self.forms.root(*v))) {
+            Some((value, to)) => Err(bad(format!("the plan does not store {value} in {to}"))),
+            None => Ok(()),
         }
     }
-    let commits = super::commits(forms, &plan.places);
-    if commits == plan.commits { Ok(()) } else { Err(bad("the plan does not store every update")) }
+
+    fn check_regions(&self) -> Result<(), Diagnostic> {
+        for region in regions_of(self.schedule) {
+            check_arguments(self.forms, &self.schedule.layouts, region).map_err(|d| bad(d.message))?;
+            let Form::Region(form) = self.forms.get(region.node) else { unreachable!("its arguments are checked") };
+            let bodies = &self.memory.regions[&region.node].bodies;
+            if bodies.len() != region.bodies.len() {
+                return Err(bad("the plan does not say where all bodies of a region work"));
+            }
+            for (body, memory) in region.bodies.iter().zip(bodies) {
+                check(body, memory, Border::Body(form))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether bytes at two places, each up to the next aligned one, have some in common.
+fn overlap((a, a_bytes): (Place, usize), (b, b_bytes): (Place, usize)) -> bool {
+    let end = |place: Place, bytes: usize| place.offset_bytes + aligned(bytes);
+    a.segment == b.segment && a.offset_bytes < end(b, b_bytes) && b.offset_bytes < end(a, a_bytes)
 }

@@ -3,18 +3,26 @@
 //! Updates are written over the tensor they replace where every reader of the old value has run; other
 //! values share one arena by liveness, a result taking over the buffer of an operand that dies with it
 //! where the kernel reads that operand only at the point it writes.
+//!
+//! The bodies of a region are planned like entries, their carries being what is updated; while the region runs they work
+//! in a part of the arena. What they return is written where the region's results are, where that is possible.
 
+mod border;
 mod buffers;
 mod check;
 mod place;
 
-pub(crate) use buffers::Storage;
+pub(crate) use buffers::{Outside, Storage};
 pub use check::check_plan;
 
-use crate::schedule::Forms;
+use crate::schedule::{Form, Forms};
+use border::Border;
 use buffers::{Lifetimes, lifetimes, reads_and_writes};
-use gradc_ir::graph::{Graph, OutputKind, Role, Value};
-use gradc_ir::plan::{ALIGNMENT_BYTES, MemoryPlan, Place, Schedule, Segment};
+use gradc_ir::graph::{Graph, NodeId, Role, Value};
+use gradc_ir::plan::{
+    ALIGNMENT_BYTES, Action, MemoryLayout, MemoryPlan, Place, RegionMemory, RegionSchedule, Schedule, Segment,
+};
+use gradc_ir::region::RegionForm;
 use place::place_buffers;
 use std::collections::BTreeMap;
 
@@ -61,40 +69,68 @@ fn aligned(size_bytes: usize) -> usize {
 
 /// Plans the memory of one entry.
 pub fn plan_memory(schedule: Schedule, layout: &SharedLayout) -> MemoryPlan {
-    let forms = Forms::of(&schedule);
-    let mut places = input_places(&schedule.graph, layout);
-    let storage = Storage::new(&forms, &schedule.actions);
+    let memory = lay_out(&schedule, Border::Entry(layout));
+    MemoryPlan { schedule, memory }
+}
+
+fn lay_out(schedule: &Schedule, border: Border) -> MemoryLayout {
+    let forms = Forms::of(schedule);
+    let mut regions: BTreeMap<NodeId, RegionMemory> =
+        regions_of(schedule).map(|region| (region.node, region_memory(&forms, region))).collect();
+    let mut places = border.input_places(&schedule.graph);
+    let results = border.result_places(&schedule.graph);
+    let outside = Outside {
+        placed: results.iter().map(|(output, _)| forms.root(*output)).collect(),
+        work_bytes: regions.iter().map(|(&node, region)| (node, region.work_bytes())).collect(),
+    };
+    let storage = Storage::new(&forms, &schedule.actions, &outside);
     for (old, next) in &storage.in_place {
         places.insert(*next, places[old]);
     }
-    let (offsets, arena_bytes) = place_buffers(&storage);
+    for (output, place) in results {
+        places.entry(forms.root(output)).or_insert(place);
+    }
+    let (offsets, mut arena_bytes) = place_buffers(&storage);
     for (buffer, offset_bytes) in storage.buffers.iter().zip(offsets) {
         let place = Place { segment: Segment::Arena, offset_bytes };
         buffer.values.iter().for_each(|&v| _ = places.insert(v, place));
+        if let Some(node) = buffer.work_of {
+            regions.get_mut(&node).expect("every region has memory").work_offset_bytes = offset_bytes;
+        }
     }
     add_aliases(&forms, &mut places);
-    let commits = commits(&forms, &places);
-    MemoryPlan { schedule, places, commits, arena_bytes }
+    let commits = in_sequence(moves(&forms, &places, border), &mut arena_bytes);
+    MemoryLayout { places, commits, arena_bytes, regions }
 }
 
 /// The most bytes that are alive at once as a schedule runs: no arena for it can be smaller.
 pub fn live_bytes(schedule: &Schedule) -> usize {
-    Storage::new(&Forms::of(schedule), &schedule.actions).live_bytes()
+    live_bytes_within(schedule, None)
 }
 
-fn input_places(graph: &Graph, layout: &SharedLayout) -> BTreeMap<Value, Place> {
-    let mut hosts = 0;
-    let mut place = |name: &str, role: Role| match role {
-        Role::Parameter | Role::Buffer | Role::State => {
-            Place { segment: Segment::Persistent, offset_bytes: layout.persistent[name] }
-        }
-        Role::Constant => Place { segment: Segment::Constants, offset_bytes: layout.constants[name] },
-        Role::Input | Role::Hyper => {
-            hosts += 1;
-            Place { segment: Segment::Host(hosts - 1), offset_bytes: 0 }
-        }
+/// The most bytes alive at once in the arena, in the body of a region besides what is written to the region's results.
+fn live_bytes_within(schedule: &Schedule, region: Option<&RegionForm>) -> usize {
+    let forms = Forms::of(schedule);
+    let results = region.map_or(vec![], |form| Border::Body(form).result_places(&schedule.graph));
+    let work_bytes = |region: &RegionSchedule| {
+        let Form::Region(form) = forms.get(region.node) else { unreachable!("only regions are scheduled as such") };
+        (region.node, region.bodies.iter().map(|body| live_bytes_within(body, Some(form))).max().unwrap_or(0))
     };
-    graph.inputs().iter().map(|i| (i.value, place(&i.name, i.role))).collect()
+    let outside = Outside {
+        placed: results.into_iter().map(|(output, _)| forms.root(output)).collect(),
+        work_bytes: regions_of(schedule).map(work_bytes).collect(),
+    };
+    Storage::new(&forms, &schedule.actions, &outside).live_bytes()
+}
+
+fn regions_of(schedule: &Schedule) -> impl Iterator<Item = &RegionSchedule> {
+    schedule.actions.iter().filter_map(|a| if let Action::Region(region) = a { Some(region) } else { None })
+}
+
+fn region_memory(forms: &Forms, region: &RegionSchedule) -> RegionMemory {
+    let Form::Region(form) = forms.get(region.node) else { unreachable!("only regions are scheduled as such") };
+    let bodies = region.bodies.iter().map(|body| lay_out(body, Border::Body(form))).collect();
+    RegionMemory { work_offset_bytes: 0, bodies }
 }
 
 fn add_aliases(forms: &Forms, places: &mut BTreeMap<Value, Place>) {
@@ -104,13 +140,32 @@ fn add_aliases(forms: &Forms, places: &mut BTreeMap<Value, Place>) {
     }
 }
 
-fn commits(forms: &Forms, places: &BTreeMap<Value, Place>) -> Vec<(Place, Place, usize)> {
+/// Bytes to be moved when all actions are done: (from, to, size in bytes).
+type Move = (Place, Place, usize);
+
+/// What leaves the graph but was not made where it belongs.
+fn moves(forms: &Forms, places: &BTreeMap<Value, Place>, border: Border) -> Vec<Move> {
     let graph = forms.graph;
-    let updates = graph.outputs().iter().filter_map(|o| match o.kind {
-        OutputKind::Update(id) => {
-            Some((places[&o.value], places[&graph.inputs()[id.index()].value], graph.ty(o.value).size_bytes()))
+    let all = border.destinations(graph).into_iter();
+    let all = all.map(|(output, to)| (places[&output], to, graph.ty(output).size_bytes()));
+    all.filter(|(from, to, _)| from != to).collect()
+}
+
+/// Moves that are to see what was there before any of them, in an order in which they do; where they go round in a
+/// circle, what one of them takes is set aside behind the arena first.
+fn in_sequence(mut moves: Vec<Move>, arena_bytes: &mut usize) -> Vec<Move> {
+    let mut sequence = Vec::with_capacity(moves.len());
+    while let Some(&(from, _, bytes)) = moves.first() {
+        let unread = |to: Place| !moves.iter().any(|(from, ..)| *from == to);
+        match moves.iter().position(|&(_, to, _)| unread(to)) {
+            Some(next) => sequence.push(moves.remove(next)),
+            None => {
+                let aside = Place { segment: Segment::Arena, offset_bytes: *arena_bytes };
+                *arena_bytes += aligned(bytes);
+                sequence.push((from, aside, bytes));
+                moves.iter_mut().filter(|m| m.0 == from).for_each(|m| m.0 = aside);
+            }
         }
-        _ => None,
-    });
-    updates.filter(|(from, to, _)| from != to).collect()
+    }
+    sequence
 }

@@ -110,8 +110,13 @@ mod tests {
 
     fn storage(buffers: &[(usize, usize, usize)]) -> Storage {
         let actions = buffers.iter().map(|b| b.2 + 1).max().unwrap_or(0);
-        let buffers =
-            buffers.iter().map(|&(size_bytes, first, last)| Buffer { values: vec![], size_bytes, first, last });
+        let buffers = buffers.iter().map(|&(size_bytes, first, last)| Buffer {
+            values: vec![],
+            work_of: None,
+            size_bytes,
+            first,
+            last,
+        });
         Storage { in_place: vec![], buffers: buffers.collect(), actions }
     }
 

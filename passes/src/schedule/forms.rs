@@ -7,6 +7,7 @@ use gradc_ir::layout::Layouts;
 use gradc_ir::lower::{Access, Affine, Contraction, Lowering, Nest, Scalar, Scatter};
 use gradc_ir::ops::Op;
 use gradc_ir::plan::Schedule;
+use gradc_ir::region::RegionForm;
 use gradc_ir::types::{TensorType, row_major_strides};
 
 /// What a node is to the scheduler.
@@ -28,8 +29,10 @@ pub(crate) enum Form {
     Scatter(Scatter),
     /// Reference semantics.
     Host,
-    /// A region that was not expanded.
-    Region,
+    /// Control flow around bodies.
+    Region(RegionForm),
+    /// An op that stands for others and was not expanded.
+    Expandable,
 }
 
 /// A graph with the lowered form of every node, on tensors as they are stored.
@@ -157,7 +160,8 @@ fn form(graph: &Graph, layouts: &Layouts, id: NodeId, used: usize) -> Result<For
         Lowering::Contraction(contraction) => Form::Contract(contraction),
         Lowering::Scatter(scatter) => Form::Scatter(scatter),
         Lowering::Host => Form::Host,
-        Lowering::Expand(_) => Form::Region,
+        Lowering::Region(region) => Form::Region(region.form),
+        Lowering::Expand(_) => Form::Expandable,
     })
 }
 

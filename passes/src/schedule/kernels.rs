@@ -8,18 +8,20 @@ use gradc_ir::plan::Group;
 use gradc_ir::types::DType;
 use std::collections::{BTreeSet, HashMap};
 
-/// The kernels of a group, in order; more than one only for an op with several nests.
+/// The kernels of a group, in order; more than one only for an op with several nests, none for a region.
 pub(crate) fn kernels(forms: &Forms, group: &Group) -> Vec<Kernel> {
     let last = *group.nodes.last().expect("a group has a node");
     match forms.get(last) {
         Form::Nests(nests) => nest_kernels(forms, last, nests),
         Form::Scatter(scatter) => vec![scatter_kernel(forms, last, scatter)],
         Form::Host => vec![host_kernel(forms, last)],
+        Form::Region(_) => vec![],
         _ => vec![Fused::new(forms, group).finish(group)],
     }
 }
 
-fn roots(forms: &Forms, id: NodeId) -> Vec<Value> {
+/// The stored values behind the operands of a node.
+pub(crate) fn roots(forms: &Forms, id: NodeId) -> Vec<Value> {
     forms.graph.node(id).operands.iter().map(|&v| forms.root(v)).collect()
 }
 

@@ -1,8 +1,8 @@
 //! Ordering groups so that the bytes alive at any time are few.
 
-use super::forms::Forms;
-use super::{identity_reads, kernels, tokens};
-use crate::memory::Storage;
+use super::forms::{Form, Forms};
+use super::{ScheduledRegion, identity_reads, kernels, tokens};
+use crate::memory::{Outside, Storage};
 use gradc_ir::graph::{NodeId, OutputKind, Value};
 use gradc_ir::kernel::{Accumulate, KernelKind};
 use gradc_ir::lower::Scalar;
@@ -45,9 +45,16 @@ pub(crate) struct Step {
 }
 
 /// Orders groups, with checks before every update.
-pub(crate) fn order(forms: &Forms, groups: Vec<Group>, ordering: Ordering) -> (Vec<Action>, Peaks) {
-    let steps = steps(forms, groups);
-    let live_bytes = |actions: &[Action]| Storage::new(forms, actions).live_bytes();
+pub(super) fn order(
+    forms: &Forms,
+    groups: Vec<Group>,
+    regions: BTreeMap<NodeId, ScheduledRegion>,
+    ordering: Ordering,
+) -> (Vec<Action>, Peaks) {
+    let work_bytes = regions.iter().map(|(&node, region)| (node, region.work_bytes)).collect();
+    let outside = Outside { placed: BTreeSet::new(), work_bytes };
+    let steps = steps(forms, groups, regions);
+    let live_bytes = |actions: &[Action]| Storage::new(forms, actions, &outside).live_bytes();
     let actions = |order: Vec<usize>| order.into_iter().map(|k| steps[k].action.clone()).collect::<Vec<_>>();
     let mut chosen = actions(program_order(&steps));
     let program_bytes = live_bytes(&chosen);
@@ -62,9 +69,15 @@ pub(crate) fn order(forms: &Forms, groups: Vec<Group>, ordering: Ordering) -> (V
     (chosen, Peaks { program_bytes, chosen_bytes })
 }
 
-fn steps(forms: &Forms, groups: Vec<Group>) -> Vec<Step> {
+fn steps(forms: &Forms, groups: Vec<Group>, mut regions: BTreeMap<NodeId, ScheduledRegion>) -> Vec<Step> {
     let graph = forms.graph;
-    let mut steps: Vec<Step> = groups.into_iter().map(|group| group_step(forms, group)).collect();
+    let mut steps: Vec<Step> = Vec::with_capacity(groups.len());
+    for group in groups {
+        steps.push(match regions.remove(&group.nodes[0]) {
+            Some(region) => region_step(forms, group, region),
+            None => group_step(forms, group),
+        });
+    }
     let checked = graph.outputs().iter().filter(|o| o.kind == OutputKind::Checked).map(|o| forms.root(o.value));
     for value in checked.collect::<BTreeSet<_>>() {
         steps.push(Step {
@@ -89,6 +102,15 @@ fn group_step(forms: &Forms, group: Group) -> Step {
     Step { writes: group.stored.clone(), action: Action::Run(group), reads, after: BTreeSet::new() }
 }
 
+fn region_step(forms: &Forms, group: Group, region: ScheduledRegion) -> Step {
+    Step {
+        reads: kernels::roots(forms, region.schedule.node).into_iter().collect(),
+        writes: group.stored,
+        action: Action::Region(region.schedule),
+        after: BTreeSet::new(),
+    }
+}
+
 fn add_data_edges(steps: &mut [Step]) {
     let maker: BTreeMap<Value, usize> =
         steps.iter().enumerate().flat_map(|(k, s)| s.writes.iter().map(move |&v| (v, k))).collect();
@@ -101,6 +123,7 @@ fn add_data_edges(steps: &mut [Step]) {
 fn add_token_edges(forms: &Forms, steps: &mut [Step]) {
     let nodes = |step: &Step| match &step.action {
         Action::Run(group) => group.nodes.clone(),
+        Action::Region(region) => vec![region.node],
         Action::CheckFinite(_) => vec![],
     };
     let maker: BTreeMap<NodeId, usize> =
@@ -256,8 +279,28 @@ impl<'a> Liveness<'a> {
     }
 }
 
-/// Values a group's kernel may overwrite with a result of the same size: read only at the point itself, and not while accumulating.
-pub(crate) fn overwritable(forms: &Forms, group: &Group) -> Vec<Value> {
+/// Pairs of a result and a value of the same size that it may be written over, if that is not needed any more.
+pub(crate) fn overwritable(forms: &Forms, action: &Action) -> Vec<(Value, Value)> {
+    match action {
+        Action::CheckFinite(_) => vec![],
+        Action::Region(region) => carried(forms, region.node),
+        Action::Run(group) => {
+            let free = read_pointwise(forms, group);
+            group.stored.iter().flat_map(|&result| free.iter().map(move |&value| (result, value))).collect()
+        }
+    }
+}
+
+/// The final carries of a region and the operands they start from, where it reads these for nothing else.
+fn carried(forms: &Forms, id: NodeId) -> Vec<(Value, Value)> {
+    let Form::Region(form) = forms.get(id) else { return vec![] };
+    let operands = kernels::roots(forms, id);
+    let once = |k: &usize| operands.iter().filter(|&v| *v == operands[*k]).count() == 1;
+    form.carries().filter(once).map(|k| (Value { node: id, result: k as u16 }, operands[k])).collect()
+}
+
+/// Values a group's kernel reads only at the point it computes, and not while accumulating.
+fn read_pointwise(forms: &Forms, group: &Group) -> Vec<Value> {
     let mut all = kernels::kernels(forms, group);
     let (1, Some(kernel)) = (all.len(), all.pop()) else { return vec![] };
     let KernelKind::Loops(loops) = &kernel.kind else { return vec![] };
