@@ -2,7 +2,7 @@
 //! along the loop, guards that do not move with it, comparisons of the loop's index.
 
 use super::code::{Action, Code, Combination, Element, Invariant, ROWS_TOGETHER, Shape, Stream, Value};
-use super::frame::{MOST_ROW_STREAMS, MOST_STREAMS_IN_ROWS, combining};
+use super::frame::{combining, fits_registers};
 use crate::loops::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction, Which};
 use crate::math::Math;
 use crate::simd::{Op1, Op2, Relation, Simd};
@@ -13,8 +13,7 @@ use std::collections::HashMap;
 /// Shortest loop that is made a strip, in points: below, calls cost what wider vectors gain.
 const SHORTEST: usize = 16;
 
-/// Longest loop that is made a strip together with the loop around it, in points: above, calls cost little, and what does
-/// not change along a row had better be computed outside.
+/// Longest loop that is made a strip together with the loop around it, in points: above, calls cost little.
 const LONGEST_IN_ROWS: usize = 64;
 
 /// Columns whose partial results are kept at a time: 8 KiB in f64.
@@ -73,10 +72,22 @@ pub(crate) fn map(plan: &LoopPlan) -> Option<Strip> {
 /// The vector loop of a kernel without accumulation, and the loop around it, where the vector loop is short.
 pub(crate) fn rows(plan: &LoopPlan) -> Option<Strip> {
     let vector = plan.vector.filter(|&v| plan.extents[v] <= LONGEST_IN_ROWS)?;
+    let row = vector.checked_sub(1)?;
+    if plan.extents[vector] >= SHORTEST && computes_by_row(&plan.body, row, vector) {
+        return None;
+    }
     let mut translator = Translator::new(plan, Which::Point, Shape::Rows, 1)?;
-    translator.row = Some(vector.checked_sub(1)?);
+    translator.row = Some(row);
     translator.stores()?;
-    (translator.streams.len() <= MOST_STREAMS_IN_ROWS).then(|| translator.finish())
+    let strip = translator.finish();
+    fits_registers(&strip.code).then_some(strip)
+}
+
+/// Whether something is computed that changes from row to row but not along one: better once per row than at each vector.
+fn computes_by_row(body: &BodyPlan, row: usize, vector: usize) -> bool {
+    let by_row = |loops: LoopSet| loops & (1 << row) != 0 && loops & (1 << vector) == 0;
+    let computed = body.scalars.iter().map(|(s, _)| !matches!(s, Scalar::Load(_) | Scalar::LoopIndex(_)));
+    computed.zip(&body.loops).any(|(computed, &loops)| computed && by_row(loops))
 }
 
 /// The vector loop of an accumulation along its innermost loop.
@@ -116,7 +127,7 @@ pub(crate) fn columns(plan: &LoopPlan) -> Option<(Strip, Strip)> {
     translator.accumulated = Some(combination);
     translator.sums(combination);
     translator.stores()?;
-    (accumulation.code.streams.len() <= MOST_ROW_STREAMS).then(|| (accumulation, translator.finish()))
+    fits_registers(&accumulation.code).then(|| (accumulation, translator.finish()))
 }
 
 /// Rows that are combined while their elements are in the first cache, block of columns after block.

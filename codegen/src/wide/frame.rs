@@ -37,14 +37,24 @@ const MOST_COPIES: usize = 4;
 /// Most steps of a block, to bound the size of code.
 const MOST_STEPS: usize = 320;
 
-/// Most streams of a strip whose addresses move from row to row.
-pub(crate) const MOST_ROW_STREAMS: usize = POINTERS.len();
+/// Rows still to come where they are computed one after the other; one address less has a register then.
+const ROWS_LEFT: Register = POINTERS[POINTERS.len() - 1];
 
-/// Rows still to come where they are computed one after the other; the last stream's address has no register then.
-const ROWS_LEFT: Register = POINTERS[MOST_STREAMS_IN_ROWS];
+/// The streams' addresses that must have registers, in their order, then the others: the first stream keeps partial
+/// results, and addresses move from row to row.
+fn by_need(code: &Code) -> (Vec<usize>, Vec<usize>) {
+    (0..code.streams.len()).partition(|&k| k == 0 || code.streams[k].row_bytes != 0)
+}
 
-/// Most streams of such a strip.
-pub(crate) const MOST_STREAMS_IN_ROWS: usize = POINTERS.len() - 1;
+/// Registers for addresses of streams in code of a shape.
+fn pointers_of(shape: Shape) -> &'static [Register] {
+    if shape == Shape::Rows { &POINTERS[..POINTERS.len() - 1] } else { &POINTERS }
+}
+
+/// Whether all addresses that must have registers get one.
+pub(crate) fn fits_registers(code: &Code) -> bool {
+    by_need(code).0.len() <= pointers_of(code.shape).len()
+}
 
 /// Offset of the uniform values in the caller's block.
 pub(crate) fn uniforms_offset(code: &Code) -> usize {
@@ -373,13 +383,18 @@ pub(crate) fn combining(combine: Combine) -> BinaryFn {
 /// A layout with every invariant in memory.
 fn unpinned(code: &Code, machine: &mut Machine) -> Layout {
     let isa = machine.isa;
+    let (needed, others) = by_need(code);
+    let mut pointers = vec![None; code.streams.len()];
+    for (k, register) in needed.into_iter().chain(others).zip(pointers_of(code.shape)) {
+        pointers[k] = Some(*register);
+    }
     let mut layout = Layout {
         free: isa.registers() as u8,
         partials: 0,
         partials_per_copy: code.shape.partials() as u8,
         pinned: vec![None; code.invariants.len()],
         memory: vec![],
-        pointers: (0..code.streams.len()).map(|k| POINTERS.get(k).copied()).collect(),
+        pointers,
         first_spill: 0,
         first_bytes: 0,
         result: result_offset(code) as i64,
