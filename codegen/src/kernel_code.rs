@@ -5,7 +5,7 @@ use crate::contraction::{ContractionPlan, WorkSpace};
 use crate::host::HostKernel;
 use crate::indirect::{IndirectPlan, finishing_kernel};
 use crate::loops::{EpiloguePlan, LoopPlan, Piece, ScatterPlan, pieces, stores_only_sums};
-use crate::program::{PlacedContraction, PlacedIndirect, Program};
+use crate::program::{PlacedContraction, PlacedIndirect, Program, Sums};
 use crate::runtime::Function;
 use crate::verify::Signature;
 use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel};
@@ -140,21 +140,35 @@ impl Planned {
 
     fn indirect(
         &mut self,
-        plan: IndirectPlan,
+        mut plan: IndirectPlan,
         kernel: &LoopKernel,
         operands: &[DType],
         results: &[DType],
         next: usize,
     ) -> (KernelCode, Vec<KernelCode>) {
-        let (chunks, partials, contraction) = (plan.chunks(), plan.partials(), self.program.indirect.len());
-        let sums = KernelCode::Contraction { contraction, function: Function::ContractRows, chunks };
-        let Some(finish) = finishing_kernel(kernel, operands.len(), partials) else {
-            self.program.indirect.push(PlacedIndirect { plan, result: Some(operands.len()) });
-            return (sums, vec![]);
+        let (partials, contraction) = (plan.partials(), self.program.indirect.len());
+        let sums = |plan: &IndirectPlan| KernelCode::Contraction {
+            contraction,
+            function: Function::ContractRows,
+            chunks: plan.chunks(),
         };
-        self.program.indirect.push(PlacedIndirect { plan, result: None });
-        let bytes = 4 * partials * kernel.space.iter().product::<usize>();
-        self.program.shared_bytes = self.program.shared_bytes.max(bytes.next_multiple_of(ALIGNMENT_BYTES));
+        let bytes = |floats: usize| (4 * floats).next_multiple_of(ALIGNMENT_BYTES);
+        let Some(finish) = finishing_kernel(kernel, operands.len(), partials) else {
+            let code = sums(&plan);
+            self.program.indirect.push(PlacedIndirect { plan, sums: Sums::Result(operands.len()) });
+            return (code, vec![]);
+        };
+        if let Some((groups, blocking)) = plan.cut_by_product() {
+            let code = sums(&plan);
+            let epilogue = EpiloguePlan::new(kernel, groups, operands, blocking);
+            self.program.thread_bytes = self.program.thread_bytes.max(bytes(blocking.m * blocking.n));
+            self.program.indirect.push(PlacedIndirect { plan, sums: Sums::Epilogue(next) });
+            return (code, vec![KernelCode::Epilogue(Box::new(epilogue), [operands, results].concat())]);
+        }
+        let sums = sums(&plan);
+        self.program.indirect.push(PlacedIndirect { plan, sums: Sums::Shared });
+        let shared = bytes(partials * kernel.space.iter().product::<usize>());
+        self.program.shared_bytes = self.program.shared_bytes.max(shared);
         let read = [operands, &[DType::F32]].concat();
         let finish = KernelCode::Finish(Box::new(LoopPlan::new(&finish, &read)), [operands, results].concat());
         (KernelCode::Sequence(next..next + 2), vec![sums, finish])

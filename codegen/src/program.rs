@@ -35,6 +35,17 @@ pub(crate) struct PlacedContraction {
 pub(crate) struct PlacedIndirect {
     /// How it is computed.
     pub plan: IndirectPlan,
-    /// Position of the result's address among the arguments; `None` for sums in the shared work space.
-    pub result: Option<usize>,
+    /// Where its sums go.
+    pub sums: Sums,
+}
+
+/// Where the sums of a contraction by row tiles go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sums {
+    /// To the result whose address is at this position among the arguments.
+    Result(usize),
+    /// To the shared work space.
+    Shared,
+    /// One product after the other to the thread's work space, where this kernel reads them.
+    Epilogue(usize),
 }

@@ -2,8 +2,10 @@
 
 use super::plan::{IndirectPlan, Part};
 use super::tiles::{Product, Tile};
+use crate::loops::Rectangle;
 use crate::microkernel::RowTile;
-use crate::runtime::StepContext;
+use crate::program::Sums;
+use crate::runtime::{KernelFn, StepContext};
 use std::ops::Range;
 
 /// Sums of a chunk that stay in the second-level cache, in elements.
@@ -27,8 +29,43 @@ pub(crate) unsafe extern "C" fn contract_rows(
         let floats = |k: usize| (*arguments.add(k)).cast::<f32>();
         let part = plan.part(chunk);
         let factors = [floats(plan.left).cast_const(), floats(plan.right).cast_const()];
-        let result = entry.result.map_or_else(|| context.shared(), floats);
+        let result = match entry.sums {
+            Sums::Result(at) => floats(at),
+            Sums::Shared => context.shared(),
+            Sums::Epilogue(kernel) => {
+                let kernel: KernelFn = std::mem::transmute(*context.kernels.add(kernel));
+                return each_product(plan, factors, &part, context, |rectangle| kernel(context, arguments, rectangle));
+            }
+        };
         Rows { plan, factors, result: result.add(part.sums) }.compute(&part);
+    }
+}
+
+/// Computes the products of a part one after the other in the work space of the thread, and runs what follows on each:
+/// it is given the address of a [`Rectangle`].
+///
+/// # Safety
+/// The addresses are those of the plan's factors; the part is of whole products; the work space has room for the sums of
+/// one.
+unsafe fn each_product(
+    plan: &IndirectPlan,
+    factors: [*const f32; 2],
+    part: &Part,
+    context: &StepContext,
+    then: impl Fn(usize),
+) {
+    // SAFETY: as promised by the caller.
+    let sums: *mut f32 = unsafe { context.scratch_of_thread().cast() };
+    let ([m, n], tiles) = (plan.product_extents(), plan.tables.products[0].tiles.len());
+    for outer in part.tiles.start / tiles..part.tiles.end / tiles {
+        let product = &plan.tables.products[outer];
+        // Offsets in the result count from where the first product would be.
+        let rows = Rows { plan, factors, result: sums.wrapping_offset(-product.result) };
+        let tiles = product.first..product.first + tiles;
+        // SAFETY: as promised by the caller.
+        unsafe { rows.compute(&Part { tiles, groups: part.groups.clone(), sums: 0 }) };
+        let rectangle = Rectangle { sums, outer, rows: [0, m], columns: [0, n] };
+        then(&raw const rectangle as usize);
     }
 }
 
@@ -92,7 +129,7 @@ impl Rows<'_> {
                         left_rows_step: tile.left_rows_step,
                         right: self.factors[1].offset(product.right + column as isize),
                         right_step: steps[1],
-                        result: self.result.offset(product.result + column as isize),
+                        result: self.result.wrapping_offset(product.result + column as isize),
                         result_rows: tables.offsets.as_ptr().add(tile.result_rows),
                         rows: tile.rows,
                         tiles: tiles.len(),

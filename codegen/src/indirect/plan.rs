@@ -2,6 +2,7 @@
 
 use super::roles::Roles;
 use super::tiles::Tables;
+use crate::loops::{Blocking, Groups};
 use crate::microkernel::{RowKernel, row_kernel};
 use gradc_ir::lower::Contraction;
 use gradc_ir::target::VectorIsa;
@@ -28,6 +29,9 @@ const FEW_ROWS: [usize; 3] = [96, 768, 6144];
 /// Share of mixed tiles that is accepted.
 const MIXED_SHARE: f64 = 0.125;
 
+/// Sums of the largest product that an epilogue runs on: a part of the second-level cache.
+const PRODUCT_SUMS: usize = 1 << 15;
+
 /// Fewest multiplications for which tables are made.
 const FEWEST_PRODUCTS: usize = 512;
 
@@ -48,6 +52,8 @@ pub(crate) struct IndirectPlan {
     cut: Cut,
     /// Elements of the result.
     elements: usize,
+    /// Where rows and columns begin among the loops of the space, when all before them are different products.
+    groups: Option<Groups>,
 }
 
 /// What one chunk computes.
@@ -79,12 +85,36 @@ impl IndirectPlan {
             return None;
         }
         let kernel = row_kernel(isa, columns, roles.lanewise);
-        let tables = FEW_ROWS.iter().filter_map(|&few| Tables::new(&Roles::new(contraction, few)?, &kernel));
-        let tables = first_or_least(tables, MIXED_SHARE, Tables::mixed_share)?;
+        let tables = FEW_ROWS.iter().filter_map(|&few| {
+            let roles = Roles::new(contraction, few)?;
+            Some((Tables::new(&roles, &kernel)?, roles.groups()))
+        });
+        let (tables, groups) = first_or_least(tables, MIXED_SHARE, |(tables, _)| tables.mixed_share())?;
         let cut = Cut::new(&tables, products, elements);
         let steps = [&roles.left, &roles.right].map(|load| super::factor::step(load, roles.run) as isize);
         let (left, right, lanewise) = (roles.left.operand, roles.right.operand, roles.lanewise);
-        Some(IndirectPlan { left, right, steps, lanewise, columns, kernel, tables, cut, elements })
+        Some(IndirectPlan { left, right, steps, lanewise, columns, kernel, tables, cut, elements, groups })
+    }
+
+    /// Makes chunks of whole products, so that something can run on the sums of each while they are in the cache: where
+    /// rows, columns and what products differ in are apart, and there are enough products for all chunks.
+    pub fn cut_by_product(&mut self) -> Option<(Groups, Blocking)> {
+        let (groups, products) = (self.groups?, &self.tables.products);
+        let tiles = products.first()?.tiles.len();
+        let sums = self.elements / products.len();
+        let Cut::Tiles(size) = self.cut else { return None };
+        let equal = products.iter().all(|p| p.tiles.len() == tiles);
+        if !equal || sums > PRODUCT_SUMS || products.len() < self.chunks() {
+            return None;
+        }
+        self.cut = Cut::Tiles(size.next_multiple_of(tiles));
+        let (m, n) = (sums / self.columns, self.columns);
+        Some((groups, Blocking { m, n, rows: m, columns: n }))
+    }
+
+    /// Rows and columns of one product.
+    pub(super) fn product_extents(&self) -> [usize; 2] {
+        [self.elements / self.tables.products.len() / self.columns, self.columns]
     }
 
     /// Number of chunks, by shape alone.

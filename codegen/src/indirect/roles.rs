@@ -1,7 +1,7 @@
 //! What each loop of a contraction is: column, row, depth, or repetition of the product.
 
 use super::factor::step;
-use crate::loops::LoadPlan;
+use crate::loops::{Groups, LoadPlan};
 use gradc_ir::lower::Contraction;
 
 /// Fewest columns: with one, there is nothing to put into vectors.
@@ -65,6 +65,14 @@ impl Roles {
         let lines = depth.into_iter().filter(|&d| Some(d) != run).collect();
         let roles = Roles { extents, left, right, lanewise, outer, rows, columns, run, lines };
         (roles.count(&roles.columns) >= FEWEST_COLUMNS && roles.is_windowed()).then_some(roles)
+    }
+
+    /// Where rows and columns begin, when the loops that repeat the product come before all rows.
+    pub fn groups(&self) -> Option<Groups> {
+        let (&first_row, &last_row) = (self.rows.first()?, self.rows.last()?);
+        let &first_column = self.columns.first()?;
+        let apart = last_row < first_column && self.outer.iter().all(|&d| d < first_row);
+        apart.then_some(Groups { first_row, first_column })
     }
 
     /// Number of iterations of some loops.

@@ -160,6 +160,10 @@ pub(crate) fn emit_epilogue(
             let points = [rows.0, rows.1].map(|row| e.scaled(row, n));
             return e.space(epilogue.first_column, (points[0], points[1]));
         }
+        let one_loop = epilogue.first_column == epilogue.first_row + 1;
+        if one_loop && epilogue.blocking.has_whole_rows() && e.strip_of_rows(epilogue.first_row, rows) {
+            return;
+        }
         e.range(rows, 1, vec![], &mut |e, row, _| {
             e.fixed(epilogue.first_row, epilogue.first_column, row, &mut |e| {
                 let extent = plan.extents[epilogue.first_column] as i64;

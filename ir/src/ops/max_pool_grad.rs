@@ -62,7 +62,7 @@ impl OpDef for MaxPoolGrad {
             let shape = b.shape(taps).to_vec();
             let flat = |shape: &[usize]| with_plane(shape, &[shape[2..].iter().product()]);
             let indices = b.reshape(indices, &flat(&shape))?;
-            let plane = b.reshape(g, &flat(&b.shape(g).to_vec()))?;
+            let plane = b.reshape(g, &flat(b.shape(g)))?;
             let picked = b.gather(plane, indices, 2)?;
             b.reshape(picked, &shape)
         })?;
