@@ -2,9 +2,11 @@
 //!
 //! Every stage is a function between named types; each is timed, verified and, when asked for, kept as text.
 
-use crate::entries::{self, Entry};
+use crate::entries::{self, Entry, EntryKind};
 use crate::options::{Options, Stage};
+use crate::parameters::ParameterReport;
 use crate::step::{CompiledStep, EntryInfo};
+use crate::training_cost::TrainingCost;
 use gradc_codegen::{CodegenOptions, EntryCode, Executable};
 use gradc_frontend::model::Model;
 use gradc_frontend::recipe::Recipe;
@@ -27,12 +29,16 @@ pub fn compile(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Res
     let mut report = CompileReport::default();
     let derived = report.time("derive", || entries::derive(model, recipe, options))?;
     report.keep(options, Stage::Forward, "train", || text::print(&model.train));
-    report.notes = derived.notes;
+    (report.notes, report.parameters) = (derived.notes, derived.parameters);
     let layout = SharedLayout::of(derived.entries.iter().map(|entry| &entry.graph));
     let mut planned = Vec::new();
     for entry in derived.entries {
         planned.push(plan_entry(entry, &layout, options, &mut report)?);
     }
+    report.training = planned.iter().find(|(entry, _)| entry.kind == EntryKind::Step).map(|(_, plan)| {
+        let trained: usize = report.parameters.iter().map(|p| p.trained_bytes).sum();
+        TrainingCost::of(plan, trained)
+    });
     check_peak(options, &report)?;
     let codes: Vec<EntryCode> =
         planned.iter().map(|(entry, plan)| crate::place::entry_code(entry.kind.name(), plan)).collect();
@@ -156,6 +162,10 @@ pub struct CompileReport {
     pub passes: Vec<PassNote>,
     /// Text of the stages asked for: (stage, entry, text).
     pub texts: Vec<(Stage, &'static str, String)>,
+    /// What becomes of each parameter in training; empty without a recipe, and for a package.
+    pub parameters: Vec<ParameterReport>,
+    /// Arithmetic and memory of the training step; `None` without a recipe, and for a package.
+    pub training: Option<TrainingCost>,
     /// What the user should know although it is not an error.
     pub notes: Vec<String>,
     /// Native kernels altogether.

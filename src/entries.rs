@@ -2,6 +2,7 @@
 
 use crate::index_ranges::IndexRange;
 use crate::options::Options;
+use crate::parameters::{ParameterReport, parameter_reports};
 use crate::train_spec::train_spec;
 use gradc_frontend::losses::{self, LossKind};
 use gradc_frontend::model::Model;
@@ -65,6 +66,7 @@ pub struct LossInfo {
 pub(crate) struct Derived {
     pub entries: Vec<Entry>,
     pub loss: Option<LossInfo>,
+    pub parameters: Vec<ParameterReport>,
     pub notes: Vec<String>,
 }
 
@@ -78,15 +80,19 @@ pub const LOSS_WEIGHT: &str = "loss.weight";
 pub(crate) fn derive(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Result<Derived, Diagnostics> {
     let inference = expand_small_regions(&model.infer, options.unroll_nodes)?;
     let predict = Entry { kind: EntryKind::Predict, graph: inference.without_dead_nodes() };
-    let Some(recipe) = recipe else { return Ok(Derived { entries: vec![predict], loss: None, notes: vec![] }) };
+    let Some(recipe) = recipe else {
+        return Ok(Derived { entries: vec![predict], loss: None, parameters: vec![], notes: vec![] });
+    };
     let resolved = resolve(recipe, model)?;
     let loss = loss_info(model, recipe, resolved.prediction)?;
     let forward = with_loss(expand_regions(&model.train)?, recipe, &loss, false)?;
-    let step = derive_step(&forward, &train_spec(recipe, model, options)?)?;
+    let spec = train_spec(recipe, model, options)?;
+    let parameters = parameter_reports(&forward, &spec.trainable, model, recipe.trainable.is_some());
+    let step = derive_step(&forward, &spec)?;
     let eval = with_loss(inference, recipe, &loss, true)?;
     let entries =
         vec![Entry { kind: EntryKind::Step, graph: step }, Entry { kind: EntryKind::Eval, graph: eval }, predict];
-    Ok(Derived { entries, loss: Some(loss), notes: resolved.notes })
+    Ok(Derived { entries, loss: Some(loss), parameters, notes: resolved.notes })
 }
 
 /// What a host needs to know of the loss, in the model's own names.

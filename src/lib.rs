@@ -10,6 +10,7 @@ pub mod error;
 pub mod index_ranges;
 pub mod options;
 pub mod package;
+pub mod parameters;
 mod place;
 pub mod profile;
 pub mod reference;
@@ -17,6 +18,7 @@ pub mod session;
 pub mod step;
 mod train_spec;
 pub mod training;
+pub mod training_cost;
 pub mod view;
 
 pub use compile::compile;

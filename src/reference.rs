@@ -7,9 +7,12 @@ use crate::session::Session;
 use crate::step::{CompiledStep, EntryInfo};
 use crate::view::TensorView;
 use gradc_frontend::model::Model;
-use gradc_frontend::recipe::Recipe;
+use gradc_frontend::recipe::{Recipe, trainable_set};
 use gradc_frontend::weights;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
+use gradc_ir::op::OpDef;
+use gradc_ir::ops::IndexSelect;
+use gradc_ir::part::Part;
 use gradc_ir::tensor::{Data, HostTensor};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -18,7 +21,8 @@ use std::path::Path;
 /// Numbers of a training run: inputs of every step, the losses, first gradients and final tensors.
 ///
 /// The file's names: `input.<name>`, `target`, `loss` (one per step on the same batch), `grad.<parameter>`
-/// (first step), `after.<parameter or buffer>` (after all steps).
+/// (first step), `after.<parameter or buffer>` (after all steps). The gradient of a parameter that trains in part may be
+/// that of the whole parameter: it is compared where the part is.
 pub struct Reference {
     tensors: BTreeMap<String, HostTensor>,
 }
@@ -207,12 +211,18 @@ fn gradients(
     let mut session = step.session()?;
     let inputs = reference.inputs(trained_entry(&step)?)?;
     let outputs = session.call(EntryKind::Step, &inputs).map_err(|e| e.into_diagnostic())?;
+    let parts = trainable_set(recipe, model)?;
     let mut compared = Vec::new();
     for (parameter, expected) in reference.with_prefix("grad.") {
         let name = format!("grad.{parameter}");
-        let ours = format!("grad.{}", own_name(model, parameter));
-        let found = outputs.get(&ours).ok_or_else(|| absent(&name, "the step has no such gradient"))?;
-        compared.push(judge(&name, &floats(&found.to_host()), &floats(expected), tolerance));
+        let own = own_name(model, parameter);
+        let found = outputs.get(&format!("grad.{own}"));
+        let found = found.ok_or_else(|| absent(&name, "the step has no such gradient"))?.to_host();
+        let expected = match parts.get(own) {
+            Some(Some(part)) if expected.ty() != found.ty() => part_of(expected, part),
+            _ => floats(expected),
+        };
+        compared.push(judge(&name, &floats(&found), &expected, tolerance));
     }
     Ok(compared)
 }
@@ -231,6 +241,14 @@ fn finals(
         compared.push(judge(&name, &floats(&found.to_host()), &floats(expected), tolerance));
     }
     Ok(compared)
+}
+
+/// What a gradient of a whole parameter says of the part that trains; all of it where it has no such part.
+fn part_of(whole: &HostTensor, part: &Part) -> Vec<f64> {
+    let op = IndexSelect { axis: part.axis, indices: part.indices.clone() };
+    let tensor = whole.to_tensor();
+    let restricted = op.infer(&[&tensor.ty]).ok().and_then(|_| op.eval(&[&tensor]).ok());
+    restricted.map_or_else(|| floats(whole), |mut results| floats(&results.remove(0).to_host()))
 }
 
 /// The model's name of a tensor that may go by the name of one it is tied to.

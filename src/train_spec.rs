@@ -5,13 +5,15 @@ use gradc_frontend::model::Model;
 use gradc_frontend::recipe::{self, Recipe, ScheduleKind, trainable_set};
 use gradc_ir::diagnostic::Diagnostics;
 use gradc_passes::optimizers::{Adam, Decay, Optimizer, Schedule, Sgd};
-use gradc_passes::train::TrainSpec;
+use gradc_passes::train::{TrainSpec, Trainable};
 
 /// What a recipe asks of a model.
 pub(crate) fn train_spec(recipe: &Recipe, model: &Model, options: &Options) -> Result<TrainSpec, Diagnostics> {
-    let trainable = trainable_set(recipe, model)?;
+    let mut trainable = trainable_set(recipe, model)?;
     // In the model's own order, so that the compiled step does not depend on how a recipe lists them.
-    let in_order = model.train.inputs().iter().filter(|i| trainable.contains(&i.name)).map(|i| i.name.clone());
+    let inputs = model.train.inputs().iter();
+    let in_order =
+        inputs.filter_map(|i| Some(Trainable { parameter: i.name.clone(), part: trainable.remove(&i.name)? }));
     Ok(TrainSpec {
         trainable: in_order.collect(),
         optimizer: (!options.gradients).then(|| optimizer(&recipe.optimizer)),

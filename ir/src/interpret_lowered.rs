@@ -3,7 +3,7 @@
 use crate::builder::Builder;
 use crate::graph::{Def, Role};
 use crate::lower::{
-    Access, BinaryFn, Body, Combine, Contraction, Expansion, Index, Lowering, Nest, Scalar, ScalarId, Scatter,
+    Access, BinaryFn, Body, Combine, Contraction, Expansion, Index, Lowering, Meeting, Nest, Scalar, ScalarId, Scatter,
 };
 use crate::op::EvalError;
 use crate::ops::Op;
@@ -76,7 +76,11 @@ fn evaluate_scatter(scatter: &Scatter, operands: &[&Tensor]) -> Result<Tensor, E
     for point in points(&scatter.space) {
         let values = evaluate_body(&scatter.body, operands, &point)?;
         if let Some(place) = place(&scatter.indices, &scatter.target, &point, &values, false) {
-            out[place] = apply_binary(BinaryFn::Add, ty.dtype, out[place], values[scatter.update.0 as usize])?;
+            let update = values[scatter.update.0 as usize];
+            out[place] = match scatter.meeting {
+                Meeting::Add => apply_binary(BinaryFn::Add, ty.dtype, out[place], update)?,
+                Meeting::Replace => update,
+            };
         }
     }
     Ok(Tensor::from_numbers(ty.clone(), out))

@@ -16,6 +16,7 @@ pub mod layout;
 pub mod lower;
 pub mod op;
 pub mod ops;
+pub mod part;
 pub mod plan;
 pub mod region;
 pub mod sample;

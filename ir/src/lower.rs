@@ -435,7 +435,16 @@ pub struct Contraction {
     pub rhs: Access,
 }
 
-/// `out = copy of operand 0; for i in space, in row-major order: out[target(i)] += body(i)`.
+/// What a [`Scatter`] does with the element it meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Meeting {
+    /// Adds to it.
+    Add,
+    /// Replaces it; no two updates meet the same element.
+    Replace,
+}
+
+/// `out = copy of operand 0; for i in space, in row-major order: out[target(i)]` meets `body(i)`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scatter {
     /// Extents of the updates.
@@ -446,6 +455,8 @@ pub struct Scatter {
     pub indices: Vec<Index>,
     /// Scalar code per update.
     pub body: Body,
-    /// What is added.
+    /// What is added or put there.
     pub update: ScalarId,
+    /// Which of the two.
+    pub meeting: Meeting,
 }

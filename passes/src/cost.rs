@@ -1,7 +1,7 @@
 //! What an op costs to run, estimated from its lowered form alone: names no op.
 
 use gradc_ir::graph::Graph;
-use gradc_ir::lower::{Access, Body, Contraction, Lowering, Nest, Scalar, ScalarId, Scatter};
+use gradc_ir::lower::{Access, Body, Contraction, Lowering, Meeting, Nest, Scalar, ScalarId, Scatter};
 use gradc_ir::ops::Op;
 use gradc_ir::region::RegionForm;
 use gradc_ir::target::Target;
@@ -134,7 +134,8 @@ fn scatter_cost(scatter: &Scatter, output: &TensorType, target: &Target) -> Cost
     let read: f64 = loads(&scatter.body).map(|(access, size)| touched(access, &scatter.space) * size).sum();
     let updates = product(&scatter.space);
     let written = 2.0 * output.size_bytes() as f64 + 2.0 * updates * output.dtype.size_bytes() as f64;
-    Cost::new(updates * (operations(&scatter.body) + 1.0), read + written, target).in_kernel(KERNEL_NS)
+    let meeting = if scatter.meeting == Meeting::Add { 1.0 } else { 0.0 };
+    Cost::new(updates * (operations(&scatter.body) + meeting), read + written, target).in_kernel(KERNEL_NS)
 }
 
 /// Whether a nest makes one repeated value; such values live in the kernels that read them.

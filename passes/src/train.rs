@@ -2,18 +2,37 @@
 
 use crate::differentiate::{differentiate_loops, where_gradient_stops};
 use crate::loops::{LoopPolicies, check_policies, merge_loops, segment_loops};
-use crate::optimizers::{Optimizer, Schedule, Updates};
+use crate::optimizers::{Optimizer, Schedule, Trained, Updates};
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
 use gradc_ir::graph::{Graph, InputId, OutputKind, Role, Value};
 use gradc_ir::lower::CompareFn;
+use gradc_ir::part::Part;
 use gradc_ir::types::{DType, TensorType, TypeError};
+
+/// A parameter that trains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trainable {
+    /// Its name.
+    pub parameter: String,
+    /// What of it trains; `None` is all of it.
+    pub part: Option<Part>,
+}
+
+impl From<String> for Trainable {
+    /// All of a parameter.
+    fn from(parameter: String) -> Self {
+        Trainable { parameter, part: None }
+    }
+}
 
 /// How a graph trains.
 #[derive(Clone, Debug)]
 pub struct TrainSpec {
     /// Parameters that train, in the order of their updates.
-    pub trainable: Vec<String>,
+    ///
+    /// Gradients, optimizer state and updates of a part are as large as the part; the rest is never written.
+    pub trainable: Vec<Trainable>,
     /// The optimizer; `None` leaves parameters alone and is only useful with `gradient_outputs`.
     pub optimizer: Option<Optimizer>,
     /// Learning-rate schedule over optimizer steps.
@@ -22,7 +41,7 @@ pub struct TrainSpec {
     pub clip_norm: Option<f64>,
     /// Calls whose gradients are averaged before an update; at least 1.
     pub accumulate: u64,
-    /// Adds each gradient as a result called `grad.<parameter>`.
+    /// Adds each gradient as a result called `grad.<parameter>`; of a part, it has the part's shape.
     pub gradient_outputs: bool,
 }
 
@@ -50,18 +69,21 @@ pub fn derive_step_of_loops(forward: &Graph, spec: &TrainSpec, loops: &LoopPolic
     check_policies(forward, &loops, &wrt)?;
     let gradients = differentiate_loops(&mut builder, loss, &wrt, &loops)?;
     let gradients = all_reached(forward, loss, &parameters, gradients)?;
-    append_updates(&mut builder, spec, &parameters, &gradients)
+    let parts = parameters.iter().zip(&spec.trainable);
+    let trained: Result<Vec<_>, _> = parts.map(|(&id, of)| Trained::new(&mut builder, id, of.part.as_ref())).collect();
+    trained
+        .and_then(|trained| append_updates(&mut builder, spec, &trained, &gradients))
         .map_err(|e| Diagnostic::from_type_error("internal-update", e, Loc::default()))?;
     let step = merge_loops(&builder.finish().with_checked(LOSS).without_dead_nodes());
     step.map_err(|e| Diagnostic::from_type_error("internal-merge", e, Loc::default()).into())
 }
 
-fn find_parameters(graph: &Graph, names: &[String]) -> Result<Vec<InputId>, Diagnostics> {
-    let find = |name: &String| match graph.input_named(name) {
+fn find_parameters(graph: &Graph, trainable: &[Trainable]) -> Result<Vec<InputId>, Diagnostics> {
+    let find = |Trainable { parameter: name, .. }: &Trainable| match graph.input_named(name) {
         Some((id, input)) if input.role == Role::Parameter => Ok(id),
         _ => Err(Diagnostic::new("unknown-parameter", format!("the model has no parameter `{name}`"))),
     };
-    let (found, missing): (Vec<_>, Vec<_>) = names.iter().map(find).partition(Result::is_ok);
+    let (found, missing): (Vec<_>, Vec<_>) = trainable.iter().map(find).partition(Result::is_ok);
     let missing: Vec<Diagnostic> = missing.into_iter().filter_map(Result::err).collect();
     if missing.is_empty() { Ok(found.into_iter().flatten().collect()) } else { Err(Diagnostics(missing)) }
 }
@@ -100,18 +122,18 @@ fn no_gradient(graph: &Graph, loss: Value, parameter: InputId) -> Diagnostic {
 fn append_updates(
     b: &mut Builder,
     spec: &TrainSpec,
-    parameters: &[InputId],
+    trained: &[Trained],
     gradients: &[Value],
 ) -> Result<(), TypeError> {
+    let gradients = trained.iter().zip(gradients).map(|(t, &g)| t.part_of(b, g)).collect::<Result<Vec<_>, _>>()?;
     b.set_loc(Loc { source_op: "optimizer".into(), ..Loc::default() });
     if spec.gradient_outputs {
-        for (id, &gradient) in parameters.iter().zip(gradients) {
-            let name = format!("grad.{}", b.graph().inputs()[id.index()].name);
-            b.output(&name, gradient, OutputKind::Result);
+        for (trained, &gradient) in trained.iter().zip(&gradients) {
+            b.output(&format!("grad.{}", trained.parameter(b.graph())), gradient, OutputKind::Result);
         }
     }
     let Some(optimizer) = &spec.optimizer else { return Ok(()) };
-    let (mut gradients, apply) = accumulate(b, spec.accumulate, parameters, gradients)?;
+    let (mut gradients, apply) = accumulate(b, spec.accumulate, trained, &gradients)?;
     if let Some(max_norm) = spec.clip_norm {
         gradients = clip(b, &gradients, max_norm)?;
     }
@@ -125,10 +147,10 @@ fn append_updates(
     let next = updates.builder.add(step, one)?;
     updates.set(step_id, next)?;
     let shared = optimizer.prepare(&mut updates)?;
-    for (&id, gradient) in parameters.iter().zip(gradients) {
-        let name = updates.parameter(id).0;
-        updates.builder.set_loc(Loc { layer: name, source_op: "optimizer".into(), ..Loc::default() });
-        optimizer.update(&mut updates, &shared, id, gradient)?;
+    for (trained, gradient) in trained.iter().zip(gradients) {
+        let layer = trained.parameter(updates.builder.graph()).to_string();
+        updates.builder.set_loc(Loc { layer, source_op: "optimizer".into(), ..Loc::default() });
+        optimizer.update(&mut updates, &shared, trained, gradient)?;
     }
     Ok(())
 }
@@ -137,7 +159,7 @@ fn append_updates(
 fn accumulate(
     b: &mut Builder,
     calls: u64,
-    parameters: &[InputId],
+    trained: &[Trained],
     gradients: &[Value],
 ) -> Result<(Vec<Value>, Option<Value>), TypeError> {
     if calls <= 1 {
@@ -152,9 +174,9 @@ fn accumulate(
     let next = b.select(apply, zero, counted)?;
     b.update(count_id, next)?;
     let mut sums = Vec::new();
-    for (id, &gradient) in parameters.iter().zip(gradients) {
-        let (name, ty) = (b.graph().inputs()[id.index()].name.clone(), b.ty(gradient).clone());
-        let before = b.declare(&format!("accumulate.{name}"), Role::State, ty.clone(), Some(0.0))?;
+    for (trained, &gradient) in trained.iter().zip(gradients) {
+        let ty = b.ty(gradient).clone();
+        let before = b.declare(&format!("accumulate.{}", trained.name), Role::State, ty.clone(), Some(0.0))?;
         let sum_id = InputId(b.graph().inputs().len() as u32 - 1);
         let share = b.scale(gradient, 1.0 / calls as f64)?;
         let sum = b.add(before, share)?;

@@ -2,15 +2,21 @@
 
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Graph, OutputKind};
+use gradc_ir::part::Part;
 use gradc_ir::plan::{Action, MemoryPlan, Place, RegionMemory, RegionSchedule, Segment};
 use gradc_ir::text::{parse_plan, print_plan};
 use gradc_ir::types::{TensorType, TypeError};
 use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
 use gradc_passes::optimizers::{Adam, Optimizer};
 use gradc_passes::schedule::{Ordering, schedule};
-use gradc_passes::train::{TrainSpec, derive_step};
+use gradc_passes::train::{TrainSpec, Trainable, derive_step};
 
 fn step(layers: usize) -> Graph {
+    step_with(layers, None)
+}
+
+/// A step in which of every weight only a part trains, if one is given.
+fn step_with(layers: usize, part: Option<&Part>) -> Graph {
     let forward = || -> Result<Graph, TypeError> {
         let mut b = Builder::new("deep");
         let mut h = b.input("x", TensorType::f32([16, 32]))?;
@@ -27,7 +33,8 @@ fn step(layers: usize) -> Graph {
         Ok(b.finish())
     };
     let forward = forward().expect("the model is well typed");
-    let trainable = (0..layers).flat_map(|k| [format!("w{k}"), format!("b{k}")]).collect();
+    let weight = |k| Trainable { parameter: format!("w{k}"), part: part.cloned() };
+    let trainable = (0..layers).flat_map(|k| [weight(k), format!("b{k}").into()]).collect();
     let adam = Adam { lr: 0.1, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, decoupled: false };
     let optimizer = Some(Optimizer::Adam(adam));
     let spec = TrainSpec {
@@ -42,7 +49,10 @@ fn step(layers: usize) -> Graph {
 }
 
 fn planned(layers: usize, ordering: Ordering) -> (MemoryPlan, SharedLayout, usize) {
-    let graph = step(layers);
+    planned_step(step(layers), ordering)
+}
+
+fn planned_step(graph: Graph, ordering: Ordering) -> (MemoryPlan, SharedLayout, usize) {
     let layout = SharedLayout::of([&graph]);
     let (schedule, peaks) = schedule(graph.into(), ordering).expect("it schedules");
     (plan_memory(schedule, &layout), layout, peaks.chosen_bytes)
@@ -62,6 +72,27 @@ fn plans_pass_the_verifier() {
 fn every_update_is_in_place() {
     let (plan, _, _) = planned(5, Ordering::Memory);
     assert_eq!(plan.memory.commits, vec![], "nothing is copied at the end of a step");
+}
+
+/// The rest of a parameter is neither copied nor written, and nothing as large as it is made for the update.
+#[test]
+fn parts_are_updated_where_they_lie() {
+    for (axis, indices) in
+        [(0, vec![0, 1, 2, 3]), (1, vec![4, 5, 6, 7]), (0, vec![1, 5, 6, 30]), (1, vec![0, 9, 10, 31])]
+    {
+        let (plan, layout, _) = planned_step(step_with(1, Some(&Part { axis, indices })), Ordering::Memory);
+        check_plan(&plan, &layout).expect("the plan holds");
+        assert_eq!(plan.memory.commits, vec![], "nothing is copied at the end of a step");
+        let graph = &plan.schedule.graph;
+        let (_, weight) = graph.input_named("w0").expect("the weight");
+        let update = graph.outputs().iter().find(|o| o.name == "w0").expect("its update").value;
+        assert_eq!(plan.memory.places[&update], plan.memory.places[&weight.value]);
+        let mut elsewhere = plan.clone();
+        elsewhere.memory.places.insert(update, Place { segment: Segment::Arena, offset_bytes: plan.memory.arena_bytes });
+        elsewhere.memory.arena_bytes += graph.ty(update).size_bytes();
+        let found = check_plan(&elsewhere, &layout).expect_err("the parameter keeps its old value").message;
+        assert!(found.contains("does not store every update"), "{found}");
+    }
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn lora_step(layers: usize, sizes: &Sizes, writing: Writing) -> Graph {
     let names = forward.inputs().iter().map(|i| i.name.clone()).filter(|name| name.contains("lora"));
     let adam = Adam { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, decoupled: true };
     let spec = TrainSpec {
-        trainable: names.collect(),
+        trainable: names.map(Into::into).collect(),
         optimizer: Some(Optimizer::Adam(adam)),
         schedule: Schedule::default(),
         clip_norm: None,

@@ -31,7 +31,7 @@ fn step(layers: usize, after: impl Fn(&mut Builder, Value) -> Result<Value, Type
     };
     let forward = forward().expect("the model is well typed");
     let spec = TrainSpec {
-        trainable: (0..layers).map(|k| format!("w{k}")).collect(),
+        trainable: (0..layers).map(|k| format!("w{k}").into()).collect(),
         optimizer: None,
         schedule: Default::default(),
         clip_norm: None,

@@ -33,7 +33,7 @@ fn model() -> Result<Graph, TypeError> {
 }
 
 fn spec(optimizer: Optimizer) -> TrainSpec {
-    let trainable = ["w1", "bias", "w2"].map(String::from).to_vec();
+    let trainable = ["w1", "bias", "w2"].map(|name| name.to_string().into()).to_vec();
     TrainSpec {
         trainable,
         optimizer: Some(optimizer),
@@ -109,8 +109,9 @@ fn quadratic(spec: TrainSpec, steps: usize) -> Vec<f64> {
         b.output("loss", loss, OutputKind::Result);
         Ok(b.finish())
     };
-    let graph = derive_step(&build().expect("well typed"), &TrainSpec { trainable: vec!["p".into()], ..spec })
-        .expect("it differentiates");
+    let graph =
+        derive_step(&build().expect("well typed"), &TrainSpec { trainable: vec!["p".to_string().into()], ..spec })
+            .expect("it differentiates");
     let mut tensors = HashMap::from([("p".to_string(), Tensor::float(TensorType::f32([]), vec![1.0]))]);
     let mut run = || {
         step(&graph, &mut tensors).expect("the step runs");
@@ -183,7 +184,7 @@ fn blocked(build: impl FnOnce(&mut Builder, Value) -> Result<Value, TypeError>) 
     let y = build(&mut b, p).expect("well typed");
     let loss = b.reduce_sum(y, &[0]).expect("well typed");
     b.output("loss", loss, OutputKind::Result);
-    let spec = TrainSpec { trainable: vec!["p".into()], ..spec(Optimizer::Sgd(SGD)) };
+    let spec = TrainSpec { trainable: vec!["p".to_string().into()], ..spec(Optimizer::Sgd(SGD)) };
     derive_step(&b.finish(), &spec).expect_err("no gradient reaches p").to_string()
 }
 

@@ -3,6 +3,8 @@
 use super::Failure;
 use super::common::{CodeArguments, ModelArguments, human_bytes};
 use clap::Args;
+use gradc::parameters::ParameterReport;
+use gradc::training_cost::TrainingCost;
 use gradc::{CompiledStep, Diagnostic, Options, Stage};
 use std::path::{Path, PathBuf};
 
@@ -75,8 +77,35 @@ fn print_report(step: &CompiledStep, options: &Options) {
     for (stage, time) in &step.report().stages {
         println!("  {stage:10} {:8.2} ms", time.as_secs_f64() * 1e3);
     }
+    print_parameters(&step.report().parameters);
+    step.report().training.iter().for_each(print_training);
     for (entry, rewrites) in &step.report().rewrites {
         println!("rewrites of {entry}: {rewrites}");
         rewrites.windows.iter().for_each(|window| println!("  window at {window}"));
     }
+}
+
+fn print_parameters(parameters: &[ParameterReport]) {
+    let width = parameters.iter().map(|p| p.name.len()).max().unwrap_or(0);
+    for p in parameters {
+        println!("  {:width$}  trains {:>9} of {:>9}: {}", p.name, p.trained_elements, p.elements, p.training);
+    }
+}
+
+fn print_training(cost: &TrainingCost) {
+    let mflop = |flops: u64| flops as f64 / 1e6;
+    println!(
+        "  step: {:.2} MFLOP forward, {:.2} backward, {:.2} update",
+        mflop(cost.forward_flops),
+        mflop(cost.backward_flops),
+        mflop(cost.update_flops)
+    );
+    println!(
+        "  training memory {}: arena {} (saved for the backward pass {}), optimizer state {}; gradients are {}",
+        human_bytes(cost.training_bytes()),
+        human_bytes(cost.arena_bytes),
+        human_bytes(cost.saved_bytes),
+        human_bytes(cost.state_bytes),
+        human_bytes(cost.gradient_bytes)
+    );
 }

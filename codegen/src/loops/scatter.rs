@@ -1,4 +1,4 @@
-//! Scatters: a copy, then additions at computed places in row-major order of the updates.
+//! Scatters: a copy unless the result lies where the base does, then updates of computed places in row-major order.
 
 use super::emitter::{Bound, Emitter, Which};
 use super::plan::LoopPlan;
@@ -10,7 +10,7 @@ use cranelift_codegen::ir::types::{F32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::FunctionBuilder;
 use gradc_ir::kernel::LoopKernel;
-use gradc_ir::lower::{Access, Affine, BinaryFn, Combine, Scalar, ScalarId, Scatter};
+use gradc_ir::lower::{Access, Affine, BinaryFn, Combine, Meeting, Scalar, ScalarId, Scatter};
 use gradc_ir::types::DType;
 
 /// A scatter made ready for emission.
@@ -20,6 +20,8 @@ pub(crate) struct ScatterPlan {
     loops: LoopPlan,
     /// The load of the element that is updated.
     old: ScalarId,
+    /// Whether updates are added.
+    meeting: Meeting,
     /// Size of the result.
     result_bytes: usize,
 }
@@ -42,7 +44,7 @@ impl ScatterPlan {
             loops.run_by_points();
         }
         let result_bytes = scatter.target.iter().product::<usize>() * dtype.size_bytes();
-        ScatterPlan { loops, old, result_bytes }
+        ScatterPlan { loops, old, meeting: scatter.meeting, result_bytes }
     }
 }
 
@@ -61,17 +63,28 @@ pub(crate) fn emit_scatter(
     simd: SimdOptions,
 ) {
     let result = buffers[buffers.len() - 1];
-    let bytes = b.ins().iconst(I64, plan.result_bytes as i64);
-    Function::Copy.emit_call(b, arguments.context, &[result.base, buffers[0].base, bytes]);
+    copy_base(b, result.base, buffers[0].base, plan.result_bytes, arguments);
     if plan.loops.points() == 0 || plan.result_bytes == 0 {
         return;
     }
     let mut emitter = Emitter::new(b, &plan.loops, buffers, arguments.context, simd);
-    emitter.scatter_loops(0, plan.old);
+    emitter.scatter_loops(0, (plan.old, plan.meeting));
+}
+
+/// Copies the base to the result unless that is where it lies.
+fn copy_base(b: &mut FunctionBuilder, result: Value, base: Value, bytes: usize, arguments: KernelArguments) {
+    let (apart, after) = (b.create_block(), b.create_block());
+    let moved = b.ins().icmp(IntCC::NotEqual, result, base);
+    b.ins().brif(moved, apart, &[], after, &[]);
+    b.switch_to_block(apart);
+    let bytes = b.ins().iconst(I64, bytes as i64);
+    Function::Copy.emit_call(b, arguments.context, &[result, base, bytes]);
+    b.ins().jump(after, &[]);
+    b.switch_to_block(after);
 }
 
 impl Emitter<'_, '_> {
-    fn scatter_loops(&mut self, dim: usize, old: ScalarId) {
+    fn scatter_loops(&mut self, dim: usize, old: (ScalarId, Meeting)) {
         if dim == self.plan.space {
             self.scatter_block(old);
             return;
@@ -90,8 +103,8 @@ impl Emitter<'_, '_> {
         });
     }
 
-    /// Adds the updates of a block where they are in bounds.
-    fn scatter_block(&mut self, old: ScalarId) {
+    /// Makes the updates of a block where they are in bounds.
+    fn scatter_block(&mut self, (old, meeting): (ScalarId, Meeting)) {
         let body = self.body(Which::Point);
         let load = body.loads[old.0 as usize].as_ref().expect("the updated element is loaded");
         let Scalar::Binary(_, _, update) = body.scalars[self.plan.stores[0].0 as usize].0 else {
@@ -100,13 +113,13 @@ impl Emitter<'_, '_> {
         self.rep(Which::Point, update);
         let (offset, in_bounds) = self.target_offset(old);
         let Some(in_bounds) = in_bounds else {
-            self.add_update(update, &load.flat, offset);
+            self.make_update(update, meeting, &load.flat, offset);
             return;
         };
         let (inside, after) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(in_bounds, inside, &[], after, &[]);
         self.b.switch_to_block(inside);
-        self.scoped(|e| e.add_update(update, &load.flat, offset));
+        self.scoped(|e| e.make_update(update, meeting, &load.flat, offset));
         self.b.ins().jump(after, &[]);
         self.b.switch_to_block(after);
     }
@@ -139,24 +152,26 @@ impl Emitter<'_, '_> {
         (0..self.width.groups).map(load).collect()
     }
 
-    fn add_update(&mut self, update: ScalarId, flat: &Affine, offset: Option<Value>) {
+    fn make_update(&mut self, update: ScalarId, meeting: Meeting, flat: &Affine, offset: Option<Value>) {
         let buffer = self.buffers.len() - 1;
         let dtype = self.buffers[buffer].dtype;
         let (mut pointer, base) = self.address(buffer, flat);
         if let Some(offset) = offset {
             pointer = self.b.ins().iadd(pointer, offset);
         }
-        let before = self.elements_at(dtype, pointer, base);
         let updates = self.accumulator(Which::Point, update, dtype);
-        let sums: Vec<Value> = before
-            .iter()
-            .enumerate()
-            .map(|(k, &x)| self.combine(Combine::Sum, dtype, updates[k % updates.len()], x))
-            .collect();
-        for (g, &sum) in sums.iter().enumerate() {
+        let update_of = |k: usize| updates[k % updates.len()];
+        let made: Vec<Value> = match meeting {
+            Meeting::Replace => (0..self.width.groups).map(update_of).collect(),
+            Meeting::Add => {
+                let before = self.elements_at(dtype, pointer, base).into_iter().enumerate();
+                before.map(|(k, x)| self.combine(Combine::Sum, dtype, update_of(k), x)).collect()
+            }
+        };
+        for (g, &value) in made.iter().enumerate() {
             let narrow = dtype == DType::F32 && self.width.lanes == 1;
-            let sum = if narrow { self.b.ins().extractlane(sum, 0u8) } else { sum };
-            self.b.ins().store(MEMORY, sum, pointer, (base + 16 * g as i64) as i32);
+            let value = if narrow { self.b.ins().extractlane(value, 0u8) } else { value };
+            self.b.ins().store(MEMORY, value, pointer, (base + 16 * g as i64) as i32);
         }
     }
 }

@@ -10,7 +10,7 @@ impl Recipe {
         let mut found: Vec<Diagnostic> = Vec::new();
         found.extend(self.check_nesterov());
         found.extend(self.check_schedule());
-        found.extend(self.check_slices());
+        found.extend(self.check_parts());
         found.extend(self.check_deviations());
         if found.is_empty() { Ok(()) } else { Err(Diagnostics(found)) }
     }
@@ -36,15 +36,14 @@ impl Recipe {
         })
     }
 
-    fn check_slices(&self) -> Vec<Diagnostic> {
+    fn check_parts(&self) -> Vec<Diagnostic> {
         let entries = self.trainable.iter().flatten().enumerate();
-        let slices = entries.filter_map(|(k, entry)| matches!(entry, Trainable::Slice(_)).then_some(k));
-        let problem = |k: usize| {
-            at(&format!("trainable[{k}]"), "unsupported-slice", "training part of a parameter is not supported yet")
-                .expected("a pattern of whole parameters' names")
-                .help("name the whole parameter")
+        let problem = |(k, entry): (usize, &Trainable)| {
+            let Trainable::Part(part) = entry else { return None };
+            let problem = part.keep.check().err()?;
+            Some(Diagnostic { loc: at(&format!("trainable[{k}].keep"), "", "").loc, ..problem })
         };
-        slices.map(problem).collect()
+        entries.filter_map(problem).collect()
     }
 
     fn check_deviations(&self) -> Vec<Diagnostic> {

@@ -1,6 +1,7 @@
 //! How to train: the types of `recipe.json`, which are also its schema.
 
 mod check;
+mod part;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use gradc_ir::diagnostic::Diagnostics;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::Path;
 
 /// How a model is trained.
@@ -25,7 +26,8 @@ pub struct Recipe {
     pub loss: Loss,
     /// How parameters follow their gradients.
     pub optimizer: Optimizer,
-    /// What trains: names of parameters, with `*`, `?` and `[…]` as in Python's fnmatch (`*` also matches dots).
+    /// What trains: names of parameters, with `*`, `?` and `[…]` as in Python's fnmatch (`*` also matches dots), or
+    /// parts of parameters.
     /// Without it, everything trains that the model file does not freeze.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainable: Option<Vec<Trainable>>,
@@ -176,20 +178,35 @@ impl Optimizer {
 pub enum Trainable {
     /// Whole parameters, by a pattern of their names.
     Glob(String),
-    /// Part of one parameter.
-    Slice(ParameterSlice),
+    /// Parts of parameters.
+    Part(ParameterPart),
 }
 
-/// A range of one axis of a parameter.
+/// Some indices of one axis of parameters. Several entries of one parameter and axis unite; gradient, optimizer state
+/// and update are as large as the part, and the rest of the parameter stays as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ParameterSlice {
-    /// Name of the parameter.
+pub struct ParameterPart {
+    /// Names of parameters, by a pattern.
     pub param: String,
-    /// The axis.
+    /// The axis: 0 is what a linear layer or convolution makes, 1 what it reads (per group of a convolution).
     pub axis: usize,
-    /// The range `start..end` that trains.
-    pub keep: String,
+    /// Number of equal groups of neighbouring indices that the axis falls into, such as heads of an attention; `keep`
+    /// then counts groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<NonZeroUsize>,
+    /// Which indices, or groups, train.
+    pub keep: Keep,
+}
+
+/// Which indices of an axis train.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Keep {
+    /// A range `start..end` without its end, or a share `1/8`: the first eighth, rounded down but at least one.
+    Text(String),
+    /// A list of indices.
+    Indices(Vec<usize>),
 }
 
 /// How the learning rate changes over the steps.

@@ -1,11 +1,13 @@
 //! A recipe against a model: the names it means.
 
+use super::part::union;
 use super::{Column, Recipe, Trainable};
 use crate::model::Model;
 use crate::schema::{at, did_you_mean};
 use globset::{GlobBuilder, GlobMatcher};
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use gradc_ir::graph::{OutputKind, Role};
+use gradc_ir::part::Part;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a recipe means in a model.
@@ -70,26 +72,26 @@ pub fn name_or_only<'a>(what: &str, name: &'a str, have: &[&'a str]) -> Result<(
     }
 }
 
-/// Names of the parameters that train, as the model's tensors call them.
+/// What trains of each parameter that does, by the name of its tensor in the model.
 ///
 /// # Errors
-/// Every pattern that is malformed or matches nothing; or nothing trains.
-pub fn trainable_set(recipe: &Recipe, model: &Model) -> Result<BTreeSet<String>, Diagnostics> {
+/// Every entry that is malformed, matches nothing or does not fit what it matches; or nothing trains.
+pub fn trainable_set(recipe: &Recipe, model: &Model) -> Result<BTreeMap<String, Option<Part>>, Diagnostics> {
     let names = parameter_names(model);
     let Some(entries) = &recipe.trainable else {
-        return not_empty(names.into_values().filter(|name| !model.frozen.contains(*name)).map(Into::into).collect());
+        let own: BTreeSet<&str> = names.into_values().filter(|name| !model.frozen.contains(*name)).collect();
+        return not_empty(own.into_iter().map(|name| (name.to_string(), None)).collect());
     };
-    let (mut chosen, mut problems) = (BTreeSet::new(), Vec::new());
+    let (mut chosen, mut problems) = (BTreeMap::new(), Vec::new());
     for (k, entry) in entries.iter().enumerate() {
-        match matching(entry, &names) {
-            Ok(found) => chosen.extend(found),
-            Err(problem) => problems.push(Diagnostic { loc: at(&format!("trainable[{k}]"), "", "").loc, ..problem }),
+        if let Err(problem) = choose(entry, model, &names, &mut chosen) {
+            problems.push(Diagnostic { loc: at(&format!("trainable[{k}]"), "", "").loc, ..problem });
         }
     }
     if problems.is_empty() { not_empty(chosen) } else { Err(Diagnostics(problems)) }
 }
 
-fn not_empty(chosen: BTreeSet<String>) -> Result<BTreeSet<String>, Diagnostics> {
+fn not_empty(chosen: BTreeMap<String, Option<Part>>) -> Result<BTreeMap<String, Option<Part>>, Diagnostics> {
     if !chosen.is_empty() {
         return Ok(chosen);
     }
@@ -105,13 +107,47 @@ fn parameter_names(model: &Model) -> BTreeMap<&str, &str> {
     own.clone().into_iter().chain(tied.map(|(other, name)| (other.as_str(), name.as_str()))).collect()
 }
 
-fn matching(entry: &Trainable, names: &BTreeMap<&str, &str>) -> Result<Vec<String>, Diagnostic> {
-    let Trainable::Glob(pattern) = entry else {
-        return Err(Diagnostic::new("unsupported-slice", "training part of a parameter is not supported yet"));
+/// Adds what an entry names to what trains.
+fn choose(
+    entry: &Trainable,
+    model: &Model,
+    names: &BTreeMap<&str, &str>,
+    chosen: &mut BTreeMap<String, Option<Part>>,
+) -> Result<(), Diagnostic> {
+    let pattern = match entry {
+        Trainable::Glob(pattern) => pattern,
+        Trainable::Part(part) => &part.param,
     };
+    for name in matching(pattern, names)? {
+        let shape = shape_of(model, name);
+        let part = match entry {
+            Trainable::Glob(_) => None,
+            Trainable::Part(part) => part.part(name, shape)?,
+        };
+        let both = match chosen.remove(name) {
+            None => part,
+            Some(before) => union(before, part, shape).ok_or_else(|| conflict(name))?,
+        };
+        chosen.insert(name.to_string(), both);
+    }
+    Ok(())
+}
+
+fn conflict(name: &str) -> Diagnostic {
+    Diagnostic::new("conflicting-parts", format!("another entry names something else of `{name}`"))
+        .expected("all of a parameter, or indices of one of its axes")
+        .help("parts of different axes do not unite to a part, and what trains as a whole has none")
+}
+
+fn shape_of<'a>(model: &'a Model, name: &str) -> &'a [usize] {
+    let (_, input) = model.train.input_named(name).expect("the name is a parameter's");
+    &model.train.ty(input.value).shape
+}
+
+/// The tensors of the parameters that a pattern names, each once.
+fn matching<'a>(pattern: &str, names: &BTreeMap<&'a str, &'a str>) -> Result<BTreeSet<&'a str>, Diagnostic> {
     let glob = fnmatch(pattern)?;
-    let found: Vec<String> =
-        names.iter().filter(|(name, _)| glob.is_match(name)).map(|(_, own)| own.to_string()).collect();
+    let found: BTreeSet<&str> = names.iter().filter(|(name, _)| glob.is_match(name)).map(|(_, own)| *own).collect();
     if !found.is_empty() {
         return Ok(found);
     }
@@ -150,9 +186,14 @@ mod tests {
     use gradc_ir::types::TensorType;
 
     fn model(parameters: &[&str], inputs: &[&str], outputs: &[&str]) -> Model {
+        let parameters: Vec<(&str, &[usize])> = parameters.iter().map(|&name| (name, &[1][..])).collect();
+        shaped_model(&parameters, inputs, outputs)
+    }
+
+    fn shaped_model(parameters: &[(&str, &[usize])], inputs: &[&str], outputs: &[&str]) -> Model {
         let mut b = Builder::new("test");
-        for name in parameters {
-            b.parameter(name, TensorType::f32([1])).unwrap();
+        for (name, shape) in parameters {
+            b.parameter(name, TensorType::f32(*shape)).unwrap();
         }
         let inputs: Vec<_> = inputs.iter().map(|name| b.input(name, TensorType::f32([1])).unwrap()).collect();
         outputs.iter().for_each(|name| b.output(name, inputs[0], OutputKind::Result));
@@ -194,7 +235,7 @@ mod tests {
             (r#"["fc.weight", "*.weight"]"#, &[1, 2, 4]),
         ];
         for (globs, expected) in cases {
-            let expected: BTreeSet<String> = expected.iter().map(|&k| NAMES[k].to_string()).collect();
+            let expected: BTreeMap<String, _> = expected.iter().map(|&k| (NAMES[k].to_string(), None)).collect();
             assert_eq!(trainable_set(&training(globs), &model).unwrap(), expected, "{globs}");
         }
     }
@@ -222,15 +263,75 @@ mod tests {
         model.aliases.insert("head.weight".into(), "fc.weight".into());
         let all = recipe(r#"{"loss": {"kind": "mse", "prediction": "y"}, "optimizer": {"kind": "sgd"}}"#);
         let default = trainable_set(&all, &model).unwrap();
-        assert!(!default.contains("fc.bias") && default.len() == 4, "{default:?}");
+        assert!(!default.contains_key("fc.bias") && default.len() == 4, "{default:?}");
         assert!(
-            trainable_set(&training(r#"["*"]"#), &model).unwrap().contains("fc.bias"),
+            trainable_set(&training(r#"["*"]"#), &model).unwrap().contains_key("fc.bias"),
             "a pattern overrules the file"
         );
         assert_eq!(
             trainable_set(&training(r#"["head.*"]"#), &model).unwrap(),
-            BTreeSet::from(["fc.weight".to_string()])
+            BTreeMap::from([("fc.weight".to_string(), None)])
         );
+    }
+
+    /// What trains of parameters `a.w` [8, 6] and `b.w` [12, 6, 3].
+    fn parts(entries: &str) -> Result<Vec<(String, String)>, Vec<(String, &'static str)>> {
+        let model = shaped_model(&[("a.w", &[8, 6]), ("b.w", &[12, 6, 3])], &["x"], &["y"]);
+        let label = |part: Option<Part>| part.map_or("whole".into(), |part| part.to_string());
+        let found = trainable_set(&training(entries), &model);
+        found
+            .map(|set| set.into_iter().map(|(name, part)| (name, label(part))).collect())
+            .map_err(|all| all.0.into_iter().map(|d| (d.loc.layer, d.code)).collect())
+    }
+
+    #[test]
+    fn entries_name_parts() {
+        let part = |param: &str, rest: &str| format!(r#"{{"param": "{param}", {rest}}}"#);
+        let cases: [(Vec<String>, &[(&str, &str)]); 9] = [
+            (vec![part("a.w", r#""axis": 1, "keep": "2..5""#)], &[("a.w", "[:,2..5]")]),
+            (vec![part("a.w", r#""axis": 0, "keep": [7, 3, 4]"#)], &[("a.w", "[3..5+7]")]),
+            (vec![part("*.w", r#""axis": 0, "keep": "1/8""#)], &[("a.w", "[0]"), ("b.w", "[0]")]),
+            (vec![part("*.w", r#""axis": 0, "keep": "1/3""#)], &[("a.w", "[0..2]"), ("b.w", "[0..4]")]),
+            (vec![part("b.w", r#""axis": 0, "groups": 4, "keep": [1, 3]"#)], &[("b.w", "[3..6+9..12]")]),
+            (vec![part("b.w", r#""axis": 2, "keep": "0..3""#)], &[("b.w", "whole")]),
+            (
+                vec![part("a.w", r#""axis": 0, "keep": "0..2""#), part("a.w", r#""axis": 0, "keep": [1, 6]"#)],
+                &[("a.w", "[0..2+6]")],
+            ),
+            (
+                vec![part("a.w", r#""axis": 0, "keep": "0..5""#), part("a.w", r#""axis": 0, "keep": "4..8""#)],
+                &[("a.w", "whole")],
+            ),
+            (vec![r#""a.*""#.into(), part("b.w", r#""axis": 1, "keep": [0]"#)], &[("a.w", "whole"), ("b.w", "[:,0]")]),
+        ];
+        for (entries, expected) in cases {
+            let expected: Vec<(String, String)> =
+                expected.iter().map(|(name, part)| (name.to_string(), part.to_string())).collect();
+            assert_eq!(parts(&format!("[{}]", entries.join(", "))), Ok(expected), "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_told() {
+        let cases = [
+            (r#"{"param": "a.w", "axis": 2, "keep": "0..1"}"#, "part-range"),
+            (r#"{"param": "a.w", "axis": 1, "keep": "0..7"}"#, "part-range"),
+            (r#"{"param": "a.w", "axis": 1, "keep": "9..12"}"#, "part-range"),
+            (r#"{"param": "a.w", "axis": 1, "keep": [2, 6]}"#, "part-range"),
+            (r#"{"param": "a.w", "axis": 1, "groups": 4, "keep": [0]}"#, "part-range"),
+            (r#"{"param": "a.w", "axis": 1, "groups": 12, "keep": [0]}"#, "part-range"),
+            (r#"{"param": "a.w", "axis": 1, "groups": 3, "keep": "0..4"}"#, "part-range"),
+            (r#"{"param": "c.w", "axis": 1, "keep": "0..1"}"#, "unmatched-pattern"),
+            (r#""*", {"param": "a.w", "axis": 1, "keep": "0..1"}"#, "conflicting-parts"),
+            (
+                r#"{"param": "a.w", "axis": 0, "keep": "0..1"}, {"param": "*.w", "axis": 1, "keep": "0..1"}"#,
+                "conflicting-parts",
+            ),
+        ];
+        for (entries, code) in cases {
+            let found = parts(&format!("[{entries}]")).unwrap_err();
+            assert_eq!(found.iter().map(|(_, code)| *code).collect::<Vec<_>>(), [code], "{entries}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn every_field_is_read() {
     let json = r#"{
         "loss": {"kind": "huber", "delta": 0.5, "prediction": "y", "target": "t"},
         "optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": true, "weight_decay": 1e-4},
-        "trainable": ["fc.*"],
+        "trainable": ["fc.*", {"param": "blocks.*.w", "axis": 1, "groups": 8, "keep": [1, 3]}],
         "schedule": {"kind": "cosine", "total_steps": 100, "min_lr": 0.01, "warmup_steps": 5},
         "clip_norm": 1, "accumulate": 4, "batch_norm": "train", "last_batch": "pad", "non_finite": "skip",
         "data": {"x": {"column": "pixels", "scale": 0.0625, "mean": [0.5], "std": 0.25, "reshape": [64], "cast": "f32", "shift": 1}}
@@ -103,7 +103,13 @@ fn inconsistent_fields_are_refused() {
             "optimizer.nesterov",
         ),
         (r#", "schedule": {"kind": "cosine", "total_steps": 9, "min_lr": 1}"#, "schedule.min_lr"),
-        (r#", "trainable": [{"param": "w", "axis": 0, "keep": "0..12"}]"#, "trainable[0]"),
+        (r#", "trainable": [{"param": "w", "axis": 0, "keep": "12..12"}]"#, "trainable[0].keep"),
+        (r#", "trainable": ["a", {"param": "w", "axis": 0, "keep": "1/0"}]"#, "trainable[1].keep"),
+        (r#", "trainable": [{"param": "w", "axis": 0, "keep": "9/8"}]"#, "trainable[0].keep"),
+        (r#", "trainable": [{"param": "w", "axis": 0, "keep": "first"}]"#, "trainable[0].keep"),
+        (r#", "trainable": [{"param": "w", "axis": 0, "keep": []}]"#, "trainable[0].keep"),
+        (r#", "trainable": [{"param": "w", "axis": 0, "keep": [3, 1, 3]}]"#, "trainable[0].keep"),
+        (r#", "trainable": [{"param": "w", "axis": 0, "groups": 0, "keep": [1]}]"#, "trainable[0].groups"),
         (r#", "data": {"x": {"column": "x", "std": [1, 0]}}"#, "data.x.std"),
         (r#", "loss": {"kind": "mse", "prediction": "y", "delta": 2}"#, "loss.delta"),
         (r#", "clip_norm": 0"#, "clip_norm"),

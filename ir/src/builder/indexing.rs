@@ -2,7 +2,7 @@
 
 use super::Builder;
 use crate::graph::Value;
-use crate::ops::{Gather, ScatterAdd, Sort};
+use crate::ops::{Gather, IndexCopy, IndexSelect, ScatterAdd, Sort};
 use crate::types::TypeError;
 
 impl Builder {
@@ -20,6 +20,33 @@ impl Builder {
         batch: usize,
     ) -> Result<Value, TypeError> {
         self.op(ScatterAdd { batch }, &[base, indices, updates])
+    }
+
+    /// `x` at ascending `indices` of `axis`; a slice where they follow each other at one distance.
+    pub fn index_select(&mut self, x: Value, axis: usize, indices: &[usize]) -> Result<Value, TypeError> {
+        let shape = self.shape(x).to_vec();
+        let (Some(&first), Some(&last)) = (indices.first(), indices.last()) else {
+            return self.op(IndexSelect { axis, indices: vec![] }, &[x]);
+        };
+        let step = indices.get(1).map_or(1, |second| second.saturating_sub(first).max(1));
+        let even = indices.iter().enumerate().all(|(k, &index)| index == first + k * step);
+        if !even || axis >= shape.len() || last >= shape[axis] {
+            return self.op(IndexSelect { axis, indices: indices.to_vec() }, &[x]);
+        }
+        let (mut start, mut limit, mut stride) = (vec![0; shape.len()], shape.clone(), vec![1; shape.len()]);
+        (start[axis], limit[axis], stride[axis]) = (first, last + 1, step);
+        self.slice(x, &start, &limit, &stride)
+    }
+
+    /// `base` with `source` at ascending `indices` of `axis`.
+    pub fn index_copy(
+        &mut self,
+        base: Value,
+        source: Value,
+        axis: usize,
+        indices: &[usize],
+    ) -> Result<Value, TypeError> {
+        self.op(IndexCopy { axis, indices: indices.to_vec() }, &[base, source])
     }
 
     /// Elements in order along `axis`, and their indices before; stable.

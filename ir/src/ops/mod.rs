@@ -9,6 +9,7 @@ use std::fmt;
 
 mod conv_shape;
 mod elementwise;
+mod index_runs;
 mod reduction;
 mod region;
 mod structural;
@@ -103,6 +104,8 @@ ops! {
     exp::Exp,
     floor::Floor,
     gather::Gather,
+    index_copy::IndexCopy,
+    index_select::IndexSelect,
     iota::Iota,
     iterate::Iterate,
     iterate_until::IterateUntil,

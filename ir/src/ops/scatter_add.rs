@@ -1,7 +1,7 @@
 //! `scatter_add`: rows added at computed indices.
 
 use super::gather::Picked;
-use crate::lower::{Access, Body, Lowering, Scatter};
+use crate::lower::{Access, Body, Lowering, Meeting, Scatter};
 use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::op::{arity, require};
 use crate::tensor::{Data, Tensor};
@@ -55,7 +55,7 @@ impl OpDef for ScatterAdd {
         let index = picked.load_index(&mut body, 1, inputs[1].dtype);
         let update = body.load(inputs[2].dtype, Access::identity(2, &rows, rows.len()));
         let indices = picked.operand_indices(index);
-        Lowering::Scatter(Scatter { space: rows, target: picked.operand, indices, body, update })
+        Lowering::Scatter(Scatter { space: rows, target: picked.operand, indices, body, update, meeting: Meeting::Add })
     }
 
     fn numerics(&self) -> Numerics {

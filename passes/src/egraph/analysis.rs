@@ -20,6 +20,8 @@ pub struct Facts {
     pub input_types: Vec<TensorType>,
     /// Place given to e-nodes made from here on.
     pub place: u32,
+    /// Whether e-nodes made from here on are needed as a whole.
+    pub needed: bool,
     /// Why the window must be left as it is: two types or two constants met in one class, or a rule built an
     /// ill-typed node. Always the fault of a rule.
     pub poison: Option<String>,
@@ -28,7 +30,7 @@ pub struct Facts {
 impl Facts {
     /// An analysis with the given outside types.
     pub fn new(input_types: Vec<TensorType>) -> Self {
-        Facts { input_types, place: NOWHERE, poison: None }
+        Facts { input_types, place: NOWHERE, needed: false, poison: None }
     }
 
     fn poison(&mut self, reason: String) {
@@ -45,13 +47,15 @@ pub struct Fact {
     pub splat: Option<Float>,
     /// The earliest node of the window it comes from. Not part of the e-node, where it would keep equal nodes apart.
     pub place: u32,
+    /// Whether the window needs all of it: something other than slices, of it or of what is computed from it, reads it.
+    pub needed: bool,
 }
 
 impl Analysis<Node> for Facts {
     type Data = Fact;
 
     fn make(egraph: &mut EGraph, node: &Node, _: Id) -> Fact {
-        let place = egraph.analysis.place;
+        let (place, needed) = (egraph.analysis.place, egraph.analysis.needed);
         let (types, splat) = match node {
             Node::Input(id) => (vec![egraph.analysis.input_types[id.index()].clone()], None),
             Node::Op(op, args) => match infer(egraph, op, args) {
@@ -76,7 +80,7 @@ impl Analysis<Node> for Facts {
             }
             Node::Roots(_) => (vec![], None),
         };
-        Fact { types, splat, place }
+        Fact { types, splat, place, needed }
     }
 
     /// No fact of a class depends on its children's place or constant, so parents are never visited again.
@@ -89,6 +93,7 @@ impl Analysis<Node> for Facts {
             (known, other) => into.splat = known.or(other),
         }
         into.place = into.place.min(from.place);
+        into.needed |= from.needed;
         DidMerge(false, false)
     }
 }

@@ -41,8 +41,8 @@ pub fn extract(
     target: &Target,
 ) -> Result<Extraction, TypeError> {
     let table = Table::new(saturated, times, target);
-    let greedy = table.tree_greedy();
-    let original = table.original(saturated, &greedy);
+    let greedy = table.tree_greedy(|_| false);
+    let original = table.original(saturated);
     let root = table.index[&saturated.egraph.find(saturated.root)];
     let ends = [original, greedy].map(|chosen| Climb::new(&table, chosen, root).run());
     let [from_original, from_greedy] = ends;
@@ -60,7 +60,7 @@ pub fn applied(
 ) -> Result<Option<Extraction>, TypeError> {
     let egraph = &saturated.egraph;
     let table = Table::new(saturated, times, target);
-    let mut chosen = table.original(saturated, &vec![0; table.classes.len()]);
+    let mut chosen: Vec<usize> = table.own(saturated).into_iter().map(Option::unwrap_or_default).collect();
     if !done.made.iter().chain([&done.to]).all(|&id| table.choose(&mut chosen, id)) {
         return Ok(None);
     }
@@ -123,10 +123,11 @@ impl<'a> Table<'a> {
         Table { egraph, classes: ids.iter().map(class).collect(), index }
     }
 
-    /// For every class the node whose tree is cheapest; the first of equals. Never cyclic: a class's cost is
-    /// lowered only strictly, so it is never below that of a class it uses.
-    fn tree_greedy(&self) -> Vec<usize> {
-        let mut best = vec![(f64::INFINITY, 0); self.classes.len()];
+    /// For every class the node whose tree is cheapest, classes that are `free` costing nothing; the first of equals.
+    /// Never cyclic: a class's cost is lowered only strictly, so it is never below that of a class it uses.
+    fn tree_greedy(&self, free: impl Fn(usize) -> bool) -> Vec<usize> {
+        let start = |k: usize| (if free(k) { 0.0 } else { f64::INFINITY }, 0);
+        let mut best: Vec<(f64, usize)> = (0..self.classes.len()).map(start).collect();
         let mut changed = true;
         while changed {
             changed = false;
@@ -143,24 +144,34 @@ impl<'a> Table<'a> {
         best.into_iter().map(|(_, n)| n).collect()
     }
 
-    /// The nodes of the window itself, the earliest of a class; `otherwise` for classes that rules made.
-    fn original(&self, saturated: &Saturated, otherwise: &[usize]) -> Vec<usize> {
-        let mut chosen = otherwise.to_vec();
-        let mut seen = vec![false; chosen.len()];
+    /// The nodes of the window itself; for classes that rules made, what is cheapest where the window's own values are
+    /// at hand.
+    fn original(&self, saturated: &Saturated) -> Vec<usize> {
+        let own = self.own(saturated);
+        let otherwise = self.tree_greedy(|class| own[class].is_some());
+        own.iter().zip(otherwise).map(|(own, made)| own.unwrap_or(made)).collect()
+    }
+
+    /// For every class the earliest of the window's own nodes in it that is allowed, if any.
+    fn own(&self, saturated: &Saturated) -> Vec<Option<usize>> {
+        let mut own = vec![None; self.classes.len()];
         for &id in &saturated.originals {
-            let class = self.index[&self.egraph.find(id)];
-            if !seen[class] {
-                seen[class] = self.choose(&mut chosen, id);
-            }
+            let (class, at) = self.position(id);
+            own[class] = own[class].or(at);
         }
-        chosen
+        own
+    }
+
+    /// The class of a node, and its place among the nodes allowed there.
+    fn position(&self, id: Id) -> (usize, Option<usize>) {
+        let class = self.index[&self.egraph.find(id)];
+        let node = canonical(self.egraph, self.egraph.id_to_node(id));
+        (class, self.classes[class].nodes.iter().position(|a| *a.node == node))
     }
 
     /// Chooses one node for its class, if it is allowed there.
     fn choose(&self, chosen: &mut [usize], id: Id) -> bool {
-        let class = self.index[&self.egraph.find(id)];
-        let node = canonical(self.egraph, self.egraph.id_to_node(id));
-        let at = self.classes[class].nodes.iter().position(|a| *a.node == node);
+        let (class, at) = self.position(id);
         at.inspect(|&at| chosen[class] = at).is_some()
     }
 }

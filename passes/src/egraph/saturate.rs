@@ -2,7 +2,7 @@
 
 use super::analysis::{EGraph, Facts, NOWHERE, common_type, infer};
 use super::language::Node;
-use super::rules::{RuleIndex, Site, Term};
+use super::rules::{RuleIndex, Site, Term, is_selection};
 use egg::{Id, Language};
 use gradc_ir::graph::{Def, Graph, NodeId, Value};
 
@@ -104,9 +104,10 @@ pub fn saturate(window: &Graph, rules: &RuleIndex, limits: &Limits) -> Saturated
 pub fn load(window: &Graph) -> Saturated {
     let inputs = window.inputs().iter().map(|i| window.ty(i.value).clone()).collect();
     let mut egraph = EGraph::new(Facts::new(inputs));
+    let needed = needed_as_a_whole(window);
     let mut originals = Vec::with_capacity(window.nodes().len());
     for id in window.node_ids() {
-        egraph.analysis.place = id.0;
+        (egraph.analysis.place, egraph.analysis.needed) = (id.0, needed[id.index()]);
         let node = window.node(id);
         let e_node = match &node.def {
             Def::Input(input) => Node::Input(*input),
@@ -118,9 +119,22 @@ pub fn load(window: &Graph) -> Saturated {
     }
     let outputs = window.outputs().iter().map(|o| value(&mut egraph, window, &originals, o.value)).collect();
     let root = egraph.add_uncanonical(Node::Roots(outputs));
-    egraph.analysis.place = NOWHERE;
+    (egraph.analysis.place, egraph.analysis.needed) = (NOWHERE, false);
     let made = vec![0; window.nodes().len()];
     Saturated { egraph, root, originals, applications: vec![], iterations: 0, stop: StopReason::Saturated, made }
+}
+
+/// For each node of a window whether all of its results are needed, and not only what slices take of them or of what is
+/// computed from them.
+fn needed_as_a_whole(window: &Graph) -> Vec<bool> {
+    let mut needed = vec![false; window.nodes().len()];
+    window.outputs().iter().for_each(|output| needed[output.value.node.index()] = true);
+    for id in window.node_ids().rev() {
+        if needed[id.index()] && !window.op(id).is_some_and(is_selection) {
+            window.node(id).operands.iter().for_each(|v| needed[v.node.index()] = true);
+        }
+    }
+    needed
 }
 
 fn value(egraph: &mut EGraph, window: &Graph, originals: &[Id], value: Value) -> Id {

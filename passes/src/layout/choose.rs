@@ -63,6 +63,7 @@ impl Choice {
                     }
                 }
             }
+            Lowering::Scatter(_) if pinned[0] => (operands[0], pins) = (None, true),
             Lowering::Scatter(scatter) => {
                 results[0] = scattered(scatter, &with_layouts(stored, &operands), &types[0].shape);
                 operands[0] = results[0].clone();

@@ -205,5 +205,6 @@ fn scatter(scatter: &Scatter, result: Stored, tensors: &[Stored]) -> Option<Scat
         indices: target.iter().map(index).collect(),
         body: body(&scatter.body, &loops, tensors)?,
         update: scatter.update,
+        meeting: scatter.meeting,
     })
 }

@@ -1,7 +1,7 @@
 //! Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019), as `torch.optim.Adam` and `AdamW`.
 
-use super::{Shared, Updates};
-use gradc_ir::graph::{InputId, Value};
+use super::{Shared, Trained, Updates};
+use gradc_ir::graph::Value;
 use gradc_ir::types::{DType, TypeError};
 
 /// Hyperparameters of Adam.
@@ -48,10 +48,10 @@ impl Adam {
         &self,
         updates: &mut Updates,
         shared: &Shared,
-        parameter: InputId,
+        parameter: &Trained,
         gradient: Value,
     ) -> Result<(), TypeError> {
-        let (name, mut p) = updates.parameter(parameter);
+        let (name, mut p) = (&parameter.name, parameter.value);
         let mut g = gradient;
         if self.weight_decay != 0.0 && !self.decoupled {
             let decay = updates.builder.scale(p, self.weight_decay)?;
@@ -71,7 +71,7 @@ impl Adam {
         let ratio = b.div(m, denominator)?;
         let change = b.mul(ratio, shared.scalars[0])?;
         let next = b.sub(p, change)?;
-        updates.set(parameter, next)
+        updates.set_trained(parameter, next)
     }
 
     fn moment(&self, updates: &mut Updates, name: &str, beta: f64, fresh: Value) -> Result<Value, TypeError> {

@@ -5,10 +5,12 @@
 mod adam;
 mod schedule;
 mod sgd;
+mod trained;
 
 pub use adam::Adam;
 pub use schedule::{Decay, Schedule};
 pub use sgd::Sgd;
+pub(crate) use trained::Trained;
 
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{InputId, Role, Value};
@@ -40,12 +42,12 @@ impl Optimizer {
         }
     }
 
-    /// Appends the update of one parameter.
+    /// Appends the update of what trains of one parameter.
     pub(crate) fn update(
         &self,
         updates: &mut Updates,
         shared: &Shared,
-        parameter: InputId,
+        parameter: &Trained,
         gradient: Value,
     ) -> Result<(), TypeError> {
         match self {
@@ -85,17 +87,18 @@ impl Updates<'_> {
     /// Sets the next value of a persistent tensor.
     pub fn set(&mut self, of: InputId, next: Value) -> Result<(), TypeError> {
         let old = self.builder.graph().inputs()[of.index()].value;
-        let next = match self.apply {
-            Some(apply) => self.builder.select(apply, next, old)?,
-            None => next,
-        };
+        let next = self.if_applied(next, old)?;
         self.builder.update(of, next)
     }
 
-    /// Name and value of a parameter.
-    pub fn parameter(&self, id: InputId) -> (String, Value) {
-        let input = &self.builder.graph().inputs()[id.index()];
-        (input.name.clone(), input.value)
+    /// Sets the next value of what trains of a parameter; the rest stays where and as it is.
+    pub fn set_trained(&mut self, of: &Trained, next: Value) -> Result<(), TypeError> {
+        let next = self.if_applied(next, of.value)?;
+        of.set(self.builder, next)
+    }
+
+    fn if_applied(&mut self, next: Value, old: Value) -> Result<Value, TypeError> {
+        self.apply.map_or(Ok(next), |apply| self.builder.select(apply, next, old))
     }
 
     /// An f64 scalar that is multiplied by `factor` at every optimizer step: `factor` to the number of steps, this one included.

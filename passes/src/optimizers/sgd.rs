@@ -1,7 +1,7 @@
 //! Stochastic gradient descent, as `torch.optim.SGD`.
 
-use super::{Shared, Updates};
-use gradc_ir::graph::{InputId, Value};
+use super::{Shared, Trained, Updates};
+use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
 use gradc_ir::types::{DType, TypeError};
 
@@ -39,21 +39,21 @@ impl Sgd {
         &self,
         updates: &mut Updates,
         shared: &Shared,
-        parameter: InputId,
+        parameter: &Trained,
         gradient: Value,
     ) -> Result<(), TypeError> {
-        let (name, p) = updates.parameter(parameter);
+        let (name, p) = (&parameter.name, parameter.value);
         let mut g = gradient;
         if self.weight_decay != 0.0 {
             let decay = updates.builder.scale(p, self.weight_decay)?;
             g = updates.builder.add(g, decay)?;
         }
         if self.momentum != 0.0 {
-            g = self.momentum_step(updates, shared, &name, g)?;
+            g = self.momentum_step(updates, shared, name, g)?;
         }
         let change = updates.builder.mul(g, shared.lr)?;
         let next = updates.builder.sub(p, change)?;
-        updates.set(parameter, next)
+        updates.set_trained(parameter, next)
     }
 
     fn momentum_step(&self, updates: &mut Updates, shared: &Shared, name: &str, g: Value) -> Result<Value, TypeError> {

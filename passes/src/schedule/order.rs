@@ -4,7 +4,7 @@ use super::forms::{Form, Forms};
 use super::{ScheduledRegion, identity_reads, kernels, tokens};
 use crate::memory::{Outside, Storage};
 use gradc_ir::graph::{NodeId, OutputKind, Value};
-use gradc_ir::kernel::{Accumulate, KernelKind};
+use gradc_ir::kernel::{Accumulate, Kernel, KernelKind};
 use gradc_ir::lower::Scalar;
 use gradc_ir::plan::{Action, Group};
 use std::collections::{BTreeMap, BTreeSet};
@@ -299,14 +299,25 @@ fn carried(forms: &Forms, id: NodeId) -> Vec<(Value, Value)> {
     form.carries().filter(once).map(|k| (Value { node: id, result: k as u16 }, operands[k])).collect()
 }
 
-/// Values a group's kernel reads only at the point it computes, and not while accumulating.
+/// Values a group's kernel may overwrite with a result of the same size: read only at the point itself, and not while
+/// accumulating; the base of a scatter, which is updated where it lies.
 fn read_pointwise(forms: &Forms, group: &Group) -> Vec<Value> {
     let mut all = kernels::kernels(forms, group);
     let (1, Some(kernel)) = (all.len(), all.pop()) else { return vec![] };
-    let KernelKind::Loops(loops) = &kernel.kind else { return vec![] };
+    let loops = match &kernel.kind {
+        KernelKind::Loops(loops) => loops,
+        KernelKind::Scatter(_) => return base_of_scatter(&kernel).into_iter().collect(),
+        KernelKind::Host(_) => return vec![],
+    };
     let accumulated = accumulated_operands(loops.accumulate.as_ref());
     let pointwise = identity_reads(&kernel, &loops.space);
     pointwise.into_iter().filter(|v| !accumulated.iter().any(|&k| kernel.operands[k] == *v)).collect()
+}
+
+/// The base of a scatter, unless updates are computed from it.
+fn base_of_scatter(kernel: &Kernel) -> Option<Value> {
+    let (&base, others) = kernel.operands.split_first()?;
+    (!others.contains(&base)).then_some(base)
 }
 
 fn accumulated_operands(accumulate: Option<&Accumulate>) -> Vec<usize> {

@@ -134,7 +134,7 @@ pub fn training_step(layers: usize, sizes: Sizes) -> Graph {
     let loss = build(&mut t).expect("the model is well-typed");
     t.b.output(LOSS, loss, OutputKind::Result);
     let forward = t.b.finish();
-    let names = forward.inputs()[1..].iter().map(|i| i.name.clone()).collect();
+    let names = forward.inputs()[1..].iter().map(|i| i.name.clone().into()).collect();
     let adam = Adam { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.1, decoupled: true };
     let spec = TrainSpec {
         trainable: names,

@@ -7,6 +7,7 @@
 #[macro_use]
 mod macros;
 mod contraction;
+mod cut;
 mod einsum;
 mod example;
 mod layout;
@@ -17,6 +18,7 @@ mod terms;
 mod view;
 mod zero;
 
+pub use cut::is_selection;
 pub use example::{Random, Sampler};
 pub use view::View;
 
@@ -188,6 +190,11 @@ impl<'a> Site<'a> {
             None => fact.splat,
         };
         seen.map(|v| v.get())
+    }
+
+    /// Whether the window needs all of an operand, so that computing a slice of it apart saves nothing.
+    pub fn is_needed(&self, id: Id) -> bool {
+        self.egraph[id].data.needed
     }
 
     /// Whether two operands are known to be equal.
