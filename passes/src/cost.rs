@@ -119,7 +119,12 @@ fn nest_cost(nest: &Nest, output: &TensorType, target: &Target) -> Cost {
     let steps = product(&loops);
     let combine = if nest.combine.is_some() { 1.0 } else { 0.0 };
     let read: f64 = loads(&nest.body).map(|(access, size_bytes)| touched(access, &loops) * size_bytes).sum();
-    let (traffic, kernel_ns) = if streams(nest) { (FUSED_TRAFFIC, 0.0) } else { (1.0, KERNEL_NS) };
+    // what is read in part has to be there as a whole: it was not made by the same kernel
+    let is_whole = loads(&nest.body).all(|(access, _)| touched(access, &loops) == product(&access.view));
+    let (traffic, kernel_ns) = match streams(nest) {
+        true => (if is_whole { FUSED_TRAFFIC } else { 1.0 }, 0.0),
+        false => (1.0, KERNEL_NS),
+    };
     let bytes = traffic * (read + output.size_bytes() as f64);
     Cost::new(steps * (operations(&nest.body) + combine), bytes, target).in_kernel(kernel_ns)
 }

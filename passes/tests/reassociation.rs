@@ -168,3 +168,48 @@ fn products_that_are_added_up_become_one() {
     let count = |op: &str| after.node_ids().filter(|&id| after.op(id).is_some_and(|o| o.name() == op)).count();
     assert_eq!([count("dot_general"), count("concat"), count("add")], [1, 2, 0], "{report}");
 }
+
+/// x·A + x·B is one product with A + B.
+#[test]
+fn products_that_share_a_factor_become_one() {
+    let mut b = Builder::new("shared");
+    let build = |b: &mut Builder| -> Built {
+        let x = b.input("x", TensorType::f32([64, 128]))?;
+        let (w, v) = (b.input("w", TensorType::f32([128, 96]))?, b.input("v", TensorType::f32([128, 96]))?);
+        let (y, z) = (product(b, x, w)?, product(b, x, v)?);
+        b.add(y, z)
+    };
+    let sum = build(&mut b).expect("well-typed");
+    b.output("sum", sum, OutputKind::Result);
+    let (after, report) = optimized(&b.finish());
+    let count = |op: &str| after.node_ids().filter(|&id| after.op(id).is_some_and(|o| o.name() == op)).count();
+    assert_eq!([count("dot_general"), count("add")], [1, 1], "{report}");
+}
+
+/// The ways to multiply a chain grow exponentially; fuel does not, and what is found is no dearer than the chain.
+#[test]
+fn long_chains_of_products_run_out_of_fuel_and_end() {
+    let chain = |factors: usize| {
+        let mut b = Builder::new("chain");
+        let build = |b: &mut Builder| -> Built {
+            let extent = |k: usize| 8 + 24 * (k % 3);
+            let mut x = b.input("x0", TensorType::f32([extent(0), extent(1)]))?;
+            for k in 1..factors {
+                let y = b.input(&format!("x{k}"), TensorType::f32([extent(k), extent(k + 1)]))?;
+                x = product(b, x, y)?;
+            }
+            Ok(x)
+        };
+        let end = build(&mut b).expect("well-typed");
+        b.output("end", end, OutputKind::Result);
+        b.finish()
+    };
+    for factors in [6, 12, 24, 48] {
+        let (_, report) = optimized(&chain(factors));
+        let limits = reassoc().limits;
+        let e_nodes = report.windows.iter().map(|w| w.e_nodes).max().expect("a window");
+        // a node's last rewrite may overshoot its share by what one rewrite makes
+        assert!(e_nodes <= 2 * factors + (limits.nodes_per_place + 8) * factors, "{factors} factors: {e_nodes}");
+        assert!(report.after.cost.time_ns <= report.before.cost.time_ns * (1.0 + 1e-12), "{report}");
+    }
+}

@@ -80,6 +80,20 @@ pub fn node_cost(egraph: &EGraph, class: Id, node: &Node, target: &Target) -> Co
     }
 }
 
+/// What a node costs on top of its work; a sum is as many ops as additions.
+pub fn overhead_ns(node: &Node) -> f64 {
+    match node {
+        Node::Sum(terms) => sum_overhead_ns(terms.len()),
+        node if node.is_leaf() => 0.0,
+        _ => NODE_NS,
+    }
+}
+
+/// What a sum of that many terms costs on top of its work.
+pub fn sum_overhead_ns(terms: usize) -> f64 {
+    NODE_NS * (terms.saturating_sub(1) as f64)
+}
+
 /// Estimated cost of a sum of that many terms.
 pub fn sum_cost(terms: usize, ty: &TensorType, target: &Target) -> Cost {
     let one = op_cost(&Add {}.into(), &[ty, ty], std::slice::from_ref(ty), target);
@@ -113,7 +127,7 @@ impl<'a> Table<'a> {
         let index: HashMap<Id, usize> = ids.iter().enumerate().map(|(k, &id)| (id, k)).collect();
         let alternative = |id: Id, node: &'a Node| Alternative {
             node,
-            cost_ns: node_cost(egraph, id, node, target).time_ns + if node.is_leaf() { 0.0 } else { NODE_NS },
+            cost_ns: node_cost(egraph, id, node, target).time_ns + overhead_ns(node),
             children: node.children().iter().map(|&c| index[&egraph.find(c)]).collect(),
         };
         let class = |&id: &Id| {

@@ -4,7 +4,7 @@
 //! later is out of reach.
 
 use super::explain::Change;
-use super::extract::{NODE_NS, applied, node_cost, sum_cost};
+use super::extract::{NODE_NS, applied, node_cost, overhead_ns, sum_cost, sum_overhead_ns};
 use super::order::Time;
 use super::rules::{RuleIndex, Term};
 use super::saturate::{Limits, Match, Saturated, StopReason, apply, load, lookup, search};
@@ -102,7 +102,8 @@ struct Ledger<'a> {
 impl<'a> Ledger<'a> {
     fn new(state: &Saturated, target: &'a Target) -> Self {
         let egraph = &state.egraph;
-        let cost = |(k, node)| priced(node_cost(egraph, egraph.find(Id::from(k)), node, target), node);
+        let cost =
+            |(k, node)| with_overhead(node_cost(egraph, egraph.find(Id::from(k)), node, target), overhead_ns(node));
         let costs = egraph.nodes().iter().enumerate().map(cost).collect();
         let mut uses = vec![0; egraph.nodes().len()];
         for node in egraph.nodes() {
@@ -138,14 +139,14 @@ impl<'a> Ledger<'a> {
         for arg in term.args() {
             inputs.extend(self.added(state, arg, kept, cost)?);
         }
-        cost.time_ns += NODE_NS;
         let Term::Op(op, _) = term else {
-            *cost += sum_cost(inputs.len(), &inputs[0], self.target);
+            *cost += with_overhead(sum_cost(inputs.len(), &inputs[0], self.target), sum_overhead_ns(inputs.len()));
             return Ok(vec![inputs.swap_remove(0)]);
         };
         let inputs: Vec<&TensorType> = inputs.iter().collect();
         let outputs = op.infer(&inputs)?;
-        *cost += op_cost(op, &inputs, &outputs, self.target);
+        let overhead_ns = if inputs.is_empty() { 0.0 } else { NODE_NS };
+        *cost += with_overhead(op_cost(op, &inputs, &outputs, self.target), overhead_ns);
         Ok(outputs)
     }
 
@@ -163,6 +164,6 @@ impl<'a> Ledger<'a> {
     }
 }
 
-fn priced(cost: Cost, node: &impl Language) -> Cost {
-    Cost { time_ns: cost.time_ns + if node.is_leaf() { 0.0 } else { NODE_NS }, ..cost }
+fn with_overhead(cost: Cost, overhead_ns: f64) -> Cost {
+    Cost { time_ns: cost.time_ns + overhead_ns, ..cost }
 }

@@ -8,7 +8,7 @@ use super::terms::{broadcast, constant};
 use super::{Sampler, Site, Term};
 use egg::Id;
 use gradc_ir::graph::Value;
-use gradc_ir::ops::{Concat, DotGeneral, Mul, ReduceSum};
+use gradc_ir::ops::{Concat, DotGeneral, Mul};
 use gradc_ir::types::{TensorType, TypeError};
 
 rules! { Reassociation, Reassociation;
@@ -66,15 +66,6 @@ rules! { Reassociation, Reassociation;
         let (x, y, z) = (dot(k)?, dot(n)?, dot(2)?);
         let x = s.add(x, y)?;
         s.add(x, z)
-    };
-
-    "sum-of-reductions": "sum(reduce_sum(x), reduce_sum(y))" => "reduce_sum(sum(x, y))" if "x and y have one type";
-    on sum by sum_of_reductions, as in |s| {
-        let x = s.float(&[3, 2, 4])?;
-        let y = s.like(x)?;
-        let axes = [&[0][..], &[1], &[0, 2]][s.below(3)];
-        let (x, y) = (s.reduce_sum(x, axes)?, s.reduce_sum(y, axes)?);
-        s.add(x, y)
     };
 
     "scale-out-of-product": "f(mul(x, s), …)" => "mul(f(x, …), s)"
@@ -253,17 +244,6 @@ fn sum_of_dots(site: &Site) -> Vec<Term> {
         Some(group.sum(Term::op(op.clone(), operands)))
     };
     dots(site).filter_map(joined).collect()
-}
-
-fn sum_of_reductions(site: &Site) -> Vec<Term> {
-    let joined = |(first, op, x): (usize, &ReduceSum, Id)| {
-        let alike = |y: Id| site.type_of(y) == site.type_of(x);
-        let partner = |id: Id| each!(site, id, ReduceSum).find(|(o, y)| *o == op && alike(y[0]));
-        let group = Grouped::new(site, first, |id| partner(id).map(|(_, y)| [y[0], y[0]]))?;
-        Some(group.sum(Term::op(op.clone(), [Term::sum(group.column(0))])))
-    };
-    let of_term = |(k, &id): (usize, &Id)| each!(site, id, ReduceSum).map(move |(op, x)| (k, op, x[0]));
-    site.args.iter().enumerate().flat_map(of_term).filter_map(joined).collect()
 }
 
 /// One number that fills a tensor.
