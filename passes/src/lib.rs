@@ -17,5 +17,6 @@ pub mod loops;
 pub mod memory;
 pub mod optimizers;
 pub mod recompute;
+pub mod roll;
 pub mod schedule;
 pub mod train;
