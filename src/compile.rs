@@ -1,4 +1,4 @@
-//! The pipeline on one page: import → derive → optimize → schedule → plan → compile.
+//! The pipeline on one page: import → roll → derive → optimize → schedule → plan → compile.
 //!
 //! Every stage is a function between named types; each is timed, verified and, when asked for, kept as text.
 
@@ -21,14 +21,16 @@ use gradc_passes::egraph::{self, OptimizeOptions};
 use gradc_passes::layout::{LaidOut, assign_layouts};
 use gradc_passes::memory::{SharedLayout, check_plan, live_bytes, plan_memory};
 use gradc_passes::recompute::recompute;
+use gradc_passes::roll::{RollReport, roll};
 use gradc_passes::schedule::{Peaks, schedule};
 use std::time::{Duration, Instant};
 
 /// Compiles a model: with a recipe its training step, evaluation and prediction; without one, prediction alone.
 pub fn compile(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Result<CompiledStep, Diagnostics> {
     let mut report = CompileReport::default();
-    let derived = report.time("derive", || entries::derive(model, recipe, options))?;
     report.keep(options, Stage::Forward, "train", || text::print(&model.train));
+    let model = &rolled(model, options, &mut report)?;
+    let derived = report.time("derive", || entries::derive(model, recipe, options))?;
     (report.notes, report.parameters) = (derived.notes, derived.parameters);
     let layout = SharedLayout::of(derived.entries.iter().map(|entry| &entry.graph));
     let mut planned = Vec::new();
@@ -63,6 +65,22 @@ pub fn compile(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Res
         options.pool()?,
         report,
     )
+}
+
+/// The model with its unrolled loops rolled, unless the options forbid it.
+fn rolled(model: &Model, options: &Options, report: &mut CompileReport) -> Result<Model, Diagnostics> {
+    let mut model = model.clone();
+    if !options.roll {
+        return Ok(model);
+    }
+    for (name, graph) in [("train", &mut model.train), ("infer", &mut model.infer)] {
+        let (rolled, found) = report.time("roll", || roll(graph))?;
+        checked(&rolled, "roll")?;
+        report.keep(options, Stage::Rolled, name, || text::print(&rolled));
+        report.rolls.push((name, found));
+        *graph = rolled;
+    }
+    Ok(model)
 }
 
 fn plan_entry(
@@ -156,6 +174,8 @@ pub struct CompileReport {
     pub stages: Vec<(&'static str, Duration)>,
     /// One report per entry.
     pub entries: Vec<EntryReport>,
+    /// Loops found in the model's graphs, `train` and `infer`.
+    pub rolls: Vec<(&'static str, RollReport)>,
     /// Rewrites of each entry, by entry name.
     pub rewrites: Vec<(&'static str, OptimizeReport)>,
     /// What the passes beside the e-graph did.

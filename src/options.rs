@@ -24,6 +24,8 @@ pub struct Options {
     pub peak_mem_bytes: Option<usize>,
     /// Loops that are at most this many nodes when unrolled, and branches of at most as many, are expanded.
     pub unroll_nodes: usize,
+    /// Whether unrolled loops of the model are rolled before anything is derived from it.
+    pub roll: bool,
     /// Whether graphs are rewritten by the e-graph optimizer.
     pub optimize: bool,
     /// The most that a rewrite may change.
@@ -58,6 +60,7 @@ impl Default for Options {
             ordering: Ordering::default(),
             peak_mem_bytes: None,
             unroll_nodes: SMALL_REGION_NODES,
+            roll: true,
             optimize: true,
             fp: NumericClass::Bitwise,
             families: Family::ALL.into(),
@@ -75,6 +78,8 @@ impl Default for Options {
 pub enum Stage {
     /// The imported forward graph.
     Forward,
+    /// The forward graph with its unrolled loops rolled.
+    Rolled,
     /// Forward, backward and updates, as derived.
     Train,
     /// After the e-graph.
@@ -92,6 +97,7 @@ impl Stage {
     pub fn name(self) -> &'static str {
         match self {
             Stage::Forward => "forward",
+            Stage::Rolled => "rolled",
             Stage::Train => "train",
             Stage::Optimized => "optimized",
             Stage::Schedule => "schedule",

@@ -8,8 +8,8 @@ use gradc_ir::text;
 use std::path::Path;
 use std::process::Command;
 
-const STAGES: [Stage; 6] =
-    [Stage::Forward, Stage::Train, Stage::Optimized, Stage::Schedule, Stage::Memory, Stage::Clif];
+const STAGES: [Stage; 7] =
+    [Stage::Forward, Stage::Rolled, Stage::Train, Stage::Optimized, Stage::Schedule, Stage::Memory, Stage::Clif];
 
 fn with_texts(name: &str) -> CompiledStep {
     compiled(name, &Options { emit: STAGES.to_vec(), ..Options::default() })
@@ -74,7 +74,9 @@ fn every_stage_reads_back_as_printed() {
     for name in BUNDLED {
         for (stage, entry, printed) in &with_texts(name).report().texts {
             let again = match stage {
-                Stage::Forward | Stage::Train | Stage::Optimized => text::parse(printed).map(|g| text::print(&g)),
+                Stage::Forward | Stage::Rolled | Stage::Train | Stage::Optimized => {
+                    text::parse(printed).map(|g| text::print(&g))
+                }
                 Stage::Schedule => text::parse_schedule(printed).map(|s| text::print_schedule(&s)),
                 Stage::Memory => text::parse_plan(printed).map(|p| text::print_plan(&p)),
                 Stage::Clif => continue,

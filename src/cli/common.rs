@@ -51,6 +51,9 @@ pub(crate) struct CodeArguments {
     /// Floating-point rewrites allowed
     #[arg(long, value_enum, default_value_t)]
     pub fp: FloatingPoint,
+    /// Leave unrolled loops of the model as they are
+    #[arg(long)]
+    pub no_roll: bool,
     /// Refuse a plan with a larger peak: bytes, or with suffix K, M, G
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub peak_mem: Option<usize>,
@@ -114,6 +117,7 @@ impl CodeArguments {
             threads,
             target: self.target()?,
             peak_mem_bytes: self.peak_mem,
+            roll: !self.no_roll,
             fp: self.numeric_class(),
             ..defaults
         })

@@ -79,6 +79,9 @@ fn print_report(step: &CompiledStep, options: &Options) {
     }
     print_parameters(&step.report().parameters);
     step.report().training.iter().for_each(print_training);
+    for (graph, loops) in step.report().rolls.iter().filter(|(_, loops)| !loops.is_empty()) {
+        print!("loops of {graph}:\n{loops}");
+    }
     for (entry, rewrites) in &step.report().rewrites {
         println!("rewrites of {entry}: {rewrites}");
         rewrites.windows.iter().for_each(|window| println!("  window at {window}"));

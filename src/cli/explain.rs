@@ -54,6 +54,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn print_text(arguments: &Arguments, step: &CompiledStep) {
+    step.report().rolls.iter().for_each(|(graph, loops)| println!("loops of {graph}\n{loops}"));
     for (entry, report) in &step.report().rewrites {
         println!("{entry}: {report}");
         RuleTotals::of(report).iter().for_each(|totals| println!("  {totals}"));

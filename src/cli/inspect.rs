@@ -53,9 +53,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn formatted(format: Format, stage: Stage, text: &str) -> Result<String, Failure> {
-    if !matches!(stage, Stage::Forward | Stage::Train | Stage::Optimized) {
+    if !matches!(stage, Stage::Forward | Stage::Rolled | Stage::Train | Stage::Optimized) {
         let message = format!("stage `{}` has only a text form", stage.name());
-        return Err(Diagnostic::new("no-format", message).expected("forward, train or optimized").into());
+        return Err(Diagnostic::new("no-format", message).expected("forward, rolled, train or optimized").into());
     }
     let graph = text::parse(text)?;
     Ok(match format {
