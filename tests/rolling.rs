@@ -6,7 +6,6 @@ use gradc::{CompiledStep, ImportOptions, Model, Options, Recipe, import};
 use gradc_ir::graph::Role;
 use gradc_passes::egraph::replay;
 use gradc_passes::roll::roll;
-use std::path::Path;
 
 /// A file of the sparse coder among the reference models, and its recipe.
 fn reference(file: &str) -> Option<(Model, Recipe)> {
@@ -45,15 +44,5 @@ fn the_sparse_coder_rolls_from_every_format() {
         if let Some((model, recipe)) = reference(file) {
             assert_rolls(file, &model, &recipe, 40);
         }
-    }
-}
-
-#[test]
-fn solvers_in_json_roll() {
-    for (name, steps) in [("ista", 200), ("projected_gradient", 60)] {
-        let file = |suffix: &str| common::file(&format!("examples/models/{name}{suffix}"));
-        let recipe = Recipe::from_file(&file(".recipe.json")).unwrap_or_else(|e| panic!("{e}"));
-        let model = import(Path::new(&file(".json")), &ImportOptions::default()).unwrap_or_else(|e| panic!("{e}"));
-        assert_rolls(name, &model, &recipe, steps);
     }
 }
