@@ -23,7 +23,6 @@ impl Trained {
         let input = &b.graph().inputs()[id.index()];
         let label = part.map(Part::to_string).unwrap_or_default();
         let (name, whole) = (format!("{}{label}", input.name), input.value);
-        b.set_loc(b.graph().loc(whole.node).to_backward());
         let mut trained = Trained { id, part: part.cloned(), name, value: whole };
         trained.value = trained.part_of(b, whole)?;
         Ok(trained)
