@@ -496,7 +496,7 @@ fn refusal(build: impl FnOnce(&mut Builder, Value) -> Result<Value, TypeError>, 
     let is_loop = |id: &NodeId| matches!(graph.op(*id), Some(Op::Scan(_) | Op::Iterate(_)));
     let policies = graph.node_ids().filter(is_loop).map(|id| (id, policy)).collect();
     let spec = TrainSpec {
-        trainable: vec!["w".into()],
+        trainable: vec!["w".to_string().into()],
         optimizer: None,
         schedule: Schedule::default(),
         clip_norm: None,
