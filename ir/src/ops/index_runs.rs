@@ -103,8 +103,8 @@ mod tests {
     fn every_index_is_in_its_run() {
         let list = [1, 2, 5, 6, 7, 20, 30, 40, 41];
         for run in runs(&list) {
-            for at in run.at..run.at + run.count {
-                assert_eq!(run.affine(2, 1).at(&[9, at]), list[at] as i64);
+            for (k, &index) in list[run.at..run.at + run.count].iter().enumerate() {
+                assert_eq!(run.affine(2, 1).at(&[9, run.at + k]), index as i64);
             }
         }
     }
