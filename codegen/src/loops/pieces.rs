@@ -242,7 +242,7 @@ impl<'a> Known<'a> {
     fn load(&mut self, mut access: Access) -> Result<Access, f64> {
         let mut outside = false;
         for (index, &extent) in access.indices.iter_mut().zip(&access.view) {
-            index.affine = self.from_box(&index.affine);
+            index.affine = self.of_box(&index.affine);
             let remainder = divided(index);
             let (low, high) = range(&index.affine, &self.space);
             outside |= remainder == Remainder::Always
@@ -258,7 +258,7 @@ impl<'a> Known<'a> {
     }
 
     /// An affine function of the kernel's indices as one of the box's.
-    fn from_box(&self, affine: &Affine) -> Affine {
+    fn of_box(&self, affine: &Affine) -> Affine {
         let part = |(&c, p): (&i64, &Part)| (c * p.step as i64, c * p.start as i64);
         let (coeffs, shifts): (Vec<i64>, Vec<i64>) = affine.coeffs.iter().zip(self.parts).map(part).unzip();
         Affine { base: affine.base + shifts.iter().sum::<i64>(), coeffs }
