@@ -34,6 +34,8 @@ pub struct Measurement {
     pub flops_per_step: u64,
     /// Native kernels of the step.
     pub kernels: usize,
+    /// Times that an approximate gradient of a loop was replaced by the exact one, warm step included.
+    pub solver_fallbacks: u64,
 }
 
 /// Inputs for an entry: floats uniform in [0, 1), indices within the range their use allows.
@@ -83,6 +85,7 @@ pub fn measure(
         peak_rss_mib: peak_rss_mib(),
         flops_per_step: entry.flops(),
         kernels: entry.kernels(),
+        solver_fallbacks: session.solver_fallbacks(),
     })
 }
 

@@ -3,6 +3,7 @@
 use crate::index_ranges::IndexRange;
 use crate::options::Options;
 use crate::parameters::{ParameterReport, parameter_reports};
+use crate::solvers::loop_policies;
 use crate::train_spec::train_spec;
 use gradc_frontend::losses::{self, LossKind};
 use gradc_frontend::model::Model;
@@ -12,7 +13,7 @@ use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
 use gradc_ir::graph::{Graph, OutputKind, Value};
 use gradc_ir::types::TypeError;
 use gradc_passes::expand_regions::{expand_regions, expand_small_regions};
-use gradc_passes::train::{LOSS, derive_step};
+use gradc_passes::train::{LOSS, derive_step_of_loops};
 use serde::{Deserialize, Serialize};
 
 /// Which function of a compiled model an entry is.
@@ -85,10 +86,14 @@ pub(crate) fn derive(model: &Model, recipe: Option<&Recipe>, options: &Options) 
     };
     let resolved = resolve(recipe, model)?;
     let loss = loss_info(model, recipe, resolved.prediction)?;
-    let forward = with_loss(expand_regions(&model.train)?, recipe, &loss, false)?;
+    // Loops that a recipe speaks of are differentiated as loops.
+    let train = if recipe.solvers.is_empty() { expand_regions(&model.train)? } else { model.train.clone() };
+    let forward = with_loss(train, recipe, &loss, false)?;
+    let policies = loop_policies(recipe, &forward)?;
     let spec = train_spec(recipe, model, options)?;
     let parameters = parameter_reports(&forward, &spec.trainable, model, recipe.trainable.is_some());
-    let step = derive_step(&forward, &spec)?;
+    let step = derive_step_of_loops(&forward, &spec, &policies)?;
+    let step = expand_small_regions(&step, options.unroll_nodes)?;
     let eval = with_loss(inference, recipe, &loss, true)?;
     let entries =
         vec![Entry { kind: EntryKind::Step, graph: step }, Entry { kind: EntryKind::Eval, graph: eval }, predict];

@@ -15,6 +15,7 @@ mod place;
 pub mod profile;
 pub mod reference;
 pub mod session;
+mod solvers;
 pub mod step;
 mod train_spec;
 pub mod training;

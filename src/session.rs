@@ -12,6 +12,7 @@ use gradc_ir::interpret::{Precision, evaluate};
 use gradc_ir::plan::Segment;
 use gradc_ir::tensor::{HostTensor, Tensor};
 use gradc_ir::types::TensorType;
+use gradc_passes::loops::FALLBACKS;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -184,6 +185,13 @@ impl Session {
         let bytes =
             &self.segment(Segment::Persistent)[tensor.offset_bytes..tensor.offset_bytes + tensor.ty.size_bytes()];
         TensorView::new(tensor.ty.clone(), bytes).expect("a place is as large as its tensor")
+    }
+
+    /// How often the gradient of a loop was computed exactly because the guard of an approximate one did not hold.
+    pub fn solver_fallbacks(&self) -> u64 {
+        let counters = self.step.persistent().iter().filter(|t| t.role == Role::State && t.name.starts_with(FALLBACKS));
+        let count = |t: &PersistentTensor| self.persistent_view(t).to_host().to_i64().map_or(0, |count| count[0]);
+        counters.map(|t| count(t) as u64).sum()
     }
 
     /// Overwrites a parameter, buffer or state tensor.

@@ -13,7 +13,7 @@ fn bench(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "model",
     "threads",
     "median_us",
@@ -24,6 +24,7 @@ const FIELDS: [&str; 10] = [
     "peak_rss_mib",
     "flops_per_step",
     "kernels",
+    "solver_fallbacks",
 ];
 
 #[test]

@@ -107,6 +107,9 @@ fn print(result: &Measurement) {
     let gflops = result.flops_per_step as f64 / result.median_us / 1e3;
     println!("  {:.3} MFLOP per step, {gflops:.1} GFLOP/s", result.flops_per_step as f64 / 1e6);
     println!("  planned peak {}, resident peak {:.1} MiB", human_bytes(result.planned_peak_bytes), result.peak_rss_mib);
+    if result.solver_fallbacks > 0 {
+        println!("  {} gradients of loops were computed exactly: a guard did not hold", result.solver_fallbacks);
+    }
 }
 
 /// Compiles again, with clocks, and measures every kernel.

@@ -3,10 +3,12 @@
 mod check;
 mod part;
 mod resolve;
+mod solvers;
 #[cfg(test)]
 mod tests;
 
 pub use resolve::{Resolved, name_or_only, resolve, trainable_set};
+pub use solvers::solvers_of;
 
 use crate::losses::LossKind;
 use crate::model::BatchNorm;
@@ -44,6 +46,10 @@ pub struct Recipe {
     /// What batch normalisation computes when training.
     #[serde(default)]
     pub batch_norm: BatchNorm,
+    /// How gradients of loops (solvers, recurrences) are computed. For each loop, the first entry whose pattern matches
+    /// its layer holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub solvers: Vec<Solver>,
     /// Where inputs and target come from: input name (or target name) to column of the data file.
     /// What is not listed comes from the column of its own name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -207,6 +213,56 @@ pub enum Keep {
     Text(String),
     /// A list of indices.
     Indices(Vec<usize>),
+}
+
+/// How the gradients of some loops are computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Solver {
+    /// Layers whose loops are meant, a pattern as in `trainable`.
+    pub at: String,
+    /// The gradient.
+    pub backward: SolverBackward,
+    /// What an approximate gradient has to hold; the exact one is computed in a step where it does not.
+    #[serde(default)]
+    pub tolerance: SolverTolerance,
+}
+
+/// The gradient of a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SolverBackward {
+    /// As without an entry: exact, and from no stored step where steps are affine.
+    Auto,
+    /// Exact, from what is kept of every step.
+    Exact,
+    /// Exact, from about √K of the K states; the steps between them are made again.
+    Checkpoint,
+    /// Approximate unless steps are affine: K steps of the derivative at the loop's result, under a guard.
+    Frozen,
+    /// Approximate: the derivative of the fixed point that the loop approaches, under a guard.
+    Implicit,
+}
+
+/// What an approximate gradient of a loop has to hold, in every row of the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SolverTolerance {
+    /// Largest change that one more step makes, relative to 1 + the norm of the result.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub forward: f64,
+    /// Largest residual of the linear system of an implicit gradient, relative to its right side.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub backward: f64,
+    /// Largest relative difference between an implicit gradient and that of as many steps as the loop has.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub gap: f64,
+}
+
+impl Default for SolverTolerance {
+    fn default() -> Self {
+        SolverTolerance { forward: 1e-5, backward: 1e-5, gap: 1e-3 }
+    }
 }
 
 /// How the learning rate changes over the steps.

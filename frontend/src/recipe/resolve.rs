@@ -165,7 +165,7 @@ fn shortened(names: &BTreeMap<&str, &str>) -> String {
 }
 
 /// A pattern of Python's fnmatch: `*` matches anything, dots included; braces and backslashes are themselves.
-fn fnmatch(pattern: &str) -> Result<GlobMatcher, Diagnostic> {
+pub(super) fn fnmatch(pattern: &str) -> Result<GlobMatcher, Diagnostic> {
     let literal_braces: String = pattern
         .chars()
         .map(|c| match c {

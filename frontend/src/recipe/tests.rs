@@ -37,6 +37,7 @@ fn every_field_is_read() {
         "optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": true, "weight_decay": 1e-4},
         "trainable": ["fc.*", {"param": "blocks.*.w", "axis": 1, "groups": 8, "keep": [1, 3]}],
         "schedule": {"kind": "cosine", "total_steps": 100, "min_lr": 0.01, "warmup_steps": 5},
+        "solvers": [{"at": "denoise.*", "backward": "implicit", "tolerance": {"forward": 1e-4}}, {"at": "*", "backward": "auto"}],
         "clip_norm": 1, "accumulate": 4, "batch_norm": "train", "last_batch": "pad", "non_finite": "skip",
         "data": {"x": {"column": "pixels", "scale": 0.0625, "mean": [0.5], "std": 0.25, "reshape": [64], "cast": "f32", "shift": 1}}
     }"#;
@@ -46,6 +47,8 @@ fn every_field_is_read() {
     assert_eq!(recipe.data["x"].mean, Some(PerChannel::Each(vec![0.5])));
     assert_eq!(recipe.data["x"].cast.map(|d| d.0), Some(gradc_ir::types::DType::F32));
     assert_eq!((recipe.non_finite, recipe.accumulate.get()), (NonFinite::Skip, 4));
+    let tolerance = SolverTolerance { forward: 1e-4, ..SolverTolerance::default() };
+    assert_eq!(recipe.solvers[0], Solver { at: "denoise.*".into(), backward: SolverBackward::Implicit, tolerance });
     let again = serde_json::to_vec(&recipe).unwrap();
     assert_eq!(Recipe::from_json(&again).unwrap(), recipe, "what is written reads back equal");
 }
@@ -112,6 +115,7 @@ fn inconsistent_fields_are_refused() {
         (r#", "trainable": [{"param": "w", "axis": 0, "groups": 0, "keep": [1]}]"#, "trainable[0].groups"),
         (r#", "data": {"x": {"column": "x", "std": [1, 0]}}"#, "data.x.std"),
         (r#", "loss": {"kind": "mse", "prediction": "y", "delta": 2}"#, "loss.delta"),
+        (r#", "solvers": [{"at": "*", "backward": "implicit", "tolerance": {"gap": 0}}]"#, "solvers[0].tolerance.gap"),
         (r#", "clip_norm": 0"#, "clip_norm"),
         (r#", "accumulate": 0"#, "accumulate"),
     ];

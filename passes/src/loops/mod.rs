@@ -29,6 +29,7 @@ pub use policy::{Backward, LoopPolicies, Tolerance};
 pub use segments::segment_loops;
 
 use activity::Activity;
+use gradc_ir::graph::{Graph, NodeId};
 use gradc_ir::op::{Cotangent, VjpContext};
 use gradc_ir::ops::{Op, Scan};
 use gradc_ir::types::TypeError;
@@ -53,6 +54,11 @@ pub(crate) fn backward(scan: &Scan, policy: Backward, cx: &mut VjpContext) -> Re
         Backward::Frozen(tolerance) => frozen::backward(scan, &activity, &tolerance, cx),
         Backward::Implicit(tolerance) => implicit::backward(scan, &activity, &tolerance, cx),
     }
+}
+
+/// The loops of a graph that have a derivative, in its order.
+pub fn loops(graph: &Graph) -> Vec<NodeId> {
+    graph.node_ids().filter(|&id| graph.op(id).and_then(as_scan).is_some()).collect()
 }
 
 /// The loop that an op is, with a number of steps known beforehand.

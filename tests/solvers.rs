@@ -1,0 +1,100 @@
+//! Recipes that choose how gradients of loops are computed, natively.
+
+use gradc::{HostTensor, Model, Options, Recipe, TensorView, compile};
+use gradc_ir::builder::Builder;
+use gradc_ir::graph::OutputKind;
+use gradc_ir::types::{TensorType, TypeError};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// `y = x*`, the fixed point of `x ← tanh(x·w + u)/2` after `count` steps from zero; `w` trains.
+fn equilibrium(count: usize) -> Result<Model, TypeError> {
+    let mut b = Builder::new("equilibrium");
+    let (rows, matrix) = (TensorType::f32([4, 3]), TensorType::f32([3, 3]));
+    let u = b.input("u", rows.clone())?;
+    let w = b.parameter("w", matrix.clone())?;
+    let body = Builder::function("step", &[rows.clone(), rows.clone(), matrix.clone()], |b, x| {
+        let turned = b.dot_general(x[0], x[2], [&[], &[]], [&[1], &[0]])?;
+        let sum = b.add(turned, x[1])?;
+        let next = b.tanh(sum)?;
+        Ok(vec![b.scale(next, 0.5)?])
+    })?;
+    let start = b.splat(&rows, 0.0)?;
+    b.set_loc(gradc_ir::diagnostic::Loc { layer: "equilibrium".into(), ..Default::default() });
+    let x = b.iterate(&body, count, &[start], &[u, w])?[0];
+    b.output("y", x, OutputKind::Result);
+    let graph = b.finish();
+    let weights: Vec<f32> = (0..9).map(|k| (k as f32 * 1.7).sin() * 0.5).collect();
+    Ok(Model {
+        name: "equilibrium".into(),
+        train: graph.clone(),
+        infer: graph,
+        tensors: BTreeMap::from([("w".into(), HostTensor::from_f32(matrix.shape, &weights)?)]),
+        frozen: BTreeSet::new(),
+        aliases: BTreeMap::new(),
+        notes: vec![],
+    })
+}
+
+fn recipe(solvers: &str) -> Recipe {
+    let text = format!(
+        r#"{{"loss": {{"kind": "mse", "prediction": "y"}}, "optimizer": {{"kind": "sgd", "lr": 0.5}}, "solvers": {solvers}}}"#
+    );
+    Recipe::from_json(text.as_bytes()).expect("a recipe")
+}
+
+/// The weights after three steps, and how often an exact gradient was computed instead.
+fn trained(count: usize, solvers: &str) -> (Vec<f32>, u64) {
+    let model = equilibrium(count).expect("well typed");
+    let step = compile(&model, Some(&recipe(solvers)), &Options::default()).expect("it compiles");
+    let mut session = step.session().expect("a session");
+    let u: Vec<f32> = (0..12).map(|k| (k as f32 * 0.9).cos()).collect();
+    let target: Vec<f32> = (0..12).map(|k| (k as f32 * 0.4).sin() * 0.3).collect();
+    for _ in 0..3 {
+        let inputs = [
+            ("u", TensorView::f32(&[4, 3], &u).expect("a view")),
+            ("target", TensorView::f32(&[4, 3], &target).expect("a view")),
+        ];
+        session.step(&inputs).expect("it steps");
+    }
+    let weights = session.parameter("w").expect("a parameter").to_host().to_f32().expect("f32");
+    (weights, session.solver_fallbacks())
+}
+
+fn entry(backward: &str) -> String {
+    format!(r#"[{{"at": "equilibrium", "backward": "{backward}"}}]"#)
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn exact_and_checkpointed_gradients_are_those_of_the_steps() {
+    let (unrolled, _) = trained(12, "[]");
+    for backward in ["auto", "exact", "checkpoint"] {
+        let (weights, fallbacks) = trained(12, &entry(backward));
+        // A handful of f32 sums of terms below 1 in another order.
+        assert!(largest_difference(&weights, &unrolled) < 1e-6, "{backward}: {weights:?} {unrolled:?}");
+        assert_eq!(fallbacks, 0);
+    }
+}
+
+#[test]
+fn frozen_gradients_hold_where_the_loop_arrives_and_fall_back_where_not() {
+    let (unrolled, _) = trained(24, "[]");
+    let (frozen, fallbacks) = trained(24, &entry("frozen"));
+    assert_eq!(fallbacks, 0, "24 steps that halve the distance or more arrive within 1e-5");
+    assert!(largest_difference(&frozen, &unrolled) < 1e-4, "{frozen:?} {unrolled:?}");
+    let (unrolled, _) = trained(3, "[]");
+    let (frozen, fallbacks) = trained(3, &entry("frozen"));
+    assert_eq!(fallbacks, 3, "three steps do not arrive, in no step");
+    assert!(largest_difference(&frozen, &unrolled) < 1e-6, "the gradients are exact: {frozen:?} {unrolled:?}");
+}
+
+#[test]
+fn an_entry_for_a_loop_that_is_not_there_is_told() {
+    let model = equilibrium(3).expect("well typed");
+    let recipe = recipe(r#"[{"at": "denoise", "backward": "exact"}]"#);
+    let told = compile(&model, Some(&recipe), &Options::default()).map(|_| ()).expect_err("no such loop");
+    assert_eq!((told.0[0].code, told.0[0].loc.layer.as_str()), ("unmatched-pattern", "solvers[0].at"));
+}
