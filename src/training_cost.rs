@@ -36,7 +36,7 @@ impl TrainingCost {
             saved_bytes: saved_bytes(plan),
             gradient_bytes: trained_bytes,
             state_bytes: state_bytes(graph),
-            arena_bytes: plan.arena_bytes,
+            arena_bytes: plan.memory.arena_bytes,
             ..TrainingCost::default()
         };
         for id in graph.node_ids() {
