@@ -18,6 +18,15 @@ pub struct Deadlines {
     times: HashMap<Id, Time>,
 }
 
+/// Classes of single results of the window's ops, which exist as soon as the op does.
+fn results_of_originals(egraph: &EGraph, times: &HashMap<Id, Time>) -> Vec<(Id, Time)> {
+    let time_of = |node: &Node| match node {
+        Node::Project(_, of) => times.get(&egraph.find(*of)).copied(),
+        _ => None,
+    };
+    egraph.classes().filter_map(|class| Some((class.id, class.nodes.iter().filter_map(time_of).min()?))).collect()
+}
+
 impl Deadlines {
     /// The times of all classes, given those of the nodes of the window's program.
     ///
@@ -27,6 +36,10 @@ impl Deadlines {
         let mut times = HashMap::new();
         for (&id, &time) in saturated.originals.iter().zip(node_times) {
             let known = times.entry(egraph.find(id)).or_insert(time);
+            *known = time.min(*known);
+        }
+        for (class, time) in results_of_originals(egraph, &times) {
+            let known = times.entry(class).or_insert(time);
             *known = time.min(*known);
         }
         let mut made: Vec<Id> = egraph.classes().map(|c| c.id).filter(|id| !times.contains_key(id)).collect();
