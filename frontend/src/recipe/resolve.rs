@@ -274,8 +274,11 @@ mod tests {
         );
     }
 
+    /// Parameters and what trains of them, or places and codes of problems.
+    type Parts = Result<Vec<(String, String)>, Vec<(String, &'static str)>>;
+
     /// What trains of parameters `a.w` [8, 6] and `b.w` [12, 6, 3].
-    fn parts(entries: &str) -> Result<Vec<(String, String)>, Vec<(String, &'static str)>> {
+    fn parts(entries: &str) -> Parts {
         let model = shaped_model(&[("a.w", &[8, 6]), ("b.w", &[12, 6, 3])], &["x"], &["y"]);
         let label = |part: Option<Part>| part.map_or("whole".into(), |part| part.to_string());
         let found = trainable_set(&training(entries), &model);
@@ -287,7 +290,8 @@ mod tests {
     #[test]
     fn entries_name_parts() {
         let part = |param: &str, rest: &str| format!(r#"{{"param": "{param}", {rest}}}"#);
-        let cases: [(Vec<String>, &[(&str, &str)]); 9] = [
+        type Expected = &'static [(&'static str, &'static str)];
+        let cases: [(Vec<String>, Expected); 9] = [
             (vec![part("a.w", r#""axis": 1, "keep": "2..5""#)], &[("a.w", "[:,2..5]")]),
             (vec![part("a.w", r#""axis": 0, "keep": [7, 3, 4]"#)], &[("a.w", "[3..5+7]")]),
             (vec![part("*.w", r#""axis": 0, "keep": "1/8""#)], &[("a.w", "[0]"), ("b.w", "[0]")]),

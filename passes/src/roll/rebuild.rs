@@ -9,6 +9,7 @@ use gradc_ir::graph::{Def, Function, Graph, NodeId, Value};
 use gradc_ir::ops::{Iterate, Op, Scan};
 use gradc_ir::types::{TensorType, TypeError};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// Bodies made so far, by what they compute: equal loops share one, wherever they come from.
 #[derive(Default)]
@@ -110,9 +111,8 @@ impl Scope {
         let mut invariants: HashMap<Value, Value> =
             of.constants(graph).into_iter().zip(constants.iter().copied()).collect();
         for &value in of.invariants() {
-            if !invariants.contains_key(&value) {
-                let made = b.apply(op(graph, value.node), &[])?[value.result as usize];
-                invariants.insert(value, made);
+            if let Entry::Vacant(unmade) = invariants.entry(value) {
+                unmade.insert(b.apply(op(graph, value.node), &[])?[value.result as usize]);
             }
         }
         Ok(Scope { registers, leaves, invariants, made: vec![] })
