@@ -81,7 +81,7 @@ pub fn measure(
         min_us: times_us[0],
         steps: times_us.len(),
         compile_s: step.report().total().as_secs_f64(),
-        planned_peak_bytes: entry.arena_bytes() + step.persistent_bytes(),
+        planned_peak_bytes: step.report().arena_bytes() + step.persistent_bytes(),
         peak_rss_mib: peak_rss_mib(),
         flops_per_step: entry.flops(),
         kernels: entry.kernels(),

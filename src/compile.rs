@@ -18,12 +18,16 @@ use gradc_ir::verify::verify;
 use gradc_passes::bodies::map_bodies;
 use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::{self, OptimizeOptions};
+use gradc_passes::fit::{Rematerialised, rematerialise};
 use gradc_passes::layout::{LaidOut, assign_layouts};
-use gradc_passes::memory::{SharedLayout, check_plan, live_bytes, plan_memory};
+use gradc_passes::memory::{SharedLayout, check_plan, largest_action_bytes, live_bytes, plan_memory};
 use gradc_passes::recompute::recompute;
 use gradc_passes::roll::{RollReport, roll};
 use gradc_passes::schedule::{Peaks, schedule};
 use std::time::{Duration, Instant};
+
+/// How often a search for values to make again is repeated because gaps between buffers leave the arena too large.
+const MOST_AIMS: usize = 3;
 
 /// Compiles a model: with a recipe its training step, evaluation and prediction; without one, prediction alone.
 pub fn compile(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Result<CompiledStep, Diagnostics> {
@@ -41,7 +45,7 @@ pub fn compile(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Res
         let trained: usize = report.parameters.iter().map(|p| p.trained_bytes).sum();
         TrainingCost::of(plan, trained)
     });
-    check_peak(options, &report)?;
+    check_peak(options, &layout, &planned, &report)?;
     let codes: Vec<EntryCode> =
         planned.iter().map(|(entry, plan)| crate::place::entry_code(entry.kind.name(), plan)).collect();
     let keep_text = options.emit.contains(&Stage::Clif);
@@ -94,21 +98,80 @@ fn plan_entry(
     report.keep(options, Stage::Train, name, || text::print(&entry.graph));
     let optimized = if options.optimize { optimize(&entry, options, report)? } else { entry.graph.clone() };
     report.keep(options, Stage::Optimized, name, || text::print(&optimized));
-    let nodes = optimized.nodes().len();
-    let laid_out: LaidOut = report.time("layout", || Ok::<_, Diagnostic>(assign_layouts(&optimized)))?;
-    checked(&laid_out.graph, "layout")?;
-    let copies = laid_out.graph.nodes().len() - nodes;
-    let stored = format!("{} values stored in another order, {copies} copies", laid_out.layouts.len());
+    let Planned { plan, peaks, copies, again } = match arena_limit(layout, options) {
+        Some(limit_bytes) => plan_within(&optimized, limit_bytes, layout, options, report)?,
+        None => plan_graph(&optimized, layout, options, report)?,
+    };
+    let stored = format!("{} values stored in another order, {copies} copies", plan.schedule.layouts.len());
     report.note_pass(name, "layout", stored);
-    let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(laid_out, options.ordering))?;
     let live = format!("{} bytes live at most, {} in program order", peaks.chosen_bytes, peaks.program_bytes);
-    report.note_pass(name, "schedule", format!("{} kernels and copies, {live}", scheduled.actions.len()));
-    report.keep(options, Stage::Schedule, name, || text::print_schedule(&scheduled));
+    report.note_pass(name, "schedule", format!("{} kernels and copies, {live}", plan.schedule.actions.len()));
+    report.keep(options, Stage::Schedule, name, || text::print_schedule(&plan.schedule));
+    report.keep(options, Stage::Memory, name, || text::print_plan(&plan));
+    let nodes = optimized.nodes().len();
+    report.entries.push(EntryReport { name, nodes, peaks, again, arena_bytes: plan.memory.arena_bytes });
+    Ok((entry, plan))
+}
+
+/// A planned graph.
+struct Planned {
+    plan: MemoryPlan,
+    peaks: Peaks,
+    /// Copies in another layout.
+    copies: usize,
+    again: Option<MadeAgain>,
+}
+
+fn plan_graph(
+    graph: &Graph,
+    layout: &SharedLayout,
+    options: &Options,
+    report: &mut CompileReport,
+) -> Result<Planned, Diagnostics> {
+    let laid_out: LaidOut = report.time("layout", || Ok::<_, Diagnostic>(assign_layouts(graph)))?;
+    checked(&laid_out.graph, "layout")?;
+    let copies = laid_out.graph.nodes().len() - graph.nodes().len();
+    let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(laid_out, options.ordering))?;
     let plan = report.time("plan", || Ok::<_, Diagnostic>(plan_memory(scheduled, layout)))?;
     check_plan(&plan, layout).map_err(|d| d.help("this is a bug in gradc: the planner made a wrong plan"))?;
-    report.keep(options, Stage::Memory, name, || text::print_plan(&plan));
-    report.entries.push(EntryReport { name, nodes, peaks, arena_bytes: plan.memory.arena_bytes });
-    Ok((entry, plan))
+    Ok(Planned { plan, peaks, copies, again: None })
+}
+
+/// The largest arena that leaves room for what is kept between steps, if memory is limited.
+fn arena_limit(layout: &SharedLayout, options: &Options) -> Option<usize> {
+    options.peak_mem_bytes.map(|limit| limit.saturating_sub(layout.persistent_bytes + layout.constant_bytes))
+}
+
+/// Plans a graph for an arena of at most `limit_bytes`, with values made again for the backward pass as far as that
+/// takes; where the limit cannot be reached, for the smallest arena found.
+fn plan_within(
+    graph: &Graph,
+    limit_bytes: usize,
+    layout: &SharedLayout,
+    options: &Options,
+    report: &mut CompileReport,
+) -> Result<Planned, Diagnostics> {
+    let mut best = plan_graph(graph, layout, options, report)?;
+    let (mut aim_bytes, without_bytes) = (limit_bytes, best.peaks.chosen_bytes);
+    for _ in 0..MOST_AIMS {
+        if best.plan.memory.arena_bytes <= limit_bytes {
+            break;
+        }
+        let fitted: Rematerialised =
+            report.time("rematerialise", || rematerialise(graph, aim_bytes, options.ordering, &options.target))?;
+        checked(&fitted.graph, "rematerialise")?;
+        let planned = plan_graph(&fitted.graph, layout, options, report)?;
+        // Gaps between buffers are not foreseen: aim lower by as much.
+        aim_bytes = aim_bytes.saturating_sub(planned.plan.memory.arena_bytes.saturating_sub(limit_bytes));
+        let again = MadeAgain { values: fitted.dropped, flops: fitted.again.flops, without_bytes };
+        if planned.plan.memory.arena_bytes < best.plan.memory.arena_bytes {
+            best = Planned { again: Some(again), ..planned };
+        }
+        if fitted.peak_bytes > aim_bytes {
+            break;
+        }
+    }
+    Ok(best)
 }
 
 fn optimize(entry: &Entry, options: &Options, report: &mut CompileReport) -> Result<Graph, Diagnostics> {
@@ -154,15 +217,25 @@ fn clif(executable: &Executable) -> String {
     executable.texts().iter().map(|(name, text)| format!("; {name}\n{text}\n")).collect()
 }
 
-fn check_peak(options: &Options, report: &CompileReport) -> Result<(), Diagnostics> {
-    let (Some(limit), needed) = (options.peak_mem_bytes, report.arena_bytes()) else { return Ok(()) };
+fn check_peak(
+    options: &Options,
+    layout: &SharedLayout,
+    planned: &[(Entry, MemoryPlan)],
+    report: &CompileReport,
+) -> Result<(), Diagnostics> {
+    let kept_bytes = layout.persistent_bytes + layout.constant_bytes;
+    let (Some(limit), needed) = (options.peak_mem_bytes, report.arena_bytes() + kept_bytes) else { return Ok(()) };
     if needed <= limit {
         return Ok(());
     }
+    let one_kernel = planned.iter().map(|(_, plan)| largest_action_bytes(&plan.schedule)).max().unwrap_or(0);
     let message = format!("the planned peak is {} bytes above the limit", needed - limit);
     Err(Diagnostic::new("peak-mem", message)
         .expected(format!("at most {limit} bytes"))
-        .found(format!("{needed} bytes"))
+        .found(format!(
+            "{needed} bytes: {kept_bytes} kept between steps and an arena of {}, of which one kernel alone takes {one_kernel}",
+            report.arena_bytes()
+        ))
         .help("lower the batch size, or freeze parameters with the recipe's `trainable`")
         .into())
 }
@@ -212,8 +285,21 @@ pub struct EntryReport {
     pub nodes: usize,
     /// Live bytes with and without reordering; the arena cannot be smaller than with it.
     pub peaks: Peaks,
+    /// What is made again for the backward pass so that memory suffices.
+    pub again: Option<MadeAgain>,
     /// Arena the entry needs, bytes.
     pub arena_bytes: usize,
+}
+
+/// What a limit of memory costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MadeAgain {
+    /// Values of the forward pass that are made again instead of being kept.
+    pub values: usize,
+    /// Scalar operations that are done again for them.
+    pub flops: f64,
+    /// Most bytes alive at once if they were kept.
+    pub without_bytes: usize,
 }
 
 impl CompileReport {
@@ -229,6 +315,7 @@ impl CompileReport {
                     name: e.kind.name(),
                     nodes: e.plan.schedule.graph.nodes().len(),
                     peaks,
+                    again: None,
                     arena_bytes: e.arena_bytes(),
                 }
             })

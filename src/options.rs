@@ -20,7 +20,8 @@ pub struct Options {
     pub target: Target,
     /// Order of the step's kernels.
     pub ordering: Ordering,
-    /// Largest arena that is accepted, bytes.
+    /// Most memory a session may take, bytes: arena and what is kept between steps, without the threads' work space.
+    /// Values of the forward pass are made again for the backward pass as far as it takes.
     pub peak_mem_bytes: Option<usize>,
     /// Loops that are at most this many nodes when unrolled, and branches of at most as many, are expanded.
     pub unroll_nodes: usize,

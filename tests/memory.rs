@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::BUNDLED;
+use common::{BUNDLED, batch, bundled, compiled, kept, step_on};
 use gradc::{CompiledStep, ImportOptions, Options, Recipe};
 
 /// Gaps between buffers cost at most this much of what any plan for the same order needs.
@@ -21,7 +21,7 @@ fn assert_packed(name: &str, step: &CompiledStep) {
 #[test]
 fn arenas_of_the_bundled_models_are_close_to_what_is_alive() {
     for name in BUNDLED {
-        assert_packed(name, &common::compiled(name, &Options::default()));
+        assert_packed(name, &compiled(name, &Options::default()));
     }
 }
 
@@ -36,4 +36,48 @@ fn arenas_of_the_reference_models_are_close_to_what_is_alive() {
         let step = gradc::compile(&model, Some(&recipe), &Options::default()).expect("it compiles");
         assert_packed(&folder.display().to_string(), &step);
     }
+}
+
+/// Arena and kept tensors, bytes.
+fn planned_bytes(step: &CompiledStep) -> usize {
+    step.report().arena_bytes() + step.persistent_bytes()
+}
+
+#[test]
+fn under_a_limit_values_are_made_again_and_every_bit_stays() {
+    let mut fitted = 0;
+    for name in BUNDLED {
+        let free = compiled(name, &Options::default());
+        let limit = planned_bytes(&free) - free.report().arena_bytes() / 8;
+        let options = Options { peak_mem_bytes: Some(limit), ..Options::default() };
+        let (model, recipe) = bundled(name);
+        let limited = match gradc::compile(&model, Some(&recipe), &options) {
+            Ok(limited) => limited,
+            Err(problems) => {
+                assert!(problems.0.iter().all(|d| d.code == "peak-mem"), "{name}: {problems}");
+                continue;
+            }
+        };
+        assert!(planned_bytes(&limited) <= limit, "{name}: {} of {limit}", planned_bytes(&limited));
+        let again = limited.report().entries[0].again.as_ref().expect("nothing but making values again saves bytes");
+        assert!(again.values > 0 && again.flops >= 0.0);
+        let [mut a, mut b] = [free, limited].map(|step| step.session().expect("a session"));
+        for seed in 0..3 {
+            let inputs = batch(a.compiled(), seed);
+            assert_eq!(step_on(&mut a, &inputs).to_bits(), step_on(&mut b, &inputs).to_bits(), "{name}");
+        }
+        assert_eq!(kept(&a), kept(&b), "{name}");
+        fitted += 1;
+    }
+    assert!(fitted >= 2, "only {fitted} of the models could do with an eighth less");
+}
+
+#[test]
+fn what_does_not_fit_says_by_how_much() {
+    let (model, recipe) = bundled("mlp");
+    let options = Options { peak_mem_bytes: Some(1), ..Options::default() };
+    let problems = gradc::compile(&model, Some(&recipe), &options).err().expect("one byte is too little");
+    let found = problems.0[0].found.clone().expect("what it takes");
+    let kept_bytes = compiled("mlp", &Options::default()).persistent_bytes();
+    assert!(found.contains(&format!("{kept_bytes} kept between steps")), "{found}");
 }

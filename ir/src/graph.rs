@@ -4,7 +4,6 @@ use crate::attr::Float;
 use crate::diagnostic::{Diagnostic, Loc};
 use crate::ops::Op;
 use crate::types::TensorType;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Index of a node in its graph.
@@ -265,21 +264,30 @@ impl Graph {
 
     /// The graph with nodes that no output depends on removed; inputs all stay.
     pub fn without_dead_nodes(&self) -> Graph {
+        self.pruned().0
+    }
+
+    /// As [`Graph::without_dead_nodes`], and what became of each node.
+    pub fn pruned(&self) -> (Graph, Vec<Option<NodeId>>) {
         let live = self.live();
         let mut out = Graph { nodes: vec![], inputs: self.inputs.clone(), ..self.clone() };
-        let mut renamed: HashMap<NodeId, NodeId> = HashMap::new();
-        let rename = |renamed: &HashMap<NodeId, NodeId>, v: Value| Value { node: renamed[&v.node], ..v };
+        let mut kept: Vec<Option<NodeId>> = Vec::with_capacity(self.nodes.len());
+        let rename = |kept: &[Option<NodeId>], v: Value| {
+            let node = kept[v.node.index()].expect("what a live node reads is live");
+            Value { node, ..v }
+        };
         for id in self.node_ids() {
             let node = self.node(id);
-            if live[id.index()] || matches!(node.def, Def::Input(_)) {
-                let operands = node.operands.iter().map(|&v| rename(&renamed, v)).collect();
-                renamed.insert(id, NodeId(out.nodes.len() as u32));
+            let stays = live[id.index()] || matches!(node.def, Def::Input(_));
+            let operands = if stays { node.operands.iter().map(|&v| rename(&kept, v)).collect() } else { vec![] };
+            kept.push(stays.then(|| NodeId(out.nodes.len() as u32)));
+            if stays {
                 out.nodes.push(Node { operands, ..node.clone() });
             }
         }
-        out.inputs.iter_mut().for_each(|i| i.value = rename(&renamed, i.value));
-        out.outputs.iter_mut().for_each(|o| o.value = rename(&renamed, o.value));
-        out
+        out.inputs.iter_mut().for_each(|i| i.value = rename(&kept, i.value));
+        out.outputs.iter_mut().for_each(|o| o.value = rename(&kept, o.value));
+        (out, kept)
     }
 
     /// The graph with other outputs.

@@ -12,6 +12,7 @@ mod cotangents;
 pub mod differentiate;
 pub mod egraph;
 pub mod expand_regions;
+pub mod fit;
 pub mod layout;
 pub mod loops;
 pub mod memory;

@@ -54,7 +54,7 @@ pub(crate) struct CodeArguments {
     /// Leave unrolled loops of the model as they are
     #[arg(long)]
     pub no_roll: bool,
-    /// Refuse a plan with a larger peak: bytes, or with suffix K, M, G
+    /// Most memory a session may plan, in bytes, or with suffix K, M, G: recomputes to fit, or says by how much it cannot
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub peak_mem: Option<usize>,
 }

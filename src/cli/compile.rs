@@ -68,6 +68,14 @@ fn print_summary(step: &CompiledStep) {
             human_bytes(chosen),
             human_bytes(program)
         );
+        if let Some(again) = &entry.again {
+            println!(
+                "           {} values made again for {:.3} MFLOP; {} would be alive with them kept",
+                again.values,
+                again.flops / 1e6,
+                human_bytes(again.without_bytes)
+            );
+        }
     }
     println!("  kept between steps: {}, code {}", human_bytes(step.persistent_bytes()), human_bytes(step.code_bytes()));
 }

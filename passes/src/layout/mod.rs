@@ -66,6 +66,11 @@ impl<'a> Stored<'a> {
 
 /// Chooses the layouts of a graph's values and inserts the copies they need.
 pub fn assign_layouts(graph: &Graph) -> LaidOut {
+    assign_traced(graph).0
+}
+
+/// As [`assign_layouts`], and where the results of each node of the graph are then.
+pub(crate) fn assign_traced(graph: &Graph) -> (LaidOut, Vec<Vec<Value>>) {
     Assignment::new(graph).run()
 }
 
@@ -111,7 +116,7 @@ impl<'a> Assignment<'a> {
         self
     }
 
-    fn run(mut self) -> LaidOut {
+    fn run(mut self) -> (LaidOut, Vec<Vec<Value>>) {
         let graph = self.graph;
         for id in graph.node_ids() {
             if let Def::Op(op) = &graph.node(id).def {
@@ -157,7 +162,7 @@ impl<'a> Assignment<'a> {
         let frames = form.frames();
         let arguments = argument_layouts(form, &frames);
         let bodies: Vec<LaidOut> =
-            frames.iter().map(|frame| Assignment::new(frame).with_inputs(&arguments).run()).collect();
+            frames.iter().map(|frame| Assignment::new(frame).with_inputs(&arguments).run().0).collect();
         let op = op.with_functions(bodies.iter().map(|body| Arc::new(closed(&body.graph))));
         let mut wanted = vec![None; operands.len()];
         arguments.into_iter().enumerate().for_each(|(k, layout)| wanted[form.operand_of(k)] = layout);
@@ -179,13 +184,14 @@ impl<'a> Assignment<'a> {
         copy
     }
 
-    fn finish(mut self) -> LaidOut {
+    fn finish(mut self) -> (LaidOut, Vec<Vec<Value>>) {
         for output in self.graph.outputs() {
             let value = self.value(output.value);
             self.builder.set_loc(self.graph.loc(output.value.node).clone());
             let value = self.stored_as(value, None);
             self.builder.output(&output.name, value, output.kind);
         }
-        LaidOut { graph: self.builder.finish(), layouts: self.layouts, bodies: self.bodies }
+        let laid_out = LaidOut { graph: self.builder.finish(), layouts: self.layouts, bodies: self.bodies };
+        (laid_out, self.values)
     }
 }

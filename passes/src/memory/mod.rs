@@ -12,19 +12,18 @@ mod buffers;
 mod check;
 mod place;
 
-pub(crate) use buffers::{Outside, Storage};
+pub(crate) use buffers::{Lifetimes, Outside, Storage, lifetimes, reads_and_writes};
 pub use check::check_plan;
 
 use crate::schedule::{Form, Forms};
 use border::Border;
-use buffers::{Lifetimes, lifetimes, reads_and_writes};
 use gradc_ir::graph::{Graph, NodeId, Role, Value};
 use gradc_ir::plan::{
     ALIGNMENT_BYTES, Action, MemoryLayout, MemoryPlan, Place, RegionMemory, RegionSchedule, Schedule, Segment,
 };
 use gradc_ir::region::RegionForm;
 use place::place_buffers;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Places of the tensors that live between calls and are shared by all entries, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,9 +107,27 @@ pub fn live_bytes(schedule: &Schedule) -> usize {
     live_bytes_within(schedule, None)
 }
 
+/// The most bytes of the arena that one action alone reads and writes: no order and no recomputation needs less.
+pub fn largest_action_bytes(schedule: &Schedule) -> usize {
+    let forms = Forms::of(schedule);
+    let storage = storage_of(&forms, schedule, None);
+    let buffer_of: BTreeMap<Value, usize> =
+        storage.buffers.iter().enumerate().flat_map(|(k, b)| b.values.iter().map(move |&v| (v, k))).collect();
+    let bytes = schedule.actions.iter().map(|action| {
+        let (reads, writes) = reads_and_writes(&forms, action);
+        let used: BTreeSet<usize> = reads.iter().chain(&writes).filter_map(|v| buffer_of.get(v).copied()).collect();
+        used.into_iter().map(|k| storage.buffers[k].size_bytes).sum()
+    });
+    bytes.max().unwrap_or(0)
+}
+
 /// The most bytes alive at once in the arena, in the body of a region besides what is written to the region's results.
 fn live_bytes_within(schedule: &Schedule, region: Option<&RegionForm>) -> usize {
-    let forms = Forms::of(schedule);
+    storage_of(&Forms::of(schedule), schedule, region).live_bytes()
+}
+
+/// What a schedule stores, without places yet; that of a body without what is written to the region's results.
+pub(crate) fn storage_of(forms: &Forms, schedule: &Schedule, region: Option<&RegionForm>) -> Storage {
     let results = region.map_or(vec![], |form| Border::Body(form).result_places(&schedule.graph));
     let work_bytes = |region: &RegionSchedule| {
         let Form::Region(form) = forms.get(region.node) else { unreachable!("only regions are scheduled as such") };
@@ -120,7 +137,7 @@ fn live_bytes_within(schedule: &Schedule, region: Option<&RegionForm>) -> usize 
         placed: results.into_iter().map(|(output, _)| forms.root(output)).collect(),
         work_bytes: regions_of(schedule).map(work_bytes).collect(),
     };
-    Storage::new(&forms, &schedule.actions, &outside).live_bytes()
+    Storage::new(forms, &schedule.actions, &outside)
 }
 
 fn regions_of(schedule: &Schedule) -> impl Iterator<Item = &RegionSchedule> {

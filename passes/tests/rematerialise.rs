@@ -1,0 +1,132 @@
+//! Making values again under a limit of memory: it fits, and every bit stays.
+
+use gradc_ir::builder::Builder;
+use gradc_ir::graph::{Graph, OutputKind};
+use gradc_ir::interpret::{Precision, evaluate};
+use gradc_ir::target::{Target, VectorIsa};
+use gradc_ir::tensor::Tensor;
+use gradc_ir::types::{TensorType, TypeError};
+use gradc_ir::verify::verify;
+use gradc_passes::fit::{Rematerialised, rematerialise};
+use gradc_passes::memory::{SharedLayout, check_plan, largest_action_bytes, live_bytes, plan_memory};
+use gradc_passes::schedule::{Ordering, schedule};
+use gradc_passes::train::{TrainSpec, derive_step};
+
+/// Rows and columns of every activation.
+const N: usize = 64;
+
+/// Bytes of an activation.
+const ACTIVATION: usize = 4 * N * N;
+
+/// `layers` times `h = tanh(h·w)`, each of which keeps its result for the backward pass.
+fn step(layers: usize) -> Graph {
+    let forward = || -> Result<Graph, TypeError> {
+        let mut b = Builder::new("deep");
+        let mut h = b.input("x", TensorType::f32([N, N]))?;
+        for k in 0..layers {
+            let w = b.parameter(&format!("w{k}"), TensorType::f32([N, N]))?;
+            let y = b.dot_general(h, w, [&[], &[]], [&[1], &[0]])?;
+            h = b.tanh(y)?;
+        }
+        let sum = b.reduce_sum(h, &[0, 1])?;
+        b.output("loss", sum, OutputKind::Result);
+        Ok(b.finish())
+    };
+    let forward = forward().expect("the model is well typed");
+    let spec = TrainSpec {
+        trainable: (0..layers).map(|k| format!("w{k}")).collect(),
+        optimizer: Some(gradc_passes::optimizers::Optimizer::Sgd(gradc_passes::optimizers::Sgd {
+            lr: 0.1,
+            momentum: 0.0,
+            dampening: 0.0,
+            nesterov: false,
+            weight_decay: 0.0,
+        })),
+        schedule: Default::default(),
+        clip_norm: None,
+        accumulate: 1,
+        gradient_outputs: false,
+    };
+    derive_step(&forward, &spec).expect("it differentiates").with_checked("loss")
+}
+
+fn fitted(graph: &Graph, limit_bytes: usize) -> Rematerialised {
+    let target = Target::of(VectorIsa::Portable);
+    let fitted = rematerialise(graph, limit_bytes, Ordering::Memory, &target).expect("the copy is well typed");
+    verify(&fitted.graph).expect("the copy is well formed");
+    fitted
+}
+
+/// Plans a graph, verifies the plan; the bytes alive at once and the most that one action takes.
+fn planned_bytes(graph: &Graph) -> (usize, usize) {
+    let layout = SharedLayout::of([graph]);
+    let (schedule, _) = schedule(graph.clone().into(), Ordering::Memory).expect("it schedules");
+    let plan = plan_memory(schedule, &layout);
+    check_plan(&plan, &layout).expect("the plan holds");
+    (live_bytes(&plan.schedule), largest_action_bytes(&plan.schedule))
+}
+
+fn outputs(graph: &Graph) -> Vec<Vec<f64>> {
+    let input = |(k, input): (usize, &gradc_ir::graph::Input)| {
+        let ty = graph.ty(input.value).clone();
+        let value = |e: usize| ((e * 7919 + k * 104729) % 1009) as f64 / 1009.0 / 4.0 - 0.125;
+        Tensor::float(ty.clone(), (0..ty.elements()).map(value).collect())
+    };
+    let is_float = |i: &gradc_ir::graph::Input| graph.ty(i.value).dtype.is_float();
+    let inputs: Vec<Tensor> = graph
+        .inputs()
+        .iter()
+        .enumerate()
+        .map(|(k, i)| match is_float(i) {
+            true => input((k, i)),
+            false => Tensor::int(graph.ty(i.value).clone(), vec![0; graph.ty(i.value).elements()]),
+        })
+        .collect();
+    let run = evaluate(graph, &inputs, Precision::Storage).expect("it runs");
+    let floats = graph.outputs().iter().filter(|o| graph.ty(o.value).dtype.is_float());
+    floats.map(|o| run.get(o.value).floats().to_vec()).collect()
+}
+
+#[test]
+fn nothing_is_made_again_where_it_fits() {
+    let graph = step(6);
+    let (needed, _) = planned_bytes(&graph);
+    let fitted = fitted(&graph, needed);
+    assert_eq!((fitted.dropped, fitted.again.flops), (0, 0.0));
+    assert_eq!(fitted.peak_bytes, needed);
+}
+
+#[test]
+fn a_limit_between_is_met_and_lower_limits_cost_more() {
+    let graph = step(16);
+    let (needed, _) = planned_bytes(&graph);
+    let mut last_flops = 0.0;
+    for saved in [2, 4, 6] {
+        let limit = needed - saved * ACTIVATION;
+        let fitted = fitted(&graph, limit);
+        let (now, _) = planned_bytes(&fitted.graph);
+        assert!(now <= limit, "{now} bytes of {limit}");
+        assert_eq!(now, fitted.peak_bytes);
+        assert!(fitted.again.flops > last_flops, "a lower limit costs more");
+        last_flops = fitted.again.flops;
+    }
+}
+
+#[test]
+fn every_bit_stays() {
+    let graph = step(8);
+    let again = fitted(&graph, 0);
+    assert!(again.dropped > 0);
+    assert_eq!(outputs(&graph), outputs(&again.graph));
+}
+
+#[test]
+fn what_cannot_fit_is_as_small_as_was_found() {
+    let graph = step(16);
+    let (needed, _) = planned_bytes(&graph);
+    let fitted = fitted(&graph, 0);
+    let (now, one_action) = planned_bytes(&fitted.graph);
+    // Sixteen activations in segments of four: about four borders and four inside the segment at hand.
+    assert!(now <= needed - 6 * ACTIVATION, "{now} of {needed}");
+    assert!(now >= one_action);
+}
