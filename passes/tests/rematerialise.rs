@@ -34,7 +34,7 @@ fn step(layers: usize) -> Graph {
     };
     let forward = forward().expect("the model is well typed");
     let spec = TrainSpec {
-        trainable: (0..layers).map(|k| format!("w{k}")).collect(),
+        trainable: (0..layers).map(|k| format!("w{k}").into()).collect(),
         optimizer: Some(gradc_passes::optimizers::Optimizer::Sgd(gradc_passes::optimizers::Sgd {
             lr: 0.1,
             momentum: 0.0,
