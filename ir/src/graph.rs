@@ -280,7 +280,7 @@ impl Graph {
             let node = self.node(id);
             let stays = live[id.index()] || matches!(node.def, Def::Input(_));
             let operands = if stays { node.operands.iter().map(|&v| rename(&kept, v)).collect() } else { vec![] };
-            kept.push(stays.then(|| NodeId(out.nodes.len() as u32)));
+            kept.push(stays.then_some(NodeId(out.nodes.len() as u32)));
             if stays {
                 out.nodes.push(Node { operands, ..node.clone() });
             }
