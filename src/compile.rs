@@ -161,15 +161,16 @@ fn plan_within(
             report.time("rematerialise", || rematerialise(graph, aim_bytes, options.ordering, &options.target))?;
         checked(&fitted.graph, "rematerialise")?;
         let planned = plan_graph(&fitted.graph, layout, options, report)?;
-        // Gaps between buffers are not foreseen: aim lower by as much.
-        aim_bytes = aim_bytes.saturating_sub(planned.plan.memory.arena_bytes.saturating_sub(limit_bytes));
+        let (arena_bytes, is_met) = (planned.plan.memory.arena_bytes, fitted.peak_bytes <= aim_bytes);
         let again = MadeAgain { values: fitted.dropped, flops: fitted.again.flops, without_bytes };
-        if planned.plan.memory.arena_bytes < best.plan.memory.arena_bytes {
+        if arena_bytes < best.plan.memory.arena_bytes {
             best = Planned { again: Some(again), ..planned };
         }
-        if fitted.peak_bytes > aim_bytes {
+        if !is_met {
             break;
         }
+        // Gaps between buffers are not foreseen: aim lower by as much.
+        aim_bytes = aim_bytes.saturating_sub(arena_bytes.saturating_sub(limit_bytes));
     }
     Ok(best)
 }
