@@ -5,7 +5,7 @@
 //! cargo run --example ablation -- [--seconds S] [MODEL …] > docs/ablation.md
 //! ```
 //!
-//! Models are those of `tests/cases/models` and `benches/models`, and the reference models where the folder that
+//! Models are those of `tests/cases/models`, and the reference models where the folder that
 //! `GRADC_SHARED` names (default `../shared`) has them. FLOPs and bytes are the optimizer's estimates for the training
 //! step, the peak is the planned one, the time is the shortest of a step on one thread.
 
@@ -67,15 +67,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn cases() -> Vec<Case> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut cases: Vec<Case> = Vec::new();
-    for folder in ["tests/cases/models", "benches/models"] {
-        let files = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
-        let names = files.filter_map(|f| Some(f.file_name().to_str()?.strip_suffix(".recipe.json")?.to_string()));
-        cases.extend(names.map(|name| {
-            let file = |end: &str| root.join(folder).join(format!("{name}{end}"));
-            (name.clone(), [file(".json"), file(".recipe.json")])
-        }));
-    }
+    let bundled = root.join("tests/cases/models");
+    let files = std::fs::read_dir(&bundled).into_iter().flatten().flatten();
+    let names = files.filter_map(|f| Some(f.file_name().to_str()?.strip_suffix(".recipe.json")?.to_string()));
+    let files_of = |name: &str| [".json", ".recipe.json"].map(|end| bundled.join(format!("{name}{end}")));
+    let mut cases: Vec<Case> = names.map(|name| (name.clone(), files_of(&name))).collect();
     cases.sort();
     let shared = std::env::var_os("GRADC_SHARED").map_or_else(|| root.join("../shared"), PathBuf::from);
     for name in REFERENCE {

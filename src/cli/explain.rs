@@ -54,7 +54,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn print_text(arguments: &Arguments, step: &CompiledStep) {
-    step.report().rolls.iter().for_each(|(graph, loops)| println!("loops of {graph}\n{loops}"));
+    for (graph, loops) in step.report().rolls.iter().filter(|(_, loops)| !loops.is_empty()) {
+        println!("loops of {graph}:\n{loops}");
+    }
     for (entry, report) in &step.report().rewrites {
         println!("{entry}: {report}");
         RuleTotals::of(report).iter().for_each(|totals| println!("  {totals}"));
@@ -90,8 +92,10 @@ fn print_json(arguments: &Arguments, step: &CompiledStep) {
         });
         (entry.to_string(), told)
     };
-    let by_entry: serde_json::Map<_, _> = step.report().rewrites.iter().map(entry).collect();
-    println!("{}", serde_json::Value::Object(by_entry));
+    let mut told: serde_json::Map<_, _> = step.report().rewrites.iter().map(entry).collect();
+    let loops = step.report().rolls.iter().map(|(graph, loops)| (graph.to_string(), serde_json::json!(loops)));
+    told.insert("loops".into(), loops.collect::<serde_json::Map<_, _>>().into());
+    println!("{}", serde_json::Value::Object(told));
 }
 
 /// The windows asked for, with their numbers.

@@ -44,9 +44,10 @@ pub fn roll(graph: &Graph) -> Result<(Graph, RollReport), Diagnostic> {
 fn roll_all(graph: &Graph) -> Result<(Graph, RollReport), TypeError> {
     let (mut report, mut bodies) = (RollReport::default(), Bodies::default());
     let mut rolled = graph.without_dead_nodes();
-    for _ in 0..MAX_DEPTH {
+    for depth in 0..MAX_DEPTH {
         let mut found = search(&rolled);
         report.refused = found.refused;
+        report.cut_short |= found.cut_short;
         let next = match rebuild(&rolled, &found.loops, &mut bodies)? {
             // Loops that need each other's results: the first on its own, the others in the next round.
             None => {
@@ -58,6 +59,7 @@ fn roll_all(graph: &Graph) -> Result<(Graph, RollReport), TypeError> {
         let Some(next) = next.filter(|_| !found.loops.is_empty()) else { break };
         report.rolled.extend(found.loops.iter().map(|l| l.report(&rolled)));
         rolled = next;
+        report.cut_short |= depth + 1 == MAX_DEPTH;
     }
     Ok((if report.rolled.is_empty() { graph.clone() } else { rolled }, report))
 }

@@ -31,6 +31,8 @@ pub struct RollReport {
     pub rolled: Vec<RolledLoop>,
     /// What looks like a loop and was left as it is.
     pub refused: Vec<RefusedLoop>,
+    /// Whether a limit ended the search, so that loops may be left.
+    pub cut_short: bool,
 }
 
 /// A loop that was rolled.
@@ -70,14 +72,15 @@ pub struct RefusedLoop {
 impl RollReport {
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.rolled.is_empty() && self.refused.is_empty()
+        self.rolled.is_empty() && self.refused.is_empty() && !self.cut_short
     }
 }
 
 impl fmt::Display for RollReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.rolled.iter().try_for_each(|rolled| writeln!(f, "  {rolled}"))?;
-        self.refused.iter().try_for_each(|refused| writeln!(f, "  {refused}"))
+        self.refused.iter().try_for_each(|refused| writeln!(f, "  {refused}"))?;
+        if self.cut_short { writeln!(f, "  a limit ended the search: there may be more loops") } else { Ok(()) }
     }
 }
 

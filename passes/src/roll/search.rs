@@ -21,6 +21,16 @@ pub(super) struct Search {
     pub(super) loops: Vec<Unrolled>,
     /// What repeats and is no loop.
     pub(super) refused: Vec<RefusedLoop>,
+    /// Whether the search ended before everything was looked at.
+    pub(super) cut_short: bool,
+}
+
+/// What the chains of a graph led to.
+#[derive(Default)]
+struct Candidates {
+    found: Vec<Candidate>,
+    refusals: Vec<Refusal>,
+    cut_short: bool,
 }
 
 /// Loops that one chain of nodes led to.
@@ -41,35 +51,33 @@ struct Refusal {
 /// Looks for loops.
 pub(super) fn search(graph: &Graph) -> Search {
     let users = graph.users();
-    let (candidates, mut refusals) = candidates(graph, &users, Tensors::Distinct);
-    let loops = choose(candidates);
+    let Candidates { found, mut refusals, mut cut_short } = candidates(graph, &users, Tensors::Distinct);
+    let loops = choose(found);
     if loops.is_empty() {
-        refusals.extend(candidates_refused(graph, &users));
+        // Layers that repeat with tensors of their own are never loops; they are looked for to say so.
+        let alike = candidates(graph, &users, Tensors::Alike);
+        refusals.extend(alike.refusals);
+        cut_short |= alike.cut_short;
     }
-    Search { loops, refused: refused(graph, refusals) }
+    Search { loops, refused: refused(graph, refusals), cut_short }
 }
 
-/// Layers that repeat with tensors of their own are never loops; they are looked for to say so.
-fn candidates_refused(graph: &Graph, users: &[Vec<NodeId>]) -> Vec<Refusal> {
-    candidates(graph, users, Tensors::Alike).1
-}
-
-fn candidates(graph: &Graph, users: &[Vec<NodeId>], tensors: Tensors) -> (Vec<Candidate>, Vec<Refusal>) {
-    let (mut found, mut refusals) = (Vec::new(), Vec::new());
+fn candidates(graph: &Graph, users: &[Vec<NodeId>], tensors: Tensors) -> Candidates {
+    let mut all = Candidates::default();
     let mut visits = 0;
     for class in classes(graph, tensors) {
         for chain in chains(graph, &class) {
             visits += graph.nodes().len();
             if visits > MAX_VISITS {
-                return (found, refusals);
+                return Candidates { cut_short: true, ..all };
             }
             match candidate(graph, users, &chain) {
-                Ok(candidate) => found.extend(candidate),
-                Err(mismatch) => refusals.push(Refusal { chain, mismatch }),
+                Ok(candidate) => all.found.extend(candidate),
+                Err(mismatch) => all.refusals.push(Refusal { chain, mismatch }),
             }
         }
     }
-    (found, refusals)
+    all
 }
 
 /// The loops of a chain; `None` where its steps are too small.
