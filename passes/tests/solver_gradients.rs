@@ -435,7 +435,9 @@ fn a_fixed_point_that_repels_falls_back() {
     let q: Matrix = vec![vec![1.0, 0.0, 0.0], vec![0.0, 0.5, 0.0], vec![0.0, 0.0, 0.1]];
     let mut solver = quadratic(&q, 2.2, 30);
     solver.consts[0] = vec![0.0; 3];
-    solver.falls_back(&[Backward::Implicit(TIGHT)]);
+    // GMRES solves the system all the same; without the limit on the gap only the contraction tells.
+    let wide = Tolerance { gap: 1e9, ..TIGHT };
+    solver.falls_back(&[Backward::Implicit(TIGHT), Backward::Implicit(wide)]);
 }
 
 #[test]
