@@ -13,7 +13,8 @@ mod train;
 
 use clap::{Parser, Subcommand};
 use gradc::Diagnostics;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::process::ExitCode;
 
 /// A check failed, or a run ended early.
@@ -66,6 +67,12 @@ impl<T: Into<Diagnostics>> From<T> for Failure {
 /// Runs the command the arguments name.
 pub(crate) fn run() -> ExitCode {
     let arguments = Arguments::parse();
+    let report = take_hook();
+    set_hook(Box::new(move |panic| {
+        if !is_closed_output(panic.payload()) {
+            report(panic)
+        }
+    }));
     match catch_unwind(AssertUnwindSafe(|| dispatch(arguments.command))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(Failure::Failed)) => ExitCode::from(EXIT_FAILED),
@@ -73,11 +80,19 @@ pub(crate) fn run() -> ExitCode {
             eprintln!("{diagnostics}");
             ExitCode::from(exit_code(&diagnostics))
         }
+        Err(panic) if is_closed_output(&*panic) => ExitCode::SUCCESS,
         Err(_) => {
             eprintln!("this is a bug in gradc: please report it with the model, the recipe and the message above");
             ExitCode::from(EXIT_BUG)
         }
     }
+}
+
+/// Whether a panic is that of `println!` when nobody reads on, as in `gradc explain … | head`.
+fn is_closed_output(panic: &(dyn Any + Send)) -> bool {
+    panic
+        .downcast_ref::<String>()
+        .is_some_and(|m| m.starts_with("failed printing to stdout") && m.contains("Broken pipe"))
 }
 
 fn exit_code(diagnostics: &Diagnostics) -> u8 {

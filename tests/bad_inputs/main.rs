@@ -108,3 +108,22 @@ fn all_told(cases: &[Case]) -> String {
     assert!(wrong.is_empty(), "{} cases end wrongly:\n{}", wrong.len(), wrong.join("\n"));
     told.into_iter().filter_map(Result::ok).collect()
 }
+
+/// `gradc … | head`: what is printed after the reader has left is dropped, quietly.
+#[test]
+fn a_reader_that_leaves_is_no_bug() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("stderr");
+    std::fs::write(folder.path().join("m.json"), files::model(|_| {})).expect("a file");
+    std::fs::write(folder.path().join("r.json"), files::recipe(|_| {})).expect("a file");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gradc"))
+        .args(["inspect", "m.json", "--recipe", "r.json", "--stage", "optimized"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(File::create(&log).expect("a log"))
+        .spawn()
+        .expect("gradc starts");
+    drop(child.stdout.take());
+    let code = child.wait().expect("a child").code();
+    assert_eq!((code, std::fs::read_to_string(log).expect("a log").as_str()), (Some(0), ""));
+}
