@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Models are those of `tests/cases/models`, and the reference models where the folder that
-//! `GRADC_SHARED` names (default `../shared`) has them. FLOPs and bytes are the optimizer's estimates for the training
+//! `GRADC_SHARED` names (default `../shared`) has them, with their own recipes and with those of `examples/recipes`,
+//! which train parts. FLOPs and bytes are the optimizer's estimates for the training
 //! step, the peak is the planned one, the time is the shortest of a step on one thread.
 
 use gradc::bench::{measure, random_inputs};
@@ -33,6 +34,9 @@ const REFERENCE: [&str; 10] = [
     "char_lstm",
     "ista_denoiser",
 ];
+
+/// Recipes of `examples/recipes` for reference models: `MODEL.SCHEME`.
+const PARTS: [&str; 2] = ["gpt_tiny.s2ft", "mobilenetv2_tiny.mcunet"];
 
 /// A name with the files of model and recipe.
 type Case = (String, [PathBuf; 2]);
@@ -74,12 +78,13 @@ fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = names.map(|name| (name.clone(), files_of(&name))).collect();
     cases.sort();
     let shared = std::env::var_os("GRADC_SHARED").map_or_else(|| root.join("../shared"), PathBuf::from);
-    for name in REFERENCE {
-        let folder = shared.join("reference/models").join(name);
-        if folder.exists() {
-            cases.push((name.to_string(), [folder.join("model.pt2"), folder.join("recipe.json")]));
-        }
-    }
+    let folder = |name: &str| shared.join("reference/models").join(name);
+    cases.extend(REFERENCE.map(|name| (name.to_string(), ["model.pt2", "recipe.json"].map(|f| folder(name).join(f)))));
+    cases.extend(PARTS.map(|case| {
+        let model = case.split('.').next().unwrap_or(case);
+        (case.to_string(), [folder(model).join("model.pt2"), root.join(format!("examples/recipes/{case}.json"))])
+    }));
+    cases.retain(|(_, files)| files.iter().all(|f| f.exists()));
     cases
 }
 

@@ -2,7 +2,8 @@
 
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::Loc;
-use gradc_ir::graph::{Graph, OutputKind, Value};
+use gradc_ir::graph::{Graph, NodeId, OutputKind, Value};
+use gradc_ir::ops::Convolution;
 use gradc_ir::target::{Target, VectorIsa};
 use gradc_ir::types::{TensorType, TypeError};
 use gradc_passes::egraph::explain::OptimizeReport;
@@ -184,6 +185,28 @@ fn products_that_share_a_factor_become_one() {
     let (after, report) = optimized(&b.finish());
     let count = |op: &str| after.node_ids().filter(|&id| after.op(id).is_some_and(|o| o.name() == op)).count();
     assert_eq!([count("dot_general"), count("add")], [1, 1], "{report}");
+}
+
+/// A weight scaled at run time (equalized learning rate; Karras et al., Progressive Growing of GANs, 2018) that is larger
+/// than what the convolution makes of it: the result is scaled instead, and so is the gradient of the weight.
+#[test]
+fn scales_of_large_weights_move_behind_convolutions() {
+    let mut b = Builder::new("equalized");
+    let (image, weight) = (TensorType::f32([4, 64, 4, 4]), TensorType::f32([64, 64, 3, 3]));
+    let conv =
+        Convolution { stride: vec![1, 1], pad_low: vec![1, 1], pad_high: vec![1, 1], dilation: vec![1, 1], groups: 1 };
+    let build = |b: &mut Builder| -> Built {
+        let (x, w) = (b.input("x", image.clone())?, b.parameter("w", weight.clone())?);
+        let scaled = b.scale(w, 0.059)?;
+        b.convolution(x, scaled, conv)
+    };
+    let y = build(&mut b).expect("well-typed");
+    b.output("y", y, OutputKind::Result);
+    let (after, report) = optimized(&b.finish());
+    let scaled = |id: &NodeId| after.op(*id).is_some_and(|op| op.name() == "mul");
+    let scaled = after.node_ids().filter(scaled).flat_map(|id| after.results(id));
+    let shapes: Vec<_> = scaled.map(|value| after.ty(value).shape.clone()).collect();
+    assert_eq!(shapes, [image.shape], "{report}");
 }
 
 /// The ways to multiply a chain grow exponentially; fuel does not, and what is found is no dearer than the chain.

@@ -121,7 +121,7 @@ fn rule_names_are_unique() {
 fn rule(name: &'static str, rewrite: fn(&super::rules::Site) -> Vec<Term>) -> Rule {
     Rule {
         name,
-        family: Family::Zero,
+        family: Family::Layout,
         class: NumericClass::Bitwise,
         pattern: "",
         replacement: "",

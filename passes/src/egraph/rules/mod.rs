@@ -13,10 +13,10 @@ mod example;
 mod layout;
 mod reassociation;
 mod reduction;
+mod renaming;
 mod slice;
 mod terms;
 mod view;
-mod zero;
 
 pub use cut::is_selection;
 pub use example::{Random, Sampler};
@@ -38,11 +38,9 @@ static ADDITION: Op = Op::Add(Add {});
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
-    /// Constants, units and identities: what need not be computed.
-    Zero,
     /// Slices and concatenations pushed towards their source: what is not used is not computed.
     Slice,
-    /// Transposes, reshapes and broadcasts meeting, moving and vanishing.
+    /// Transposes, reshapes, broadcasts and constants meeting, moving and vanishing.
     Layout,
     /// Sums and products in another order.
     Reassociation,
@@ -50,7 +48,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 4] = [Family::Zero, Family::Slice, Family::Layout, Family::Reassociation];
+    pub const ALL: [Family; 3] = [Family::Slice, Family::Layout, Family::Reassociation];
 }
 
 /// What a rewrite may change, defined on the interpreter.
@@ -305,6 +303,6 @@ impl RuleIndex {
 
 /// Every rule, in the order of the tables.
 pub fn all_rules() -> Vec<Rule> {
-    let bitwise = [zero::rules(), layout::rules(), reduction::rules(), contraction::rules(), slice::rules()];
+    let bitwise = [renaming::rules(), layout::rules(), reduction::rules(), contraction::rules(), slice::rules()];
     bitwise.into_iter().chain([reassociation::rules()]).flatten().collect()
 }
