@@ -3,18 +3,22 @@
 
     cargo build --release --locked
     python3 benches/compare.py [--rounds N] [--seconds S] [--threads 1 2]
-        [--modes eager tuned compile] [--peers] [--cache DIR] [--json FILE] [MODEL ...]
+        [--modes eager tuned compile] [--peers [NAME ...]] [--cache DIR] [--json FILE] [--readme] [MODEL ...]
 
 The folder GRADC_SHARED (default ../shared) has the models, their recipes and the other frameworks' programs. What
 those need is installed into the cache folder the first time (several GB). Every round runs all of them one after the
 other, so that they meet the same weather; a program's figure is its best round's median. Prints a Markdown table of
-microseconds per step and of ratios (other / gradc), with the machine it was taken on; `--json FILE` keeps all figures.
+microseconds per step and of ratios (other / gradc), with the machine it was taken on; `--json FILE` keeps all figures,
+`--readme` puts the table in README.md. A program that fails is told and left out. Where gradc's median and the mean
+over the whole run differ by more than 3 %, that is told too: something else ran, or the median hides what steps cost.
 """
 import argparse
+import datetime
 import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 import sys
 
@@ -26,6 +30,7 @@ MODELS = ["mlp_digits", "mlp_mnist", "lenet", "resnet8", "mobilenetv2_tiny", "mo
 JAX_MODELS = {"mlp_digits", "mlp_mnist", "gpt_tiny", "ista_denoiser"}
 PEERS = {"rlx": ["--release"], "dfdx": ["--release"], "burn": ["--release", "--features", "flex"],
          "candle": ["--release"], "topos": ["--release"]}
+BEGIN, END = "<!-- made by benches/compare.py --readme -->", "<!-- end -->"
 PEER_MODELS = {"mlp_digits", "mlp_mnist", "lenet", "gpt_tiny"}
 
 
@@ -39,16 +44,18 @@ def setup_python(folder, packages):
 
 
 def setup_peer(name, cache):
-    """A Rust framework's program, built once; None where it does not build."""
-    target = cache / "peers" / name
-    program = target / "release" / name
+    """A Rust framework's program, built once from a copy of its source; None where it does not build."""
+    source, target = cache / "peers" / "source", cache / "peers" / name
     if not any(target.glob("release/*")):
-        source = REFERENCE / "rust_peers" / name
-        command = ["cargo", "build", *PEERS[name], "--manifest-path", source / "Cargo.toml", "--target-dir", target]
+        if not source.exists():
+            shutil.copytree(REFERENCE / "rust_peers", source, copy_function=shutil.copyfile)
+        manifest = source / name / "Cargo.toml"
+        command = ["cargo", "build", *PEERS[name], "--manifest-path", manifest, "--target-dir", target]
         if subprocess.run(command).returncode != 0:
+            print(f"{name} does not build and is left out", file=sys.stderr)
             return None
     programs = [p for p in (target / "release").iterdir() if p.is_file() and os.access(p, os.X_OK) and not p.suffix]
-    return program if program.exists() else next(iter(programs), None)
+    return min(programs, key=lambda p: p.name != name, default=None)
 
 
 def pinned(threads, command, **environment):
@@ -91,29 +98,61 @@ def measure(model, threads, args, tools):
             for result in run():
                 known = best.get(name)
                 if known is None or result["median_us"] < known["median_us"]:
-                    best[name] = {"median_us": result["median_us"], "peak_rss_mib": result.get("peak_rss_mib")}
+                    best[name] = {key: result.get(key) for key in ("median_us", "mean_us", "peak_rss_mib")}
+    own = best.get("gradc")
+    if own and abs(own["mean_us"] / own["median_us"] - 1) > 0.03:
+        print(f"{model}, {threads} threads: median {own['median_us']:.1f} µs, mean {own['mean_us']:.1f} µs", file=sys.stderr)
     return best
 
 
-def row(model, best):
-    """A line of the table."""
-    own = best["gradc"]["median_us"]
-    torch = {name: r for name, r in best.items() if name.startswith("torch")}
-    name, fastest = min(torch.items(), key=lambda item: item[1]["median_us"])
-    cells = [model, f"{own:,.0f}" if own >= 100 else f"{own:.1f}",
-             f"{fastest['median_us']:,.0f} ({name.split()[1]})", f"**{fastest['median_us'] / own:.2f}**"]
-    for other in ["jax", *PEERS]:
-        cells.append(f"{best[other]['median_us'] / own:.2f}" if other in best else "")
-    return cells + [f"{best['gradc']['peak_rss_mib']:.0f} / {fastest['peak_rss_mib']:.0f}"]
+def fastest_torch(best):
+    return min((r for name, r in best.items() if name.startswith("torch")), key=lambda r: r["median_us"], default=None)
 
 
-def table(results):
-    header = ["model", "gradc µs", "PyTorch µs (best mode)", "PyTorch ÷ gradc", *(f"{n} ÷ gradc" for n in ["JAX", *PEERS]),
-              "resident MiB, gradc / PyTorch"]
-    rows = [row(model, best) for model, best in results.items() if "gradc" in best]
-    keep = [k for k, _ in enumerate(header) if any(r[k] for r in rows)]
+def per_threads(figures, model, figure):
+    """One cell: a figure for every number of threads, empty where there is none."""
+    cells = [figure(by_model[model]) for by_model in figures.values()]
+    return " / ".join(cells) if all(cells) else ""
+
+
+def ratio(other):
+    """How many times as long as gradc another program takes."""
+    def figure(best):
+        them = fastest_torch(best) if other == "torch" else best.get(other)
+        if not them or "gradc" not in best:
+            return ""
+        times = them["median_us"] / best["gradc"]["median_us"]
+        return f"{times:.2f}" if times < 10 else f"{times:.1f}"
+    return figure
+
+
+def microseconds(best):
+    return f"{best['gradc']['median_us']:,.0f}" if "gradc" in best else ""
+
+
+def resident(best):
+    return f"{best['gradc']['peak_rss_mib']:.0f}" if best.get("gradc", {}).get("peak_rss_mib") else ""
+
+
+def table(figures):
+    others = {"torch": "PyTorch", "jax": "JAX", **{name: name for name in PEERS}}
+    columns = [("model", lambda model: model), ("gradc µs", lambda model: per_threads(figures, model, microseconds))]
+    for name, title in others.items():
+        columns.append((f"{title} ÷ gradc", lambda model, name=name: per_threads(figures, model, ratio(name))))
+    columns.append(("gradc resident MiB", lambda model: per_threads(figures, model, resident)))
+    models = list(next(iter(figures.values())))
+    rows = [[cell(model) for _, cell in columns] for model in models]
+    keep = [k for k in range(len(columns)) if any(row[k] for row in rows)]
     line = lambda cells: "| " + " | ".join(cells[k] for k in keep) + " |"
-    return "\n".join([line(header), "|" + "---|" * len(keep), *map(line, rows)])
+    return "\n".join([line([title for title, _ in columns]), "|" + "---|" * len(keep), *map(line, rows)])
+
+
+def into_readme(text):
+    """Replaces what stands between the markers."""
+    path = ROOT / "README.md"
+    before, _, rest = path.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 def machine():
@@ -121,6 +160,11 @@ def machine():
     name = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), platform.processor())
     flags = next((line for line in info.splitlines() if line.startswith("flags")), "")
     return f"{name}, {os.cpu_count()} cores, {'AVX-512' if ' avx512f ' in flags else 'AVX2' if ' avx2 ' in flags else 'no AVX2'}"
+
+
+def version(python, package):
+    code = f"import importlib.metadata as m; print(m.version('{package}'))"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
 
 
 def main():
@@ -131,7 +175,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--cache", type=pathlib.Path, default=ROOT / "target" / "compare")
-    parser.add_argument("--peers", action="store_true", help="the Rust frameworks too, which takes minutes to build")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, help="the Rust frameworks too (all, or these): minutes to build")
+    parser.add_argument("--readme", action="store_true", help="put the table in README.md")
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("models", nargs="*", default=MODELS)
     args = parser.parse_args()
@@ -140,13 +185,18 @@ def main():
     args.cache.mkdir(parents=True, exist_ok=True)
     tools = {"torch": setup_python(args.cache / "venv", ["torch", "torchvision", "safetensors", "numpy"]),
              "jax": setup_python(args.cache / "venv-jax", ["jax[cpu]", "optax"]), "peers": {}}
-    if args.peers:
-        tools["peers"] = {name: program for name in PEERS if (program := setup_peer(name, args.cache))}
-    print(f"{machine()}; best of {args.rounds} rounds of {args.seconds:g} s")
+    if args.peers is not None:
+        wanted = args.peers or PEERS
+        tools["peers"] = {name: program for name in wanted if (program := setup_peer(name, args.cache))}
     figures = {}
     for threads in args.threads:
         figures[threads] = {model: measure(model, threads, args, tools) for model in args.models}
-        print(f"\n{threads} thread{'s' if threads > 1 else ''}:\n\n{table(figures[threads])}", flush=True)
+    threads = " / ".join(map(str, args.threads))
+    text = (f"{datetime.date.today()}, {machine()}, {threads} threads, best of {args.rounds} rounds of {args.seconds:g} s;"
+            f" PyTorch {version(tools['torch'], 'torch')}, JAX {version(tools['jax'], 'jax')}:\n\n{table(figures)}")
+    print(text)
+    if args.readme:
+        into_readme(text)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1))
 

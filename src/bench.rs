@@ -20,6 +20,8 @@ pub struct Measurement {
     pub threads: usize,
     /// Median time of a step, µs.
     pub median_us: f64,
+    /// Time from the first timed step's start to the last one's end, over their number, µs.
+    pub mean_us: f64,
     /// Shortest time of a step, µs.
     pub min_us: f64,
     /// Steps measured.
@@ -71,6 +73,7 @@ pub fn measure(
         session.step(inputs)?;
         times_us.push(before.elapsed().as_nanos() as f64 / 1e3);
     }
+    let mean_us = start.elapsed().as_nanos() as f64 / 1e3 / times_us.len() as f64;
     times_us.sort_unstable_by(f64::total_cmp);
     let step = session.compiled();
     let entry = step.entry(EntryKind::Step).expect("a step has just run");
@@ -78,6 +81,7 @@ pub fn measure(
         model: step.name().to_string(),
         threads,
         median_us: times_us[times_us.len() / 2],
+        mean_us,
         min_us: times_us[0],
         steps: times_us.len(),
         compile_s: step.report().total().as_secs_f64(),

@@ -13,10 +13,11 @@ fn bench(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "model",
     "threads",
     "median_us",
+    "mean_us",
     "min_us",
     "steps",
     "compile_s",
@@ -56,4 +57,13 @@ fn a_trace_has_an_event_per_kernel_one_after_the_other() {
         let end = pair[0]["ts"].as_f64().expect("a start") + pair[0]["dur"].as_f64().expect("a duration");
         assert!((pair[1]["ts"].as_f64().expect("a start") - end).abs() < 1e-6);
     }
+}
+
+/// The constants of the cost model's machine, measured and as they are; needs no model.
+#[test]
+fn calibration_prints_a_target() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gradc"));
+    let output = command.args(["bench", "--calibrate"]).output().expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.matches("Target { vector_isa: ").count() == 2, "{text}");
 }

@@ -4,11 +4,13 @@ use super::Failure;
 use super::common::{CodeArguments, ModelArguments, human_bytes};
 use clap::Args;
 use gradc::bench::{Measurement, measure, random_inputs};
+use gradc::calibrate::measured_target;
 use gradc::entries::EntryKind;
 use gradc::profile::{KernelTime, chrome_trace, profile};
 use gradc::{Diagnostic, Options, TensorView};
 use gradc_codegen::Limits;
 use gradc_frontend::weights;
+use gradc_ir::target::Target;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,10 +18,14 @@ use tempfile::NamedTempFile;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
+    // Absent only under `--calibrate`.
     #[command(flatten)]
-    model: ModelArguments,
+    model: Option<ModelArguments>,
     #[command(flatten)]
     code: CodeArguments,
+    /// Measure what the cost model takes this machine for, and compare with what is checked in
+    #[arg(long, exclusive = true)]
+    calibrate: bool,
     /// How long to measure
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
@@ -38,22 +44,26 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Some(model) = &arguments.model else {
+        print_calibration();
+        return Ok(());
+    };
     let options = arguments.code.options()?;
     let trace = arguments.trace.as_deref().map(Trace::create).transpose()?;
-    let step = arguments.model.compile(&options)?;
-    arguments.model.recipe_for(&step)?;
+    let step = model.compile(&options)?;
+    model.recipe_for(&step)?;
     let entry =
         step.entry(EntryKind::Step).ok_or_else(|| Diagnostic::new("no-entry", "the package has no training step"))?;
     let tensors = match &arguments.inputs {
         Some(path) => weights::read(path)?,
-        None => random_inputs(entry, arguments.model.seed),
+        None => random_inputs(entry, model.seed),
     };
     let views: Vec<(&str, TensorView)> = tensors.iter().map(|(name, t)| (name.as_str(), TensorView::from(t))).collect();
     let seconds = Duration::try_from_secs_f64(arguments.seconds)
         .map_err(|e| Diagnostic::new("usage", format!("--seconds: {e}")))?;
     let result = measure(step, &views, seconds, options.threads).map_err(|e| e.into_diagnostic())?;
     let profiled = arguments.profile || arguments.trace.is_some();
-    let kernels = if profiled { profiled_kernels(&arguments, &options, &views, seconds)? } else { vec![] };
+    let kernels = if profiled { profiled_kernels(model, &options, &views, seconds)? } else { vec![] };
     if let Some(trace) = trace {
         trace.write(&chrome_trace(&kernels))?;
     }
@@ -70,6 +80,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         print_kernels(&kernels, &Limits::measure(options.target.vector_isa), options.threads);
     }
     Ok(())
+}
+
+/// Both as [`Target::host`] has them, to be put there for machines of this class.
+fn print_calibration() {
+    println!("measured   {:?}", measured_target());
+    println!("checked in {:?}", Target::host());
 }
 
 /// A file that is written when all is measured; whether it can be is known before.
@@ -100,8 +116,8 @@ fn unwritable(path: &Path, error: std::io::Error) -> Diagnostic {
 
 fn print(result: &Measurement) {
     println!(
-        "{}: median {:.1} µs, min {:.1} µs over {} steps",
-        result.model, result.median_us, result.min_us, result.steps
+        "{}: median {:.1} µs, mean {:.1} µs, min {:.1} µs over {} steps",
+        result.model, result.median_us, result.mean_us, result.min_us, result.steps
     );
     println!("  {} threads, {} kernels, compiled in {:.2} s", result.threads, result.kernels, result.compile_s);
     let gflops = result.flops_per_step as f64 / result.median_us / 1e3;
@@ -114,12 +130,12 @@ fn print(result: &Measurement) {
 
 /// Compiles again, with clocks, and measures every kernel.
 fn profiled_kernels(
-    arguments: &Arguments,
+    model: &ModelArguments,
     options: &Options,
     views: &[(&str, TensorView)],
     time: Duration,
 ) -> Result<Vec<KernelTime>, Failure> {
-    let step = arguments.model.compile(&Options { profile: true, ..options.clone() })?;
+    let step = model.compile(&Options { profile: true, ..options.clone() })?;
     Ok(profile(&step, views, time).map_err(|e| e.into_diagnostic())?)
 }
 
