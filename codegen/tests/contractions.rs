@@ -107,6 +107,20 @@ fn batched_products() {
     check(&several_axes.into(), &[&[6, 20, 5], &[5, 4, 6, 7]]);
 }
 
+#[test]
+fn factors_of_uneven_rows_and_depths() {
+    let product = |lhs_contract: Vec<usize>, rhs_contract: Vec<usize>| -> Op {
+        DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract, rhs_contract }.into()
+    };
+    // Heads between the rows, depths in runs of 9 that blocks of depth cut: transposed run by run.
+    check(&product(vec![1, 3], vec![0, 1]), &[&[2, 31, 20, 9], &[31, 9, 40]]);
+    // Rows or columns in runs of 10, which tiles cut: copied run by run.
+    check(&product(vec![0, 2], vec![1, 0]), &[&[4, 30, 5, 10], &[5, 4, 70]]);
+    check(&product(vec![1, 0], vec![0, 2]), &[&[5, 4, 70], &[4, 30, 5, 10]]);
+    // Runs shorter than a vector.
+    check(&product(vec![0, 2], vec![0, 2]), &[&[4, 30, 5, 3], &[4, 40, 5, 3]]);
+}
+
 fn convolution(stride: usize, pad: [usize; 2], dilation: usize, groups: usize) -> Convolution {
     let both = |v| vec![v; 2];
     Convolution {

@@ -2,7 +2,7 @@
 
 use super::plan::{ContractionPlan, Layout, WorkSpace};
 use crate::loops::{Blocking, EpiloguePlan};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Largest depth of a block: what is summed before it is added to other sums. Part of the order of summation.
 ///
@@ -50,7 +50,7 @@ const LEAST_COLUMN_TILES: usize = 4;
 /// Floats of a part of a factor that stay in the first-level cache anyway.
 const LITTLE: usize = 1 << 12;
 
-/// Elements between rows from which on these compete for places in the cache.
+/// Elements between rows or depths from which on these compete for places in the cache.
 const FAR: usize = 512;
 
 impl ContractionPlan {
@@ -89,28 +89,31 @@ impl ContractionPlan {
     }
 
     /// Cuts rows, and columns where they may be cut, into equal parts of at most this size; into more parts where
-    /// threads would lack work.
+    /// threads would lack work or would not end together. Few columns cost most: what is packed for a block serves fewer
+    /// tiles, and what is done with the sums runs over shorter rows.
     fn divide(&mut self, rows: usize, columns: Option<usize>, wanted: usize) {
         let Blocking { m, n, .. } = self.blocking;
-        let (mut down, mut across) = (m.div_ceil(rows), columns.map_or(1, |c| n.div_ceil(c)));
-        while self.outer * down * across < wanted && m / (down + 1) >= LEAST_ROW_TILES * self.kernel.rows {
-            down += 1;
-        }
-        while self.outer * down * across < wanted / 2
-            && columns.is_some()
-            && n / across >= 2 * LEAST_COLUMN_TILES * self.kernel.columns
-        {
-            across += 1;
-        }
-        let columns = n.div_ceil(across).next_multiple_of(self.kernel.columns).min(n);
-        self.blocking = Blocking { m, n, rows: m.div_ceil(down), columns };
-        self.grid = (m.div_ceil(self.blocking.rows), n.div_ceil(columns));
+        let down = numbers_of_parts(m, rows, LEAST_ROW_TILES * self.kernel.rows);
+        let across = columns.map_or(1..=1, |c| numbers_of_parts(n, c, LEAST_COLUMN_TILES * self.kernel.columns));
+        let sizes = down.flat_map(|down| across.clone().map(move |across| (down, across))).map(|(down, across)| {
+            (m.div_ceil(down).max(1), n.div_ceil(across).next_multiple_of(self.kernel.columns).min(n).max(1))
+        });
+        let wanted: usize = 1 << wanted.max(1).ilog2();
+        let enough = wanted.div_ceil(2);
+        let preference = |&(rows, columns): &(usize, usize)| {
+            let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
+            let blocks = self.outer * down * across;
+            (enough.saturating_sub(blocks), blocks % enough, across, wanted.saturating_sub(blocks), blocks)
+        };
+        let (rows, columns) = sizes.min_by_key(preference).expect("any product can be left in one part");
+        self.blocking = Blocking { m, n, rows, columns };
+        self.grid = (m.div_ceil(rows), n.div_ceil(columns));
     }
 
     /// Whether tiles had better read the right factor from panels: where its columns are not contiguous, or do not fill
     /// vectors, they must.
     fn packs_right(&self) -> bool {
-        let Some((1, _)) = self.right.strides else { return true };
+        let Some((1, _)) = self.right.strides() else { return true };
         if !self.blocking.n.is_multiple_of(self.kernel.lanes) {
             return true;
         }
@@ -119,11 +122,14 @@ impl ContractionPlan {
     }
 
     fn packs_left(&self) -> bool {
-        let Some((row, step)) = self.left.strides else { return true };
+        let Some((row, step)) = self.left.strides() else { return true };
         let tiles = self.blocking.columns / self.kernel.columns;
         match step {
             1 => tiles >= MANY_COLUMN_TILES && row.unsigned_abs() >= FAR,
-            _ => tiles >= LEAST_COLUMN_TILES && self.blocking.rows * self.k.min(MOST_DEPTH) > LITTLE,
+            _ => {
+                let little = self.blocking.rows * self.k.min(MOST_DEPTH) <= LITTLE;
+                tiles >= LEAST_COLUMN_TILES && (!little || step.unsigned_abs() >= FAR)
+            }
         }
     }
 
@@ -164,6 +170,12 @@ impl ContractionPlan {
         let panels = self.blocking.n.div_ceil(self.kernel.columns);
         (self.floats.shared / CHUNK_PACKED).clamp(1, panels.min(MOST_CHUNKS))
     }
+}
+
+/// In how many parts of at most `most` something may be cut, where parts below `least` do not pay.
+fn numbers_of_parts(extent: usize, most: usize, least: usize) -> RangeInclusive<usize> {
+    let fewest = extent.div_ceil(most).max(1);
+    fewest..=(extent / least).clamp(fewest, fewest + CHUNKS_WANTED)
 }
 
 /// A range in this many parts that differ by at most one.

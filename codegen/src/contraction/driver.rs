@@ -171,7 +171,7 @@ impl<'a> Product<'a> {
 
     unsafe fn left_panels(&self, outer: usize, rows: Range<usize>, depth: &Range<usize>) -> Panels {
         let (plan, factor, width) = (self.plan, &self.plan.left, self.plan.kernel.rows);
-        if let (Layout::InPlace, Some((row, step))) = (plan.layouts[0], factor.strides) {
+        if let (Layout::InPlace, Some((row, step))) = (plan.layouts[0], factor.strides()) {
             let start = factor.first(self.left, outer, rows.start, depth.start);
             return Panels { start, panel: 0, free: row, step };
         }
@@ -185,7 +185,7 @@ impl<'a> Product<'a> {
 
     unsafe fn right_panels(&self, block: &Block, depth: &Range<usize>) -> Panels {
         let (plan, factor, width) = (self.plan, &self.plan.right, self.plan.kernel.columns);
-        if let (Layout::InPlace, Some((_, step))) = (plan.layouts[1], factor.strides) {
+        if let (Layout::InPlace, Some((_, step))) = (plan.layouts[1], factor.strides()) {
             let start = factor.first(self.right, block.outer, block.columns.start, depth.start);
             return Panels { start, panel: width as isize, free: 1, step };
         }

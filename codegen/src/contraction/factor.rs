@@ -12,8 +12,15 @@ pub(crate) struct Factor {
     pub flat: Offsets,
     /// Axes with guards.
     pub guarded: Vec<GuardedAxis>,
-    /// Distance between rows (or columns) and between depths, when all are equally far apart and nothing is guarded.
-    pub strides: Option<(isize, isize)>,
+    /// Distance between rows (or columns), when all are equally far apart and nothing is guarded.
+    pub free_step: Option<isize>,
+    /// Distance between depths, likewise.
+    pub depth_step: Option<isize>,
+    /// First row (or column) of each run of neighbouring elements, and at last their number, when nothing is guarded and
+    /// runs are long.
+    pub free_runs: Option<Vec<usize>>,
+    /// The same of depths.
+    pub depth_runs: Option<Vec<usize>>,
     /// Rows or columns in runs of neighbouring elements, when that is how a guarded factor is best read.
     pub runs: Option<Runs>,
 }
@@ -29,6 +36,9 @@ pub(crate) struct Runs {
 
 /// Mean length from which on runs are read as such.
 const LONG_RUN: usize = 4;
+
+/// The same where there are no guards: a vector of 256 bits.
+const LONG_UNGUARDED_RUN: usize = 8;
 
 /// The three parts of an index.
 #[derive(Clone, Debug)]
@@ -69,15 +79,32 @@ impl Factor {
         let guarded = guarded.collect::<Option<Vec<_>>>()?;
         let elements: usize = access.view.iter().product();
         let flat = tables(&load.flat).filter(|_| i32::try_from(elements).is_ok())?;
-        let strides = step_of(&flat.free).zip(step_of(&flat.depth)).filter(|_| guarded.is_empty());
+        let [free_step, depth_step] =
+            [&flat.free, &flat.depth].map(|table| step_of(table).filter(|_| guarded.is_empty()));
+        let [free_runs, depth_runs] =
+            [&flat.free, &flat.depth].map(|table| long_runs(table).filter(|_| guarded.is_empty()));
         let runs = find_runs(&flat, &guarded);
-        Some(Factor { operand: access.operand, flat, guarded, strides, runs })
+        Some(Factor { operand: access.operand, flat, guarded, free_step, depth_step, free_runs, depth_runs, runs })
+    }
+
+    /// Distances between rows (or columns) and between depths, when the factor is a matrix that can be read in place.
+    pub fn strides(&self) -> Option<(isize, isize)> {
+        self.free_step.zip(self.depth_step)
     }
 
     /// The element with these three indices of a factor without guards that begins at `base`.
     pub fn first(&self, base: *const f32, outer: usize, free: usize, depth: usize) -> *const f32 {
         base.wrapping_offset((self.flat.outer[outer] + self.flat.free[free] + self.flat.depth[depth]) as isize)
     }
+}
+
+/// Where runs of neighbours begin in a table, and its length, when they are long.
+fn long_runs(table: &[i32]) -> Option<Vec<usize>> {
+    let begins = |&at: &usize| at == 0 || table[at] != table[at - 1] + 1;
+    let mut starts: Vec<usize> = (0..table.len()).filter(begins).collect();
+    let long = starts.len() == 1 || table.len() >= LONG_UNGUARDED_RUN * starts.len();
+    starts.push(table.len());
+    long.then_some(starts)
 }
 
 fn find_runs(flat: &Offsets, guarded: &[GuardedAxis]) -> Option<Runs> {

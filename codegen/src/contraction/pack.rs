@@ -26,22 +26,18 @@ pub(super) unsafe fn pack(
     from: *const f32,
     (to, width): (*mut f32, usize),
 ) {
-    if let Some((1, step)) = factor.strides {
+    if let Some(runs) = &factor.free_runs {
         // A few depths of all tiles at a time, because rows that are far apart compete for places in the cache.
         for first in (0..depth.len()).step_by(DEPTHS_COPIED) {
-            let depths = DEPTHS_COPIED.min(depth.len() - first);
-            let from = factor.first(from, outer, 0, depth.start).wrapping_offset(first as isize * step);
+            let depths = depth.start + first..depth.end.min(depth.start + first + DEPTHS_COPIED);
+            let lines = &factor.flat.depth[depths];
             for (number, tile) in tiles.clone().enumerate() {
-                let strip = Strip {
-                    from: from.wrapping_add(tile.start),
-                    stride: step,
-                    count: tile.len(),
-                    depth: depths,
-                    to: to.wrapping_add(number * width * depth.len() + first * width),
-                    width,
-                };
-                // SAFETY: the tile's elements at each depth follow each other, and its panel has room for them.
-                unsafe { copy(&strip) };
+                let to = to.wrapping_add(number * width * depth.len() + first * width);
+                for run in parts_of_runs(runs, &tile) {
+                    let from = factor.first(from, outer, run.start, 0);
+                    // SAFETY: elements of a run follow each other at each depth, and the tile's panel has room for them.
+                    unsafe { copy(from, lines, run.len(), (to.wrapping_add(run.start - tile.start), width)) };
+                }
             }
         }
         return;
@@ -50,10 +46,17 @@ pub(super) unsafe fn pack(
         let to = to.wrapping_add(number * width * depth.len());
         // SAFETY: panels follow each other, each of `width` floats per depth.
         unsafe {
-            match (&factor.runs, factor.strides) {
-                (_, Some((stride, 1))) => {
-                    let from = factor.first(from, outer, tile.start, depth.start);
-                    (kernel.transpose)(&Strip { from, stride, count: tile.len(), depth: depth.len(), to, width });
+            match (&factor.runs, &factor.depth_runs) {
+                (_, Some(runs)) => {
+                    for run in parts_of_runs(runs, &depth) {
+                        (kernel.transpose)(&Strip {
+                            from: factor.first(from, outer, 0, run.start),
+                            rows: &factor.flat.free[tile.clone()],
+                            depth: run.len(),
+                            to: to.wrapping_add((run.start - depth.start) * width),
+                            width,
+                        });
+                    }
                 }
                 _ if factor.guarded.is_empty() => pack_flat(factor, outer, tile, depth.clone(), width, from, to),
                 (Some(runs), _) => pack_runs(factor, runs, outer, tile, depth.clone(), width, from, to),
@@ -63,33 +66,46 @@ pub(super) unsafe fn pack(
     }
 }
 
-/// `to[k][i] = from[k][i]`: a strip whose `count` floats at each depth follow each other, depths being `stride` apart.
+/// `to[k][i] = from[lines[k] + i]` for `count` floats per depth, `width` floats from one depth to the next.
 ///
 /// # Safety
-/// The strip and its panel are valid for their extents.
-unsafe fn copy(strip: &Strip) {
+/// The floats read and their places in the panel are valid.
+unsafe fn copy(from: *const f32, lines: &[i32], count: usize, to: (*mut f32, usize)) {
     // SAFETY: as promised by the caller.
     unsafe {
-        match strip.count {
-            0..4 => (0..strip.count).for_each(|i| copy_pieces::<1>(strip, [i, i])),
-            4..8 => copy_pieces::<4>(strip, [0, strip.count - 4]),
-            8..16 => copy_pieces::<8>(strip, [0, strip.count - 8]),
-            _ => copy_pieces::<16>(strip, [0, strip.count - 16]),
+        match count {
+            0..4 => (0..count).for_each(|i| copy_pieces::<1, 1>(from, lines, [i], to)),
+            4..8 => copy_pieces::<4, 2>(from, lines, [0, count - 4], to),
+            8..16 => copy_pieces::<8, 2>(from, lines, [0, count - 8], to),
+            16 => copy_pieces::<16, 1>(from, lines, [0], to),
+            _ => copy_pieces::<16, 2>(from, lines, [0, count - 16], to),
         }
     }
 }
 
-/// Copies the two pieces of `N` floats that begin at these places of each depth; they may overlap.
-unsafe fn copy_pieces<const N: usize>(strip: &Strip, pieces: [usize; 2]) {
-    for k in 0..strip.depth {
+/// Copies the pieces of `N` floats that begin at these places of each depth; they may overlap.
+unsafe fn copy_pieces<const N: usize, const PIECES: usize>(
+    from: *const f32,
+    lines: &[i32],
+    pieces: [usize; PIECES],
+    (to, width): (*mut f32, usize),
+) {
+    for (k, &line) in lines.iter().enumerate() {
         for first in pieces {
             // SAFETY: as promised by the caller.
             unsafe {
-                let from = strip.from.offset(k as isize * strip.stride).add(first).cast::<[f32; N]>();
-                strip.to.add(k * strip.width + first).cast::<[f32; N]>().write_unaligned(from.read_unaligned());
+                let piece = from.offset(line as isize).add(first).cast::<[f32; N]>();
+                to.add(k * width + first).cast::<[f32; N]>().write_unaligned(piece.read_unaligned());
             }
         }
     }
+}
+
+/// The parts of runs, which begin at `starts`, inside a range.
+fn parts_of_runs(starts: &[usize], range: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let first = starts.partition_point(|&s| s <= range.start) - 1;
+    let runs = starts[first..].windows(2).take_while(|run| run[0] < range.end);
+    runs.map(|run| run[0].max(range.start)..run[1].min(range.end))
 }
 
 unsafe fn pack_flat(

@@ -70,20 +70,18 @@ pub(crate) struct MicroKernel {
     pub transpose: unsafe fn(&Strip),
 }
 
-/// `to[k][i] = from[i][k]`: rows or columns that become a panel. Strides are in elements; any alignment.
+/// `to[k][i] = from[rows[i] + k]`: rows or columns that become a panel. Offsets are in elements; any alignment.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Strip {
-    /// First element.
+pub(crate) struct Strip<'a> {
+    /// What the offsets count from.
     pub from: *const f32,
-    /// From one row or column to the next.
-    pub stride: isize,
-    /// Rows or columns.
-    pub count: usize,
+    /// Where each row or column begins.
+    pub rows: &'a [i32],
     /// Elements of each, next to each other.
     pub depth: usize,
-    /// The panel; what it has beyond `count` per k is left open.
+    /// The panel; what it has beyond the last row per k is left open.
     pub to: *mut f32,
-    /// From one k to the next in the panel, at least `count`.
+    /// From one k to the next in the panel, at least the number of rows.
     pub width: usize,
 }
 

@@ -44,11 +44,11 @@ unsafe fn add_products(tile: &Tile, rows: usize, columns: usize, sums: &mut [[f3
 }
 
 unsafe fn transpose(strip: &Strip) {
-    for i in 0..strip.count {
+    for (i, &row) in strip.rows.iter().enumerate() {
         for k in 0..strip.depth {
             // SAFETY: element `k` of row `i` of the strip, and its place in the panel, for which the caller vouches.
             unsafe {
-                let from = strip.from.offset(i as isize * strip.stride + k as isize);
+                let from = strip.from.offset(row as isize + k as isize);
                 *strip.to.add(k * strip.width + i) = from.read_unaligned();
             }
         }

@@ -16,24 +16,27 @@ const LANES: usize = 8;
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn transpose(strip: &Strip) {
     let whole = strip.depth - strip.depth % LANES;
-    for first in (0..strip.count).step_by(LANES) {
+    let count = strip.rows.len();
+    for first in (0..count).step_by(LANES) {
         let lanes = LANES.min(strip.width - first);
+        // Rows past the last are replaced by it.
+        let rows: [*const f32; LANES] =
+            std::array::from_fn(|i| strip.from.wrapping_offset(strip.rows[(first + i).min(count - 1)] as isize));
         for k in (0..whole).step_by(LANES) {
-            // SAFETY: rows past the last are replaced by it, and lanes past the panel's width are not stored.
+            // SAFETY: the elements of rows of the strip; lanes past the panel's width are not stored.
             unsafe {
-                let row = |i: usize| strip.from.offset((first + i).min(strip.count - 1) as isize * strip.stride);
-                let columns = transposed(std::array::from_fn(|i| _mm256_loadu_ps(row(i).add(k))));
+                let columns = transposed(std::array::from_fn(|i| _mm256_loadu_ps(rows[i].add(k))));
                 for (j, column) in columns.into_iter().enumerate() {
                     store(strip.to.add((k + j) * strip.width + first), column, lanes);
                 }
             }
         }
     }
-    for i in 0..strip.count {
+    for (i, &row) in strip.rows.iter().enumerate() {
         for k in whole..strip.depth {
             // SAFETY: element `k` of row `i`, and its place in the panel.
             unsafe {
-                let from = strip.from.offset(i as isize * strip.stride + k as isize);
+                let from = strip.from.offset(row as isize + k as isize);
                 *strip.to.add(k * strip.width + i) = from.read_unaligned();
             }
         }
