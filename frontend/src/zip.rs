@@ -1,16 +1,20 @@
-//! Zip archives: entries by name, stored or deflated, each checked against its checksum.
+//! Zip archives: entries by name, stored or deflated, each checked against its checksum as it is read.
 
 use gradc_ir::diagnostic::Diagnostic;
-use rawzip::{CompressionMethod, ZipArchive, ZipArchiveEntryWayfinder, ZipSliceArchive};
+use rawzip::{
+    CompressionMethod, FileReader, RECOMMENDED_BUFFER_SIZE, ReaderAt, ZipArchive, ZipArchiveEntryWayfinder, ZipLocator,
+};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read;
 
 /// Most bytes an entry may have when it is decompressed: 2^38.
 const MAX_ENTRY_BYTES: u64 = 1 << 38;
 
-/// An archive in memory.
-pub(crate) struct Zip<T: AsRef<[u8]>> {
-    archive: ZipSliceArchive<T>,
+/// An archive in memory or in a file, of which no more is read than what is asked for.
+pub(crate) struct Zip<R> {
+    archive: ZipArchive<R>,
+    size_bytes: u64,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -23,12 +27,30 @@ fn invalid(error: impl std::fmt::Display) -> Diagnostic {
     Diagnostic::new("invalid-zip", format!("the archive is damaged: {error}"))
 }
 
-impl<T: AsRef<[u8]>> Zip<T> {
-    /// Reads the directory of an archive; two entries of one name are refused.
-    pub fn open(bytes: T) -> Result<Self, Diagnostic> {
-        let archive = ZipArchive::from_slice(bytes).map_err(invalid)?;
+impl<T: AsRef<[u8]> + ReaderAt> Zip<T> {
+    /// The archive that some bytes are.
+    pub fn of_bytes(bytes: T) -> Result<Self, Diagnostic> {
+        let size_bytes = bytes.as_ref().len() as u64;
+        Self::open(bytes, size_bytes)
+    }
+}
+
+impl Zip<FileReader> {
+    /// The archive that a file is.
+    pub fn of_file(file: File) -> Result<Self, Diagnostic> {
+        let size_bytes = file.metadata().map_err(invalid)?.len();
+        Self::open(FileReader::from(file), size_bytes)
+    }
+}
+
+impl<R: ReaderAt> Zip<R> {
+    /// Reads the directory of an archive of so many bytes; two entries of one name are refused.
+    fn open(reader: R, size_bytes: u64) -> Result<Self, Diagnostic> {
+        let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
+        let archive = ZipLocator::new().locate_in_reader(reader, &mut buffer, size_bytes);
+        let archive = archive.map_err(|(_, error)| invalid(error))?;
         let mut entries = BTreeMap::new();
-        let mut directory = archive.entries();
+        let mut directory = archive.entries(&mut buffer);
         while let Some(entry) = directory.next_entry().map_err(invalid)? {
             let name = String::from_utf8_lossy(entry.file_path().as_bytes()).into_owned();
             let found = Entry { at: entry.wayfinder(), method: entry.compression_method() };
@@ -36,7 +58,7 @@ impl<T: AsRef<[u8]>> Zip<T> {
                 return Err(Diagnostic::new("duplicate-entry", format!("the archive has two entries `{name}`")));
             }
         }
-        Ok(Zip { archive, entries })
+        Ok(Zip { archive, size_bytes, entries })
     }
 
     /// Names of the entries, sorted.
@@ -58,12 +80,13 @@ impl<T: AsRef<[u8]>> Zip<T> {
         }
         let found = self.archive.get_entry(entry.at).map_err(invalid)?;
         let data: Box<dyn Read> = match entry.method {
-            CompressionMethod::STORE => Box::new(found.data()),
-            CompressionMethod::DEFLATE => Box::new(flate2::bufread::DeflateDecoder::new(found.data())),
+            CompressionMethod::STORE => Box::new(found.reader()),
+            CompressionMethod::DEFLATE => Box::new(flate2::read::DeflateDecoder::new(found.reader())),
             other => return Err(unsupported(name, other)),
         };
+        // An entry that is stored is no larger than the archive; what is decompressed grows as it comes.
+        let mut bytes = Vec::with_capacity(size.min(self.size_bytes) as usize);
         // One byte more than promised is enough for the verifier to see that there is too much.
-        let mut bytes = Vec::new();
         let read = found.verifying_reader(data.take(size + 1)).read_to_end(&mut bytes);
         read.map_err(|e| Diagnostic::new("invalid-zip", format!("entry `{name}` cannot be read: {e}")))?;
         Ok(bytes)
@@ -101,16 +124,27 @@ pub(crate) mod tests {
 
     #[test]
     fn entries_are_read_by_name() {
-        let zip = Zip::open(deflated(&[("b", b"second"), ("a/c", &[7; 1000])])).unwrap();
+        let zip = Zip::of_bytes(deflated(&[("b", b"second"), ("a/c", &[7; 1000])])).unwrap();
         assert_eq!(zip.names().collect::<Vec<_>>(), ["a/c", "b"]);
         assert_eq!(zip.read("b").unwrap().unwrap(), b"second");
         assert_eq!(zip.read("a/c").unwrap().unwrap(), [7; 1000]);
         assert_eq!(zip.read("c").unwrap(), None);
     }
 
+    /// A file gives what its bytes give.
+    #[test]
+    fn entries_are_read_from_a_file() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&deflated(&[("b", b"second"), ("a", &[7; 100_000])])).unwrap();
+        let zip = Zip::of_file(file).unwrap();
+        assert_eq!(zip.read("b").unwrap().unwrap(), b"second");
+        assert_eq!(zip.read("a").unwrap().unwrap(), [7; 100_000]);
+        assert_eq!(zip.read("c").unwrap(), None);
+    }
+
     #[test]
     fn two_entries_of_one_name_are_refused() {
-        let code = Zip::open(deflated(&[("a", b"1"), ("a", b"2")])).err().map(|d| d.code);
+        let code = Zip::of_bytes(deflated(&[("a", b"1"), ("a", b"2")])).err().map(|d| d.code);
         assert_eq!(code, Some("duplicate-entry"));
     }
 
@@ -121,7 +155,7 @@ pub(crate) mod tests {
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x10;
-            let read = Zip::open(bytes).and_then(|zip| zip.read("a"));
+            let read = Zip::of_bytes(bytes).and_then(|zip| zip.read("a"));
             assert!(!matches!(&read, Ok(Some(data)) if data != b"some text, some text, some text"), "byte {at}");
         }
     }
@@ -130,7 +164,7 @@ pub(crate) mod tests {
     fn truncated_archives_are_refused() {
         let whole = deflated(&[("a", b"text")]);
         for length in 0..whole.len() {
-            assert!(Zip::open(&whole[..length]).is_err(), "the first {length} bytes");
+            assert!(Zip::of_bytes(&whole[..length]).is_err(), "the first {length} bytes");
         }
     }
 }

@@ -15,7 +15,7 @@ fn malformed(error: impl std::fmt::Display) -> Diagnostic {
 
 /// The arrays of an npz file, by name: a zip archive of npy files.
 pub(super) fn read_npz(bytes: &[u8]) -> Result<BTreeMap<String, HostTensor>, Diagnostic> {
-    let archive = Zip::open(bytes)?;
+    let archive = Zip::of_bytes(bytes)?;
     let mut columns = BTreeMap::new();
     for entry in archive.names() {
         if let (Some(name), Some(array)) = (entry.strip_suffix(".npy"), archive.read(entry)?) {

@@ -9,6 +9,8 @@ use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use gradc_ir::graph::Role;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// Reads a model file of any supported format.
@@ -22,9 +24,7 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Model, Diagnostics
             .found(0)
             .into());
     }
-    let bytes = read(path)?;
-    let format = Format::of(&bytes).map_err(|d| d.in_file(path.display()))?;
-    let model = format.importer()(path, bytes, options)?;
+    let model = import_any(path, options)?;
     if let Some(empty) =
         model.infer.inputs().iter().find(|i| i.role == Role::Input && model.infer.ty(i.value).elements() == 0)
     {
@@ -40,14 +40,32 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Model, Diagnostics
     Ok(model)
 }
 
+fn import_any(path: &Path, options: &ImportOptions) -> Result<Model, Diagnostics> {
+    let mut file = File::open(path).map_err(|e| unreadable(path, &e))?;
+    let mut start = vec![];
+    (&mut file).take(ZIP_MAGIC.len() as u64).read_to_end(&mut start).map_err(|e| unreadable(path, &e))?;
+    // An archive is read entry by entry: it is as large as its weights.
+    if start == ZIP_MAGIC {
+        return torch_export::import_archive(path, file, options);
+    }
+    let bytes = read(path)?;
+    let format = Format::of(&bytes).map_err(|d| d.in_file(path.display()))?;
+    format.importer()(path, bytes, options)
+}
+
+/// How an archive begins.
+const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
+
 /// Reads a model from the bytes of a file; the path names it and finds what lies beside it.
 type Importer = fn(&Path, Vec<u8>, &ImportOptions) -> Result<Model, Diagnostics>;
 
 /// The bytes of a file, or a diagnostic naming it.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Diagnostic> {
-    std::fs::read(path).map_err(|e| {
-        Diagnostic::new("unreadable-file", format!("the file cannot be read: {e}")).in_file(path.display())
-    })
+    std::fs::read(path).map_err(|e| unreadable(path, &e))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
+    Diagnostic::new("unreadable-file", format!("the file cannot be read: {error}")).in_file(path.display())
 }
 
 /// The name a model gets from its file: the stem.
@@ -76,7 +94,6 @@ struct JsonFields {
 impl Format {
     /// Tells the format from the first bytes, and between the two JSON formats from their fields.
     fn of(bytes: &[u8]) -> Result<Format, Diagnostic> {
-        const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
         if bytes.starts_with(ZIP_MAGIC) {
             return Ok(Format::TorchExport);
         }

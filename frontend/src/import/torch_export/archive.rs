@@ -2,6 +2,8 @@
 
 use crate::zip::Zip;
 use gradc_ir::diagnostic::Diagnostic;
+use rawzip::FileReader;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Where an archive keeps its program.
@@ -13,8 +15,10 @@ pub struct Archive {
 }
 
 enum Place {
-    /// An archive, and what stands before the names of its entries, with its slash.
+    /// An archive in memory, and what stands before the names of its entries, with its slash.
     Zip(Zip<Vec<u8>>, String),
+    /// An archive in a file, likewise.
+    ZipFile(Zip<FileReader>, String),
     /// The top folder of an unzipped archive.
     Folder(PathBuf),
     /// Only the program is there.
@@ -25,17 +29,29 @@ impl Archive {
     /// The archive a file is or belongs to, and the program's JSON.
     pub fn open(path: &Path, bytes: Vec<u8>) -> Result<(Archive, Vec<u8>), Diagnostic> {
         if bytes.starts_with(b"PK") {
-            let archive = Archive { place: open_zip(bytes)? };
-            archive.check_byte_order()?;
-            let program = archive.read(PROGRAM)?.ok_or_else(|| {
-                Diagnostic::new("missing-entry", format!("the archive has no `{PROGRAM}`"))
-                    .help("save the program with torch.export.save; AOTInductor packages cannot be trained")
-            })?;
-            return Ok((archive, program));
+            let zip = Zip::of_bytes(bytes)?;
+            let top = top_folder(zip.names())?;
+            return Archive { place: Place::Zip(zip, top) }.with_program();
         }
         let root = path.parent().and_then(Path::parent).filter(|root| root.join("data/weights").is_dir());
         let place = root.map_or(Place::Nothing, |root| Place::Folder(root.to_path_buf()));
         Ok((Archive { place }, bytes))
+    }
+
+    /// An archive in a file, of which the weights are read one by one, and the program's JSON.
+    pub fn open_file(file: File) -> Result<(Archive, Vec<u8>), Diagnostic> {
+        let zip = Zip::of_file(file)?;
+        let top = top_folder(zip.names())?;
+        Archive { place: Place::ZipFile(zip, top) }.with_program()
+    }
+
+    fn with_program(self) -> Result<(Archive, Vec<u8>), Diagnostic> {
+        self.check_byte_order()?;
+        let program = self.read(PROGRAM)?.ok_or_else(|| {
+            Diagnostic::new("missing-entry", format!("the archive has no `{PROGRAM}`"))
+                .help("save the program with torch.export.save; AOTInductor packages cannot be trained")
+        })?;
+        Ok((self, program))
     }
 
     /// Whether weights belong to the program.
@@ -49,6 +65,7 @@ impl Archive {
             Place::Nothing => Ok(None),
             Place::Folder(root) => read_file(root, name),
             Place::Zip(zip, top) => zip.read(&format!("{top}{name}")),
+            Place::ZipFile(zip, top) => zip.read(&format!("{top}{name}")),
         }
     }
 
@@ -62,12 +79,6 @@ impl Archive {
             _ => Ok(()),
         }
     }
-}
-
-fn open_zip(bytes: Vec<u8>) -> Result<Place, Diagnostic> {
-    let zip = Zip::open(bytes)?;
-    let top = top_folder(zip.names())?;
-    Ok(Place::Zip(zip, top))
 }
 
 /// What stands before `models/model.json` in the names of an archive, with its slash.

@@ -9,6 +9,7 @@ use archive::Archive;
 use call::Mode;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use program::Program;
+use std::fs::File;
 use std::path::Path;
 
 mod archive;
@@ -35,12 +36,23 @@ mod tensors;
 /// # Errors
 /// Every node that cannot be imported, with its line in the user's program; or why the file cannot be read.
 pub fn import(path: &Path, bytes: Vec<u8>, options: &ImportOptions) -> Result<Model, Diagnostics> {
-    import_program(path, bytes, options).map_err(|found| place_in(path, found))
+    let opened = Archive::open(path, bytes).map_err(Diagnostics::from);
+    opened.and_then(|opened| import_program(path, opened, options)).map_err(|found| place_in(path, found))
 }
 
-fn import_program(path: &Path, bytes: Vec<u8>, options: &ImportOptions) -> Result<Model, Diagnostics> {
-    let (archive, json) = Archive::open(path, bytes)?;
+/// Reads an exported program from the file of its archive, whose weights are read one by one; errors as for [`import`].
+pub fn import_archive(path: &Path, file: File, options: &ImportOptions) -> Result<Model, Diagnostics> {
+    let opened = Archive::open_file(file).map_err(Diagnostics::from);
+    opened.and_then(|opened| import_program(path, opened, options)).map_err(|found| place_in(path, found))
+}
+
+fn import_program(
+    path: &Path,
+    (archive, json): (Archive, Vec<u8>),
+    options: &ImportOptions,
+) -> Result<Model, Diagnostics> {
     let program = Program::parse(&json, options)?;
+    drop(json);
     let tensors = tensors::load(&program, &archive, options)?;
     let name = super::model_name(path);
     let force_batch_norm = options.batch_norm == BatchNorm::Train;

@@ -155,7 +155,8 @@ fn read_strided(ty: TensorType, strides: &[usize], offset: usize, storage: Vec<u
     }
     let contiguous = row_major_strides(&ty.shape);
     if strides == contiguous {
-        let bytes = storage[offset * size..end].to_vec();
+        let whole = (offset, end) == (0, storage.len());
+        let bytes = if whole { storage } else { storage[offset * size..end].to_vec() };
         return HostTensor::new(ty, bytes).ok();
     }
     let mut bytes = Vec::with_capacity(ty.size_bytes());
