@@ -30,14 +30,19 @@ pub struct Measurement {
     pub compile_s: f64,
     /// Arena and persistent tensors, bytes.
     pub planned_peak_bytes: usize,
+    /// The same, which a step needs where the guard of an approximate gradient does not hold and the exact one is
+    /// computed.
+    pub worst_case_peak_bytes: usize,
+    /// What a step needs as long as every guard holds, bytes; as much where there are none.
+    pub guarded_peak_bytes: usize,
     /// Largest resident set of this process so far, MiB; 0 where the system does not say.
     pub peak_rss_mib: f64,
     /// Floating-point operations of one step.
     pub flops_per_step: u64,
     /// Native kernels of the step.
     pub kernels: usize,
-    /// Times that an approximate gradient of a loop was replaced by the exact one, warm step included.
-    pub solver_fallbacks: u64,
+    /// Times that an approximate gradient of a loop was replaced by the exact one, by solver, warm step included.
+    pub solver_fallbacks: BTreeMap<String, u64>,
 }
 
 /// Inputs for an entry: floats uniform in [0, 1), indices within the range their use allows.
@@ -86,6 +91,8 @@ pub fn measure(
         steps: times_us.len(),
         compile_s: step.report().total().as_secs_f64(),
         planned_peak_bytes: step.report().arena_bytes() + step.persistent_bytes(),
+        worst_case_peak_bytes: step.report().arena_bytes() + step.persistent_bytes(),
+        guarded_peak_bytes: step.report().guarded_arena_bytes() + step.persistent_bytes(),
         peak_rss_mib: peak_rss_mib(),
         flops_per_step: entry.flops(),
         kernels: entry.kernels(),

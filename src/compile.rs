@@ -20,7 +20,9 @@ use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::{self, OptimizeOptions};
 use gradc_passes::fit::{Rematerialised, rematerialise};
 use gradc_passes::layout::{LaidOut, assign_layouts};
-use gradc_passes::memory::{SharedLayout, check_plan, largest_action_bytes, live_bytes, plan_memory};
+use gradc_passes::memory::{
+    SharedLayout, check_plan, guarded_live_bytes, largest_action_bytes, live_bytes, plan_memory,
+};
 use gradc_passes::recompute::recompute;
 use gradc_passes::roll::{RollReport, roll};
 use gradc_passes::schedule::{Peaks, schedule};
@@ -109,7 +111,8 @@ fn plan_entry(
     report.keep(options, Stage::Schedule, name, || text::print_schedule(&plan.schedule));
     report.keep(options, Stage::Memory, name, || text::print_plan(&plan));
     let nodes = optimized.nodes().len();
-    report.entries.push(EntryReport { name, nodes, peaks, again, arena_bytes: plan.memory.arena_bytes });
+    let guarded_bytes = guarded_live_bytes(&plan.schedule);
+    report.entries.push(EntryReport { name, nodes, peaks, again, arena_bytes: plan.memory.arena_bytes, guarded_bytes });
     Ok((entry, plan))
 }
 
@@ -290,6 +293,9 @@ pub struct EntryReport {
     pub again: Option<MadeAgain>,
     /// Arena the entry needs, bytes.
     pub arena_bytes: usize,
+    /// Most bytes alive at once as long as the guards of approximate gradients hold; the arena has room for when one
+    /// does not. `None` without such gradients.
+    pub guarded_bytes: Option<usize>,
 }
 
 /// What a limit of memory costs.
@@ -318,6 +324,7 @@ impl CompileReport {
                     peaks,
                     again: None,
                     arena_bytes: e.arena_bytes(),
+                    guarded_bytes: guarded_live_bytes(&e.plan.schedule),
                 }
             })
             .collect();
@@ -354,6 +361,11 @@ impl CompileReport {
     /// Size of the arena, which serves one entry at a time, bytes.
     pub fn arena_bytes(&self) -> usize {
         self.entries.iter().map(|e| e.arena_bytes).max().unwrap_or(0)
+    }
+
+    /// As [`CompileReport::arena_bytes`], as long as the guards of approximate gradients hold.
+    pub fn guarded_arena_bytes(&self) -> usize {
+        self.entries.iter().map(|e| e.guarded_bytes.unwrap_or(e.arena_bytes)).max().unwrap_or(0)
     }
 
     /// Time of all stages together.

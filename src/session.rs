@@ -187,11 +187,13 @@ impl Session {
         TensorView::new(tensor.ty.clone(), bytes).expect("a place is as large as its tensor")
     }
 
-    /// How often the gradient of a loop was computed exactly because the guard of an approximate one did not hold.
-    pub fn solver_fallbacks(&self) -> u64 {
-        let counters = self.step.persistent().iter().filter(|t| t.role == Role::State && t.name.starts_with(FALLBACKS));
-        let count = |t: &PersistentTensor| self.persistent_view(t).to_host().to_i64().map_or(0, |count| count[0]);
-        counters.map(|t| count(t) as u64).sum()
+    /// How often the gradient of each guarded solver was computed exactly because its guard did not hold, by the
+    /// solver's layer.
+    pub fn solver_fallbacks(&self) -> BTreeMap<String, u64> {
+        let counters = self.step.persistent().iter().filter(|t| t.role == Role::State);
+        let counters = counters.filter_map(|t| Some((t, t.name.strip_prefix(FALLBACKS)?.trim_start_matches('.'))));
+        let count = |t: &PersistentTensor| self.persistent_view(t).ints().next().map_or(0, |count| count as u64);
+        counters.map(|(t, solver)| (solver.to_string(), count(t))).collect()
     }
 
     /// Overwrites a parameter, buffer or state tensor.

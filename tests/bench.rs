@@ -13,7 +13,7 @@ fn bench(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 14] = [
     "model",
     "threads",
     "median_us",
@@ -22,6 +22,8 @@ const FIELDS: [&str; 12] = [
     "steps",
     "compile_s",
     "planned_peak_bytes",
+    "worst_case_peak_bytes",
+    "guarded_peak_bytes",
     "peak_rss_mib",
     "flops_per_step",
     "kernels",

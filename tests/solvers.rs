@@ -57,7 +57,7 @@ fn trained(count: usize, solvers: &str) -> (Vec<f32>, u64) {
         session.step(&inputs).expect("it steps");
     }
     let weights = session.parameter("w").expect("a parameter").to_host().to_f32().expect("f32");
-    (weights, session.solver_fallbacks())
+    (weights, session.solver_fallbacks().values().sum())
 }
 
 fn entry(backward: &str) -> String {
@@ -89,6 +89,17 @@ fn frozen_gradients_hold_where_the_loop_arrives_and_fall_back_where_not() {
     let (frozen, fallbacks) = trained(3, &entry("frozen"));
     assert_eq!(fallbacks, 3, "three steps do not arrive, in no step");
     assert!(largest_difference(&frozen, &unrolled) < 1e-6, "the gradients are exact: {frozen:?} {unrolled:?}");
+}
+
+#[test]
+fn fallbacks_are_counted_by_solver() {
+    let model = equilibrium(3).expect("well typed");
+    let session = |backward| {
+        let step = compile(&model, Some(&recipe(&entry(backward))), &Options::default()).expect("it compiles");
+        step.session().expect("a session")
+    };
+    assert_eq!(session("frozen").solver_fallbacks(), BTreeMap::from([("equilibrium".to_string(), 0)]));
+    assert!(session("exact").solver_fallbacks().is_empty(), "nothing is guarded");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use gradc_ir::graph::{Graph, OutputKind};
 use gradc_ir::part::Part;
 use gradc_ir::plan::{Action, MemoryPlan, Place, RegionMemory, RegionSchedule, Segment};
 use gradc_ir::text::{parse_plan, print_plan};
-use gradc_ir::types::{TensorType, TypeError};
-use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
+use gradc_ir::types::{DType, TensorType, TypeError};
+use gradc_passes::memory::{SharedLayout, check_plan, guarded_live_bytes, live_bytes, plan_memory};
 use gradc_passes::optimizers::{Adam, Optimizer};
 use gradc_passes::schedule::{Ordering, schedule};
 use gradc_passes::train::{TrainSpec, Trainable, derive_step};
@@ -66,6 +66,56 @@ fn plans_pass_the_verifier() {
             check_plan(&plan, &layout).expect("the plan holds");
         }
     }
+}
+
+/// A value that is kept where `holds`, else made anew by way of 4 KiB that nothing else needs.
+fn guarded() -> Result<Graph, TypeError> {
+    let mut b = Builder::new("guarded");
+    let (column, matrix) = (TensorType::f32([32, 1]), TensorType::f32([32, 32]));
+    let holds = b.input("holds", TensorType::new(DType::Bool, []))?;
+    let x = b.input("x", column.clone())?;
+    let computed = b.exp(x)?;
+    let kept = Builder::function("kept", &[column.clone(), column.clone()], |_, x| Ok(vec![x[0]]))?;
+    let anew = Builder::function("anew", &[column.clone(), column.clone()], |b, x| {
+        let square = b.dot_general(x[1], x[1], [&[], &[]], [&[1], &[1]])?;
+        let cube = b.dot_general(square, square, [&[], &[]], [&[1], &[0]])?;
+        debug_assert_eq!(*b.ty(cube), matrix);
+        Ok(vec![b.dot_general(cube, x[1], [&[], &[]], [&[1], &[0]])?])
+    })?;
+    let y = b.cond(holds, &kept, &anew, &[computed, x])?[0];
+    b.output("y", y, OutputKind::Result);
+    Ok(b.finish())
+}
+
+#[test]
+fn what_is_made_only_where_a_guard_fails_is_told_apart() {
+    let (plan, ..) = planned_step(guarded().expect("well typed"), Ordering::Memory);
+    let (holding, failing) = (guarded_live_bytes(&plan.schedule), live_bytes(&plan.schedule));
+    // The column that is kept, and the result; besides them two matrices.
+    assert_eq!((holding, failing), (Some(256), 256 + 2 * 4096));
+    assert_eq!(guarded_live_bytes(&planned(1, Ordering::Memory).0.schedule), None, "no branch, no guard");
+}
+
+/// Two sums over the same rows that start from one tensor of zeros: one takes its place, the other starts from a copy.
+fn two_sums() -> Result<Graph, TypeError> {
+    let mut b = Builder::new("sums");
+    let row = TensorType::f32([1024]);
+    let rows = b.input("rows", TensorType::f32([4, 1024]))?;
+    let body = Builder::function("step", &[row.clone(), row.clone(), row.clone()], |b, x| {
+        let square = b.mul(x[2], x[2])?;
+        Ok(vec![b.add(x[0], x[2])?, b.add(x[1], square)?])
+    })?;
+    let zeros = b.splat(&row, 0.0)?;
+    let (sums, _) = b.scan(&body, &[zeros, zeros], &[rows], &[], false)?;
+    sums.iter().zip(["sum", "squares"]).for_each(|(&sum, name)| b.output(name, sum, OutputKind::Result));
+    Ok(b.finish())
+}
+
+#[test]
+fn carries_that_start_alike_need_no_more_than_themselves() {
+    let (plan, layout, _) = planned_step(two_sums().expect("well typed"), Ordering::Memory);
+    check_plan(&plan, &layout).expect("the plan holds");
+    assert_eq!(plan.memory.arena_bytes, 2 * 4096);
 }
 
 #[test]

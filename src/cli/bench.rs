@@ -1,7 +1,7 @@
 //! `gradc bench`: time and memory of one training step.
 
 use super::Failure;
-use super::common::{CodeArguments, ModelArguments, human_bytes};
+use super::common::{CodeArguments, ModelArguments, human_bytes, print_fallbacks};
 use clap::Args;
 use gradc::bench::{Measurement, measure, random_inputs};
 use gradc::calibrate::measured_target;
@@ -123,9 +123,10 @@ fn print(result: &Measurement) {
     let gflops = result.flops_per_step as f64 / result.median_us / 1e3;
     println!("  {:.3} MFLOP per step, {gflops:.1} GFLOP/s", result.flops_per_step as f64 / 1e6);
     println!("  planned peak {}, resident peak {:.1} MiB", human_bytes(result.planned_peak_bytes), result.peak_rss_mib);
-    if result.solver_fallbacks > 0 {
-        println!("  {} gradients of loops were computed exactly: a guard did not hold", result.solver_fallbacks);
+    if result.guarded_peak_bytes < result.worst_case_peak_bytes {
+        println!("  peak as long as every guard holds {}", human_bytes(result.guarded_peak_bytes));
     }
+    print_fallbacks(&result.solver_fallbacks);
 }
 
 /// Compiles again, with clocks, and measures every kernel.

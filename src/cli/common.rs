@@ -203,3 +203,11 @@ impl ModelArguments {
 pub(crate) fn human_bytes(bytes: usize) -> String {
     indicatif::BinaryBytes(bytes as u64).to_string()
 }
+
+/// Says how often the gradient of a solver was computed exactly.
+pub(crate) fn print_fallbacks(fallbacks: &BTreeMap<String, u64>) {
+    for (solver, count) in fallbacks.iter().filter(|(_, count)| **count > 0) {
+        let name = if solver.is_empty() { "a loop" } else { solver };
+        println!("  {name}: {count} gradients were computed exactly, for a guard did not hold");
+    }
+}

@@ -68,6 +68,9 @@ fn print_summary(step: &CompiledStep) {
             human_bytes(chosen),
             human_bytes(program)
         );
+        if let Some(guarded) = entry.guarded_bytes {
+            println!("           {} alive at most as long as every guard holds", human_bytes(guarded));
+        }
         if let Some(again) = &entry.again {
             println!(
                 "           {} values made again for {:.3} MFLOP; {} would be alive with them kept",

@@ -1,7 +1,7 @@
 //! `gradc train`.
 
 use super::Failure;
-use super::common::{CodeArguments, ModelArguments};
+use super::common::{CodeArguments, ModelArguments, print_fallbacks};
 use super::plot;
 use super::progress::Progress;
 use clap::Args;
@@ -162,6 +162,7 @@ fn summarize(trainer: &Trainer, ending: Ending, quiet: bool) -> Result<(), Failu
     if let Some(last) = records.last() {
         println!("{}", plot::line(last));
     }
+    print_fallbacks(&trainer.solver_fallbacks());
     println!("weights {}, checkpoint {}", trainer.weights_path().display(), trainer.checkpoint_path().display());
     if ending == Ending::Interrupted {
         println!("interrupted after {} steps; go on with --resume", trainer.steps_done());

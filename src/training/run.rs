@@ -168,6 +168,11 @@ impl Trainer {
         self.position.steps
     }
 
+    /// How often the gradient of each guarded solver was computed exactly, as [`Session::solver_fallbacks`].
+    pub fn solver_fallbacks(&self) -> BTreeMap<String, u64> {
+        self.session.solver_fallbacks()
+    }
+
     fn batches_per_epoch(&self) -> usize {
         let (rows, batch) = (self.split.train.len(), self.feeds.batch_size());
         match self.settings.last_batch {

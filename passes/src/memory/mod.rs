@@ -104,7 +104,42 @@ fn lay_out(schedule: &Schedule, border: Border) -> MemoryLayout {
 
 /// The most bytes that are alive at once as a schedule runs: no arena for it can be smaller.
 pub fn live_bytes(schedule: &Schedule) -> usize {
-    live_bytes_within(schedule, None)
+    live_bytes_within(schedule, None, Guards::MayFail)
+}
+
+/// As [`live_bytes`], as long as every guard of the schedule holds; `None` where it has none.
+///
+/// A guard is a branch that either does nothing, for what it leads to has been computed, or computes something else.
+pub fn guarded_live_bytes(schedule: &Schedule) -> Option<usize> {
+    has_guards(schedule).then(|| live_bytes_within(schedule, None, Guards::Hold))
+}
+
+fn has_guards(schedule: &Schedule) -> bool {
+    let within = |region: &RegionSchedule| is_guard(region) || region.bodies.iter().any(has_guards);
+    regions_of(schedule).any(within)
+}
+
+fn is_guard(region: &RegionSchedule) -> bool {
+    matches!(&region.bodies[..], [kept, other] if kept.actions.is_empty() && !other.actions.is_empty())
+}
+
+/// What is assumed of guards.
+#[derive(Clone, Copy)]
+enum Guards {
+    /// What has been computed is kept.
+    Hold,
+    /// Either branch may run.
+    MayFail,
+}
+
+impl Guards {
+    /// The bodies of a region that may run.
+    fn bodies(self, region: &RegionSchedule) -> &[Schedule] {
+        match self {
+            Guards::Hold if is_guard(region) => &region.bodies[..1],
+            _ => &region.bodies,
+        }
+    }
 }
 
 /// The most bytes of the arena that one action alone reads and writes: no order and no recomputation needs less.
@@ -122,16 +157,21 @@ pub fn largest_action_bytes(schedule: &Schedule) -> usize {
 }
 
 /// The most bytes alive at once in the arena, in the body of a region besides what is written to the region's results.
-fn live_bytes_within(schedule: &Schedule, region: Option<&RegionForm>) -> usize {
-    storage_of(&Forms::of(schedule), schedule, region).live_bytes()
+fn live_bytes_within(schedule: &Schedule, region: Option<&RegionForm>, guards: Guards) -> usize {
+    storage_while(&Forms::of(schedule), schedule, region, guards).live_bytes()
 }
 
 /// What a schedule stores, without places yet; that of a body without what is written to the region's results.
 pub(crate) fn storage_of(forms: &Forms, schedule: &Schedule, region: Option<&RegionForm>) -> Storage {
+    storage_while(forms, schedule, region, Guards::MayFail)
+}
+
+fn storage_while(forms: &Forms, schedule: &Schedule, region: Option<&RegionForm>, guards: Guards) -> Storage {
     let results = region.map_or(vec![], |form| Border::Body(form).result_places(&schedule.graph));
     let work_bytes = |region: &RegionSchedule| {
         let Form::Region(form) = forms.get(region.node) else { unreachable!("only regions are scheduled as such") };
-        (region.node, region.bodies.iter().map(|body| live_bytes_within(body, Some(form))).max().unwrap_or(0))
+        let bodies = guards.bodies(region).iter();
+        (region.node, bodies.map(|body| live_bytes_within(body, Some(form), guards)).max().unwrap_or(0))
     };
     let outside = Outside {
         placed: results.into_iter().map(|(output, _)| forms.root(output)).collect(),

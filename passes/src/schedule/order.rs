@@ -291,12 +291,15 @@ pub(crate) fn overwritable(forms: &Forms, action: &Action) -> Vec<(Value, Value)
     }
 }
 
-/// The final carries of a region and the operands they start from, where it reads these for nothing else.
+/// The final carries of a region and the operands they start from, where it reads these for nothing else: carries that
+/// start from the same are moved to their places before the first step, so one of them may take it over.
 fn carried(forms: &Forms, id: NodeId) -> Vec<(Value, Value)> {
     let Form::Region(form) = forms.get(id) else { return vec![] };
     let operands = kernels::roots(forms, id);
-    let once = |k: &usize| operands.iter().filter(|&v| *v == operands[*k]).count() == 1;
-    form.carries().filter(once).map(|k| (Value { node: id, result: k as u16 }, operands[k])).collect()
+    let carries = form.carries();
+    let read_otherwise = |v: &Value| (0..operands.len()).any(|k| operands[k] == *v && !carries.contains(&k));
+    let taken_over = carries.clone().filter(|&k| !read_otherwise(&operands[k]));
+    taken_over.map(|k| (Value { node: id, result: k as u16 }, operands[k])).collect()
 }
 
 /// Values a group's kernel may overwrite with a result of the same size: read only at the point itself, and not while
