@@ -7,7 +7,7 @@ use crate::options::{Options, Stage};
 use crate::parameters::ParameterReport;
 use crate::step::{CompiledStep, EntryInfo};
 use crate::training_cost::TrainingCost;
-use gradc_codegen::{CodegenOptions, EntryCode, Executable};
+use gradc_codegen::{EntryCode, Executable};
 use gradc_frontend::model::Model;
 use gradc_frontend::recipe::Recipe;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
@@ -50,14 +50,7 @@ pub fn compile(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Res
     check_peak(options, &layout, &planned, &report)?;
     let codes: Vec<EntryCode> =
         planned.iter().map(|(entry, plan)| crate::place::entry_code(entry.kind.name(), plan)).collect();
-    let keep_text = options.emit.contains(&Stage::Clif);
-    let codegen = CodegenOptions {
-        verify: cfg!(debug_assertions),
-        keep_text,
-        profile: options.profile,
-        ..CodegenOptions::new(options.target.clone())
-    };
-    let executable = report.time("codegen", || gradc_codegen::compile(&codes, &codegen))?;
+    let executable = report.time("codegen", || gradc_codegen::compile(&codes, &options.codegen()))?;
     report.keep(options, Stage::Clif, "all", || clif(&executable));
     report.kernels = executable.kernels();
     let infos = planned.into_iter().map(|(entry, plan)| EntryInfo::new(entry, plan, derived.loss.as_ref())).collect();

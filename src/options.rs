@@ -1,6 +1,6 @@
 //! What a host or the command line decides about a compilation.
 
-use gradc_codegen::Pool;
+use gradc_codegen::{CodegenOptions, Library, Pool};
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::target::Target;
 use gradc_passes::egraph::Strategy;
@@ -18,6 +18,8 @@ pub struct Options {
     pub pool: Option<Pool>,
     /// Machine the code is made for.
     pub target: Target,
+    /// Which kernels compute products.
+    pub backend: Backend,
     /// Order of the step's kernels.
     pub ordering: Ordering,
     /// Most memory a session may take, bytes: arena and what is kept between steps, without the threads' work space.
@@ -50,6 +52,22 @@ impl Options {
     pub(crate) fn pool(&self) -> Result<Pool, Diagnostic> {
         self.pool.clone().map_or_else(|| Pool::new(self.threads), Ok)
     }
+
+    /// What code generation is told.
+    pub(crate) fn codegen(&self) -> CodegenOptions {
+        let library = match (self.backend, self.fp) {
+            (Backend::Own, _) | (Backend::Auto, NumericClass::Bitwise) => Library::Never,
+            (Backend::Auto, _) => Library::WhereFaster,
+            (Backend::Gemm, _) => Library::WherePossible,
+        };
+        CodegenOptions {
+            verify: cfg!(debug_assertions),
+            library,
+            keep_text: self.emit.contains(&Stage::Clif),
+            profile: self.profile,
+            ..CodegenOptions::new(self.target.clone())
+        }
+    }
 }
 
 impl Default for Options {
@@ -58,6 +76,7 @@ impl Default for Options {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             pool: None,
             target: Target::host(),
+            backend: Backend::default(),
             ordering: Ordering::default(),
             peak_mem_bytes: None,
             unroll_nodes: SMALL_REGION_NODES,
@@ -72,6 +91,18 @@ impl Default for Options {
             emit: vec![],
         }
     }
+}
+
+/// Which kernels compute products of f32 matrices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    /// gradc's own; where `fp` allows another order of summation, the library's where they are estimated to be faster.
+    #[default]
+    Auto,
+    /// gradc's own.
+    Own,
+    /// The `gemm` crate's wherever it can.
+    Gemm,
 }
 
 /// A stage of the pipeline whose data prints as text.

@@ -8,7 +8,7 @@ use crate::entries::{Entry, EntryKind, LossInfo};
 use crate::options::Options;
 use crate::place::entry_code;
 use crate::step::{CompiledStep, EntryInfo};
-use gradc_codegen::{CodegenOptions, EntryCode};
+use gradc_codegen::EntryCode;
 use gradc_frontend::weights;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use gradc_ir::text;
@@ -59,8 +59,7 @@ pub fn load(path: &Path, options: &Options) -> Result<CompiledStep, Diagnostics>
     entries.iter().try_for_each(|e| check_plan(&e.plan, &layout).map_err(|d| d.in_file(path.display())))?;
     let codes: Vec<EntryCode> = entries.iter().map(|e| entry_code(e.kind.name(), &e.plan)).collect();
     let mut report = CompileReport::default();
-    let codegen = CodegenOptions { verify: cfg!(debug_assertions), ..CodegenOptions::new(options.target.clone()) };
-    let executable = report.time("codegen", || gradc_codegen::compile(&codes, &codegen))?;
+    let executable = report.time("codegen", || gradc_codegen::compile(&codes, &options.codegen()))?;
     report.loaded(&entries, executable.kernels());
     let name = metadata.get("name").cloned().unwrap_or_default();
     let recipe = json_field(&metadata, "recipe", path)?;

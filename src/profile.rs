@@ -5,7 +5,7 @@ use crate::error::SessionError;
 use crate::place::entry_code;
 use crate::step::{CompiledStep, EntryInfo};
 use crate::view::TensorView;
-use gradc_codegen::{Limits, PlacedAction};
+use gradc_codegen::{Engine, Limits, PlacedAction};
 use gradc_ir::graph::{Graph, Value};
 use gradc_ir::kernel::Kernel;
 use gradc_ir::plan::{Action, Group, Schedule};
@@ -24,6 +24,8 @@ pub struct KernelTime {
     pub ops: String,
     /// Layer path of its last op.
     pub layer: String,
+    /// What computes it, see [`Engine`]; empty for checks and copies.
+    pub engine: &'static str,
     /// Median time of a step's runs together, µs: one run, or as many as the loops around it make.
     pub median_us: f64,
     /// Scalar operations of these runs, two per product of a sum of products.
@@ -66,7 +68,9 @@ pub fn profile(
     }
     let entry = step.entry(EntryKind::Step).expect("a step has just run");
     let mut described = describe(entry);
+    let engines = step.engines(EntryKind::Step);
     for (at, kernel) in described.iter_mut().enumerate() {
+        kernel.engine = engines[at].map_or("", Engine::name);
         let mut times_ns: Vec<u64> = runs.iter().map(|run| run[at]).collect();
         times_ns.sort_unstable();
         kernel.median_us = times_ns[times_ns.len() / 2] as f64 / 1e3;
@@ -117,12 +121,12 @@ fn describe_actions(schedule: &Schedule) -> Vec<KernelTime> {
 fn check(graph: &Graph, value: Value) -> KernelTime {
     let layer = graph.loc(value.node).layer.clone();
     let bytes = graph.ty(value).size_bytes() as f64;
-    KernelTime { ops: "check_finite".into(), layer, median_us: 0.0, flops: 0.0, bytes }
+    KernelTime { ops: "check_finite".into(), layer, engine: "", median_us: 0.0, flops: 0.0, bytes }
 }
 
 /// A carry's move between the steps of a loop, or a value's out of a body.
 fn copy(bytes: f64) -> KernelTime {
-    KernelTime { ops: "copy".into(), layer: String::new(), median_us: 0.0, flops: 0.0, bytes: 2.0 * bytes }
+    KernelTime { ops: "copy".into(), layer: String::new(), engine: "", median_us: 0.0, flops: 0.0, bytes: 2.0 * bytes }
 }
 
 fn describe_kernel(graph: &Graph, group: &Group, kernel: &Kernel, kernels_of_group: usize) -> KernelTime {
@@ -139,6 +143,7 @@ fn describe_kernel(graph: &Graph, group: &Group, kernel: &Kernel, kernels_of_gro
     KernelTime {
         ops: op_names(graph, group),
         layer: graph.loc(last).layer.clone(),
+        engine: "",
         median_us: 0.0,
         flops: flops / kernels_of_group as f64,
         bytes: buffers.iter().map(|&&v| graph.ty(v).size_bytes() as f64).sum(),

@@ -4,7 +4,7 @@ use crate::compile::CompileReport;
 use crate::entries::{Entry, EntryKind, LossInfo};
 use crate::index_ranges::{IndexRange, index_ranges};
 use crate::session::Session;
-use gradc_codegen::{Executable, Pool};
+use gradc_codegen::{Engine, Executable, Pool};
 use gradc_frontend::recipe::Recipe;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use gradc_ir::graph::{OutputKind, Role};
@@ -207,6 +207,12 @@ impl CompiledStep {
     /// An entry, if the model was compiled with it.
     pub fn entry(&self, kind: EntryKind) -> Option<&EntryInfo> {
         self.inner.entries.iter().find(|e| e.kind == kind)
+    }
+
+    /// What computes each leaf of an entry's actions, in order; `None` for checks and copies.
+    pub fn engines(&self, kind: EntryKind) -> &[Option<Engine>] {
+        let at = self.inner.entries.iter().position(|e| e.kind == kind);
+        at.map_or(&[], |at| self.inner.executable.engines(at))
     }
 
     /// The loss, if the model was compiled with a recipe.

@@ -2,6 +2,7 @@
 
 mod common;
 
+use gradc::options::Backend;
 use gradc::reference::{Reference, Tolerance, compare};
 use gradc::{ImportOptions, Options, Recipe, import};
 use gradc_passes::egraph::rules::NumericClass;
@@ -70,6 +71,13 @@ fn with_reassociation_too() {
 fn on_portable_kernels_too() {
     let target = gradc_ir::target::Target::of(gradc_ir::target::VectorIsa::Portable);
     check("lenet", "model.pt2", &Options { target, ..Options::default() });
+}
+
+#[test]
+fn with_the_products_of_a_library_too() {
+    for name in ["mlp_mnist", "gpt_tiny", "char_lstm"] {
+        check(name, "model.pt2", &Options { backend: Backend::Gemm, ..Options::default() });
+    }
 }
 
 /// The recipes are data of the reference: a copy that drifts would weaken every test here.

@@ -169,10 +169,16 @@ fn layers(c: &mut Criterion) {
     compare(c, "layers", &shapes.map(layer).concat());
 }
 
+/// One row, or fewer columns than a vector has lanes.
+fn narrow(c: &mut Criterion) {
+    let shapes = [[1, 512, 784], [1, 784, 512], [64, 4, 512], [512, 1, 512]];
+    compare(c, "narrow", &shapes.map(layer).concat());
+}
+
 /// Logits of a GPT-2: 154 MB of weights.
 fn vocabulary(c: &mut Criterion) {
     compare(c, "vocabulary", &layer([512, 50257, 768]));
 }
 
-criterion_group!(benches, squares, layers, vocabulary);
+criterion_group!(benches, squares, layers, narrow, vocabulary);
 criterion_main!(benches);

@@ -1,5 +1,6 @@
 //! From the actions of every entry to machine code.
 
+use crate::backend::{Engine, Library};
 use crate::emit::{Compiled, compile_entry, compile_kernel};
 use crate::executable::{Executable, Needs, writable};
 use crate::isa::{has_fused_multiply_add, target_isa};
@@ -12,7 +13,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::kernel::{Kernel, KernelKind};
-use gradc_ir::plan::Place;
+use gradc_ir::plan::{Place, Segment};
 use gradc_ir::target::{Target, VectorIsa};
 use gradc_ir::types::TensorType;
 use rayon::prelude::*;
@@ -118,6 +119,8 @@ pub struct CodegenOptions {
     pub verify: bool,
     /// Let loops use vectors wider than 128 bits where the target has them; off, they are as those of other machines.
     pub wide: bool,
+    /// Whether a library computes products.
+    pub library: Library,
     /// Keep the text of every function, for [`Executable::texts`].
     pub keep_text: bool,
     /// Note when each action ends, for [`Executable::profile`].
@@ -127,7 +130,8 @@ pub struct CodegenOptions {
 impl CodegenOptions {
     /// Options for a target, without checks or texts.
     pub fn new(target: Target) -> Self {
-        CodegenOptions { target, verify: false, wide: true, keep_text: false, profile: false }
+        let library = Library::default();
+        CodegenOptions { target, verify: false, wide: true, library, keep_text: false, profile: false }
     }
 }
 
@@ -159,7 +163,7 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
         runs.push(leaves.map(|action| add_kernel(&mut kernels, action)).collect::<Result<Vec<_>, _>>()?);
     }
     let simd = SimdOptions { fma: has_fused_multiply_add(&options.target), strips: strip_isa(options) };
-    let Planned { codes, program } = Planned::new(&kernels.list, options.target.vector_isa);
+    let Planned { codes, program } = Planned::new(&kernels.list, options.target.vector_isa, options.library);
     let functions = compile_all(&codes, &*isa, simd, options)?;
     let mut needs = Vec::with_capacity(entries.len());
     let mut entry_functions = Vec::with_capacity(entries.len());
@@ -168,13 +172,14 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
         needs.push(Needs::of(entry)?);
         entry_functions.push(compile_entry(entry, runs, &codes, &*isa, &mut scratch, options)?);
     }
-    let actions = runs.iter().map(Vec::len).collect();
+    let engine = |run: &Option<usize>| run.map(|kernel| Engine::of(kernel, &codes, &program));
+    let engines = runs.iter().map(|runs| runs.iter().map(engine).collect()).collect();
     Executable::link(
         entries.iter().map(|e| e.name.clone()).collect(),
         functions,
         entry_functions,
         needs,
-        actions,
+        engines,
         program,
     )
 }
@@ -182,7 +187,8 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
 fn add_kernel<'a>(kernels: &mut Kernels<'a>, action: &'a PlacedAction) -> Result<Option<usize>, Diagnostic> {
     let PlacedAction::Run { kernel, operands, results } = action else { return Ok(None) };
     let types = |list: &[Operand]| list.iter().map(|o| o.ty.clone()).collect();
-    let signature = Signature { operands: types(operands), results: types(results) };
+    let aligned = operands.iter().all(|o| !matches!(o.place.segment, Segment::Host(_)));
+    let signature = Signature { operands: types(operands), results: types(results), aligned };
     verify(&kernel.kind, &signature)?;
     results.iter().try_for_each(writable)?;
     Ok(Some(kernels.add(&kernel.kind, signature)))

@@ -1,5 +1,6 @@
 //! Machine code that can be run.
 
+use crate::backend::Engine;
 use crate::code_memory::CodeMemory;
 use crate::compile::{EntryCode, Operand, PlacedAction};
 use crate::emit::Compiled;
@@ -187,8 +188,8 @@ pub struct Executable {
     names: Vec<String>,
     texts: Vec<(String, String)>,
     needs: Vec<Needs>,
-    /// Number of leaves among the actions of each entry.
-    actions: Vec<usize>,
+    /// What computes the leaves of each entry's actions.
+    engines: Vec<Vec<Option<Engine>>>,
     program: Program,
 }
 
@@ -199,7 +200,7 @@ impl Executable {
         kernels: Vec<Compiled>,
         entries: Vec<Compiled>,
         needs: Vec<Needs>,
-        actions: Vec<usize>,
+        engines: Vec<Vec<Option<Engine>>>,
         program: Program,
     ) -> Result<Executable, Diagnostic> {
         let mut bytes = Vec::new();
@@ -218,7 +219,7 @@ impl Executable {
             texts: all.filter_map(|(name, c)| Some((name, c.text?))).collect(),
             names,
             needs,
-            actions,
+            engines,
             program,
         })
     }
@@ -241,6 +242,11 @@ impl Executable {
     /// Number of different kernels.
     pub fn kernels(&self) -> usize {
         self.kernels.len()
+    }
+
+    /// What computes each of the [leaves](PlacedAction::leaves) of an entry's actions; `None` for those that are no kernels.
+    pub fn engines(&self, entry: usize) -> &[Option<Engine>] {
+        self.engines.get(entry).map_or(&[], |engines| engines)
     }
 
     /// Name and Cranelift text of every function, when they were kept.
@@ -268,7 +274,7 @@ impl Executable {
         host: &[&[u8]],
         pool: &Pool,
     ) -> Result<Vec<u64>, StepFailure> {
-        let mut marks = vec![0; self.actions.get(entry).map_or(0, |actions| actions + 1)];
+        let mut marks = vec![0; self.engines(entry).len() + 1];
         self.run_marked(entry, memory, host, pool, marks.as_mut_ptr())?;
         Ok(marks.split_off(1))
     }

@@ -1,5 +1,6 @@
 //! Which form of code each kernel takes.
 
+use crate::backend::Library;
 use crate::chunks::Chunks;
 use crate::contraction::{ContractionPlan, WorkSpace};
 use crate::host::HostKernel;
@@ -59,12 +60,12 @@ pub(crate) struct Planned {
 
 impl Planned {
     /// Chooses the form of every kernel.
-    pub fn new(kernels: &[(&KernelKind, Signature)], isa: VectorIsa) -> Planned {
+    pub fn new(kernels: &[(&KernelKind, Signature)], isa: VectorIsa, library: Library) -> Planned {
         let mut planned = Planned { codes: vec![], program: Program::default() };
         let mut further = vec![];
         for (kind, signature) in kernels {
             let next = kernels.len() + further.len();
-            let (code, parts) = planned.choose(kind, signature, isa, next);
+            let (code, parts) = planned.choose(kind, signature, (isa, library), next);
             planned.codes.push(code);
             further.extend(parts);
         }
@@ -77,17 +78,20 @@ impl Planned {
         &mut self,
         kind: &KernelKind,
         signature: &Signature,
-        isa: VectorIsa,
+        (isa, library): (VectorIsa, Library),
         next: usize,
     ) -> (KernelCode, Vec<KernelCode>) {
         let dtypes = |types: &[gradc_ir::types::TensorType]| types.iter().map(|t| t.dtype).collect::<Vec<DType>>();
         let (operands, results) = (dtypes(&signature.operands), dtypes(&signature.results));
         let all = [&operands[..], &results].concat();
+        let library = if signature.aligned { library } else { Library::Never };
         match kind {
             KernelKind::Loops(kernel) => {
                 if let Some(plan) = contraction_plan(kernel, &operands, |c| IndirectPlan::new(c, isa)) {
                     self.indirect(plan, kernel, &operands, &results, next)
-                } else if let Some(plan) = contraction_plan(kernel, &operands, |c| ContractionPlan::new(c, isa)) {
+                } else if let Some(plan) =
+                    contraction_plan(kernel, &operands, |c| ContractionPlan::new(c, isa, library))
+                {
                     self.contraction(plan, kernel, &operands, &results, next)
                 } else {
                     loop_codes(kernel, &operands, &all, next)
@@ -98,7 +102,7 @@ impl Planned {
                 (KernelCode::Scatter(Box::new(plan), all), vec![])
             }
             KernelKind::Host(op) => {
-                let Signature { operands, results } = signature.clone();
+                let Signature { operands, results, .. } = signature.clone();
                 self.program.hosts.push(HostKernel { op: op.clone(), operands, results });
                 (KernelCode::Host(self.program.hosts.len() - 1), vec![])
             }

@@ -4,6 +4,7 @@
 //! code is given only addresses whose extents were checked against the [`Memory`] it runs in, and every access of a
 //! kernel is proven in bounds when it is compiled (`verify.rs`).
 
+mod backend;
 mod chunks;
 mod code_memory;
 mod compile;
@@ -26,6 +27,7 @@ mod simd;
 mod verify;
 mod wide;
 
+pub use backend::{Engine, Library};
 pub use compile::{CodegenOptions, EntryCode, Operand, PlacedAction, Until, compile};
 pub use executable::{Executable, StepFailure};
 pub use limits::Limits;

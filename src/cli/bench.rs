@@ -147,15 +147,16 @@ fn print_kernels(kernels: &[KernelTime], limits: &Limits, threads: usize) {
         "\n  limits of a core: {:.1} GFLOP/s, {:.1} GB/s; with clocks the kernels take {total_us:.1} µs",
         limits.gflops, limits.bandwidth_gbps
     );
-    println!("       µs  share  runs  GFLOP/s    GB/s  of limit  ops");
+    println!("       µs  share  runs  GFLOP/s    GB/s  of limit  engine   ops");
     for (runs, kernel) in merged(kernels) {
         println!(
-            "{:9.1}  {:4.1}%  {runs:4}  {:7.1} {:7.1}     {:4.0}%  {}  [{}]",
+            "{:9.1}  {:4.1}%  {runs:4}  {:7.1} {:7.1}     {:4.0}%  {:7}  {}  [{}]",
             kernel.median_us,
             100.0 * kernel.median_us / total_us,
             kernel.gflops(),
             kernel.gbps(),
             100.0 * kernel.share_of_limit(limits, threads),
+            kernel.engine,
             kernel.ops,
             kernel.layer,
         );
@@ -168,7 +169,10 @@ fn merged(kernels: &[KernelTime]) -> Vec<(usize, KernelTime)> {
     for kernel in kernels {
         let same = |(runs, k): &&mut (usize, KernelTime)| {
             let runs = *runs as f64;
-            k.ops == kernel.ops && k.flops == runs * kernel.flops && k.bytes == runs * kernel.bytes
+            k.ops == kernel.ops
+                && k.engine == kernel.engine
+                && k.flops == runs * kernel.flops
+                && k.bytes == runs * kernel.bytes
         };
         match merged.iter_mut().find(same) {
             None => merged.push((1, kernel.clone())),

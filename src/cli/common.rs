@@ -2,6 +2,7 @@
 
 use super::Failure;
 use clap::{Args, ValueEnum};
+use gradc::options::Backend;
 use gradc::{CompiledStep, Diagnostic, ImportOptions, Model, Options, Recipe};
 use gradc_ir::target::{Target, VectorIsa};
 use gradc_passes::egraph::rules::NumericClass;
@@ -45,7 +46,7 @@ pub(crate) struct CodeArguments {
     /// Machine to make code for
     #[arg(long, value_enum, default_value_t)]
     pub target: TargetName,
-    /// Kernels to use
+    /// Which kernels compute products of matrices
     #[arg(long, value_enum, default_value_t)]
     pub backend: Backend,
     /// Floating-point rewrites allowed
@@ -89,14 +90,6 @@ pub(crate) enum TargetName {
     Avx512,
 }
 
-/// Kernel families.
-#[derive(Clone, Copy, Default, ValueEnum)]
-pub(crate) enum Backend {
-    /// gradc's own kernels.
-    #[default]
-    Own,
-}
-
 /// Rewrites by numeric class.
 #[derive(Clone, Copy, Default, ValueEnum)]
 pub(crate) enum FloatingPoint {
@@ -110,12 +103,12 @@ pub(crate) enum FloatingPoint {
 impl CodeArguments {
     /// Compilation options from the arguments.
     pub fn options(&self) -> Result<Options, Failure> {
-        let Backend::Own = self.backend;
         let defaults = Options::default();
         let threads = self.threads.map_or(defaults.threads, usize::from);
         Ok(Options {
             threads,
             target: self.target()?,
+            backend: self.backend,
             peak_mem_bytes: self.peak_mem,
             roll: !self.no_roll,
             fp: self.numeric_class(),

@@ -3,9 +3,12 @@
 use super::Failure;
 use super::common::{CodeArguments, ModelArguments, human_bytes};
 use clap::Args;
+use gradc::entries::EntryKind;
 use gradc::parameters::ParameterReport;
 use gradc::training_cost::TrainingCost;
 use gradc::{CompiledStep, Diagnostic, Options, Stage};
+use gradc_codegen::Engine;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -88,6 +91,7 @@ fn print_report(step: &CompiledStep, options: &Options) {
     for (stage, time) in &step.report().stages {
         println!("  {stage:10} {:8.2} ms", time.as_secs_f64() * 1e3);
     }
+    EntryKind::ALL.into_iter().for_each(|kind| print_engines(step, kind));
     print_parameters(&step.report().parameters);
     step.report().training.iter().for_each(print_training);
     for (graph, loops) in step.report().rolls.iter().filter(|(_, loops)| !loops.is_empty()) {
@@ -96,6 +100,16 @@ fn print_report(step: &CompiledStep, options: &Options) {
     for (entry, rewrites) in &step.report().rewrites {
         println!("rewrites of {entry}: {rewrites}");
         rewrites.windows.iter().for_each(|window| println!("  window at {window}"));
+    }
+}
+
+/// How many kernels of an entry each engine computes.
+fn print_engines(step: &CompiledStep, kind: EntryKind) {
+    let mut counts: BTreeMap<Engine, usize> = BTreeMap::new();
+    step.engines(kind).iter().flatten().for_each(|&engine| *counts.entry(engine).or_insert(0) += 1);
+    if !counts.is_empty() {
+        let counts: Vec<String> = counts.iter().map(|(engine, count)| format!("{count} {}", engine.name())).collect();
+        println!("kernels of {}: {}", kind.name(), counts.join(", "));
     }
 }
 

@@ -59,7 +59,7 @@ impl ContractionPlan {
         let Blocking { m, n, .. } = self.blocking;
         let per_sum = self.k + epilogue.map_or(0, |e| PRODUCTS_PER_OPERATION * e.cost_per_point());
         let chunks = self.outer.saturating_mul(m * n).saturating_mul(per_sum) / CHUNK_PRODUCTS;
-        let packs_right = self.packs_right();
+        let packs_right = !self.by_library && self.packs_right();
         let shares = packs_right && self.outer == 1 && self.k * n <= MOST_SHARED && self.right.guarded.is_empty();
         let (rows, columns) = self.largest_block(epilogue.is_some(), packs_right && !shares);
         let divisible = epilogue.is_none_or(EpiloguePlan::has_divisible_columns);
@@ -69,7 +69,8 @@ impl ContractionPlan {
             true => Layout::Packed,
             false => Layout::InPlace,
         };
-        self.layouts = [if self.packs_left() { Layout::Packed } else { Layout::InPlace }, right];
+        let packs_left = !self.by_library && self.packs_left();
+        self.layouts = [if packs_left { Layout::Packed } else { Layout::InPlace }, right];
         self.blocks_per_chunk = self.blocks().div_ceil(chunks.clamp(1, MOST_CHUNKS));
         self.depths = parts(0..self.k, self.k.div_ceil(MOST_DEPTH)).collect();
         self.floats = self.work_space(epilogue.is_some());
@@ -79,6 +80,7 @@ impl ContractionPlan {
         let Blocking { m, n, .. } = self.blocking;
         match (has_epilogue, packs_both) {
             (_, true) => (SQUARE_BLOCK.min(m), SQUARE_BLOCK),
+            (false, false) if self.by_library => (m, n),
             (false, false) => (MOST_PACKED_ROWS.min(m), MOST_COLUMNS.min(n)),
             // Long rows: an epilogue reads and writes several arrays, which memory serves best in long runs.
             (true, false) => {
@@ -112,7 +114,7 @@ impl ContractionPlan {
 
     /// Whether tiles had better read the right factor from panels: where its columns are not contiguous, or do not fill
     /// vectors, they must.
-    fn packs_right(&self) -> bool {
+    pub(super) fn packs_right(&self) -> bool {
         let Some((1, _)) = self.right.strides() else { return true };
         if !self.blocking.n.is_multiple_of(self.kernel.lanes) {
             return true;
@@ -121,7 +123,7 @@ impl ContractionPlan {
         self.blocking.m >= MANY_ROW_TILES * self.kernel.rows && floats > LITTLE
     }
 
-    fn packs_left(&self) -> bool {
+    pub(super) fn packs_left(&self) -> bool {
         let Some((row, step)) = self.left.strides() else { return true };
         let tiles = self.blocking.columns / self.kernel.columns;
         match step {

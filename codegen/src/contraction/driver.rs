@@ -119,6 +119,10 @@ impl<'a> Product<'a> {
     /// Computes a block of sums; `origin` is where row 0 and column 0 of the product would be.
     unsafe fn compute(&self, block: &Block, origin: *mut f32, row_stride: usize) {
         let plan = self.plan;
+        if plan.by_library {
+            // SAFETY: as promised by the caller; only operands that gradc has aligned are left to the library.
+            return unsafe { plan.multiply_by_library([self.left, self.right], block, origin, row_stride) };
+        }
         for depth in &plan.depths {
             // SAFETY: as promised by the caller; packed parts fit the work space made for them.
             unsafe {

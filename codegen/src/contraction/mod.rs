@@ -3,6 +3,7 @@
 mod blocking;
 mod driver;
 mod factor;
+mod library;
 mod pack;
 mod plan;
 

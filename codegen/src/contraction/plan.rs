@@ -1,6 +1,7 @@
 //! A contraction seen as products of matrices: which loops are rows, columns and depth, and where elements are.
 
 use super::factor::Factor;
+use crate::backend::Library;
 use crate::loops::{Blocking, Groups, Rectangle};
 use crate::microkernel::{MicroKernel, micro_kernel};
 use gradc_ir::lower::{Access, Contraction};
@@ -24,6 +25,8 @@ pub(crate) struct ContractionPlan {
     pub right: Factor,
     /// Computes tiles.
     pub kernel: MicroKernel,
+    /// Whether a library computes the blocks, not tiles.
+    pub by_library: bool,
     /// Where tiles read the left and the right factor.
     pub layouts: [Layout; 2],
     /// Blocks along the rows and along the columns of one product.
@@ -70,7 +73,7 @@ enum Class {
 
 impl ContractionPlan {
     /// Plans an f32 contraction; `None` where a plain loop nest serves better (few columns, batches innermost).
-    pub fn new(contraction: &Contraction, isa: VectorIsa) -> Option<ContractionPlan> {
+    pub fn new(contraction: &Contraction, isa: VectorIsa, library: Library) -> Option<ContractionPlan> {
         let space = contraction.space.len();
         let extents = [&contraction.space[..], &contraction.reduce].concat();
         let product = |dims: &[usize]| dims.iter().map(|&d| extents[d]).product::<usize>();
@@ -80,7 +83,7 @@ impl ContractionPlan {
         let (outers, rows) = (range(0, groups.first_row), range(groups.first_row, groups.first_column));
         let (columns, depth) = (range(groups.first_column, space), range(space, extents.len()));
         let [outer, m, n, k] = [&outers, &rows, &columns, &depth].map(|d| product(d));
-        if !pays(m, n, k) || outer == 0 {
+        if [outer, m, n, k].contains(&0) {
             return None;
         }
         let (left, right) = match columns_are {
@@ -91,7 +94,7 @@ impl ContractionPlan {
         let kernel = micro_kernel(isa);
         let (left, right) = (factor(left, &rows)?, factor(right, &columns)?);
         let blocking = Blocking { m, n, rows: m, columns: n };
-        Some(ContractionPlan {
+        let mut plan = ContractionPlan {
             groups,
             outer,
             blocking,
@@ -99,12 +102,16 @@ impl ContractionPlan {
             left,
             right,
             kernel,
+            by_library: false,
             layouts: [Layout::InPlace; 2],
             grid: (1, 1),
             blocks_per_chunk: 1,
             depths: vec![],
             floats: WorkSpace::default(),
-        })
+        };
+        let pays = pays(m, n, k);
+        plan.by_library = plan.wants_library(library, pays);
+        (pays || plan.by_library).then_some(plan)
     }
 
     /// Number of blocks.

@@ -1,0 +1,66 @@
+//! By what kernels are computed: loop nests, gradc's micro-kernels, or a library.
+
+use crate::kernel_code::KernelCode;
+use crate::program::Program;
+use crate::runtime::Function;
+
+/// Whether a library, the `gemm` crate, computes products of f32 matrices.
+///
+/// It sums in an order of its own, so results are not those of gradc's kernels to the last bit; they are still the same
+/// for any number of threads. It chooses its instructions itself, whatever the target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Library {
+    /// It does not.
+    #[default]
+    Never,
+    /// Where it is estimated to take less time.
+    WhereFaster,
+    /// Wherever it can: both factors are matrices with strides, in memory that gradc has aligned.
+    WherePossible,
+}
+
+/// What computes a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Engine {
+    /// A loop nest.
+    Loops,
+    /// Loops that update elements at computed places.
+    Scatter,
+    /// Micro-kernels on tiles of matrices.
+    Tiles,
+    /// Micro-kernels on tiles whose rows are found through tables.
+    Rows,
+    /// The library.
+    Gemm,
+    /// The reference semantics of the op.
+    Host,
+}
+
+impl Engine {
+    /// What computes the kernel with this position.
+    pub(crate) fn of(kernel: usize, codes: &[KernelCode], program: &Program) -> Engine {
+        match &codes[kernel] {
+            KernelCode::Loops(..) | KernelCode::Epilogue(..) | KernelCode::Finish(..) => Engine::Loops,
+            KernelCode::Scatter(..) => Engine::Scatter,
+            KernelCode::Host(_) => Engine::Host,
+            KernelCode::Contraction { function: Function::ContractRows, .. } => Engine::Rows,
+            KernelCode::Contraction { contraction, .. } => match program.contractions[*contraction].plan.by_library {
+                true => Engine::Gemm,
+                false => Engine::Tiles,
+            },
+            KernelCode::Sequence(steps) => Engine::of(steps.start, codes, program),
+        }
+    }
+
+    /// Name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Loops => "loops",
+            Engine::Scatter => "scatter",
+            Engine::Tiles => "tiles",
+            Engine::Rows => "rows",
+            Engine::Gemm => "gemm",
+            Engine::Host => "host",
+        }
+    }
+}
