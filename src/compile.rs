@@ -2,6 +2,7 @@
 //!
 //! Every stage is a function between named types; each is timed, verified and, when asked for, kept as text.
 
+use crate::budget::{Selection, Selector};
 use crate::entries::{self, Entry, EntryKind};
 use crate::options::{Options, Stage};
 use crate::parameters::ParameterReport;
@@ -26,27 +27,45 @@ use gradc_passes::memory::{
 use gradc_passes::recompute::recompute;
 use gradc_passes::roll::{RollReport, roll};
 use gradc_passes::schedule::{Peaks, schedule};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// How often a search for values to make again is repeated because gaps between buffers leave the arena too large.
 const MOST_AIMS: usize = 3;
 
 /// Compiles a model: with a recipe its training step, evaluation and prediction; without one, prediction alone.
+///
+/// Under a budget that trains which matters most by the importances that the recipe gives, or else by the number of its
+/// elements; a [`Selector`] also selects by measured ones.
 pub fn compile(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Result<CompiledStep, Diagnostics> {
+    if let Some(recipe) = recipe.filter(|r| r.budget.is_some() && !options.importances) {
+        let mut selector = Selector::new(model, recipe, options)?;
+        let selection = selector.select(&selector.initial_importances().clone())?;
+        return selector.compile(&selection);
+    }
     let mut report = CompileReport::default();
-    report.keep(options, Stage::Forward, "train", || text::print(&model.train));
-    let model = &rolled(model, options, &mut report)?;
-    let derived = report.time("derive", || entries::derive(model, recipe, options))?;
+    let model = rolled(model, options, &mut report)?;
+    compile_rolled(&model, recipe, None, options, report)
+}
+
+/// Compiles a model whose loops are rolled; of what its recipe says may train, what is `chosen`, or all of it.
+pub(crate) fn compile_rolled(
+    model: &Model,
+    recipe: Option<&Recipe>,
+    chosen: Option<&BTreeSet<String>>,
+    options: &Options,
+    mut report: CompileReport,
+) -> Result<CompiledStep, Diagnostics> {
+    let derived = report.time("derive", || entries::derive(model, recipe, chosen, options))?;
     (report.notes, report.parameters) = (derived.notes, derived.parameters);
     let layout = SharedLayout::of(derived.entries.iter().map(|entry| &entry.graph));
     let mut planned = Vec::new();
     for entry in derived.entries {
         planned.push(plan_entry(entry, &layout, options, &mut report)?);
     }
-    report.training = planned.iter().find(|(entry, _)| entry.kind == EntryKind::Step).map(|(_, plan)| {
-        let trained: usize = report.parameters.iter().map(|p| p.trained_bytes).sum();
-        TrainingCost::of(plan, trained)
-    });
+    if let Some((_, plan)) = planned.iter().find(|(entry, _)| entry.kind == EntryKind::Step) {
+        report.training = Some(TrainingCost::of(plan, trained_bytes(&report.parameters)));
+    }
     check_peak(options, &layout, &planned, &report)?;
     let codes: Vec<EntryCode> =
         planned.iter().map(|(entry, plan)| crate::place::entry_code(entry.kind.name(), plan)).collect();
@@ -66,8 +85,37 @@ pub fn compile(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Res
     )
 }
 
+/// A training step that was planned without being compiled.
+pub(crate) struct PlannedStep {
+    pub plan: MemoryPlan,
+    pub cost: TrainingCost,
+    pub parameters: Vec<ParameterReport>,
+}
+
+/// Plans the training step of a model whose loops are rolled, as [`compile_rolled`] would for a step that updates.
+pub(crate) fn plan_step(
+    model: &Model,
+    recipe: &Recipe,
+    chosen: Option<&BTreeSet<String>>,
+    options: &Options,
+) -> Result<PlannedStep, Diagnostics> {
+    let options = Options { explain: false, gradients: false, importances: false, emit: vec![], ..options.clone() };
+    let derived = entries::derive(model, Some(recipe), chosen, &options)?;
+    let layout = SharedLayout::of(derived.entries.iter().map(|entry| &entry.graph));
+    let step = derived.entries.into_iter().find(|entry| entry.kind == EntryKind::Step);
+    let step = step.expect("a recipe asks for a training step");
+    let (_, plan) = plan_entry(step, &layout, &options, &mut CompileReport::default())?;
+    let cost = TrainingCost::of(&plan, trained_bytes(&derived.parameters));
+    Ok(PlannedStep { plan, cost, parameters: derived.parameters })
+}
+
+fn trained_bytes(parameters: &[ParameterReport]) -> usize {
+    parameters.iter().map(|p| p.trained_bytes).sum()
+}
+
 /// The model with its unrolled loops rolled, unless the options forbid it.
-fn rolled(model: &Model, options: &Options, report: &mut CompileReport) -> Result<Model, Diagnostics> {
+pub(crate) fn rolled(model: &Model, options: &Options, report: &mut CompileReport) -> Result<Model, Diagnostics> {
+    report.keep(options, Stage::Forward, "train", || text::print(&model.train));
     let mut model = model.clone();
     if !options.roll {
         return Ok(model);
@@ -256,6 +304,8 @@ pub struct CompileReport {
     pub parameters: Vec<ParameterReport>,
     /// Arithmetic and memory of the training step; `None` without a recipe, and for a package.
     pub training: Option<TrainingCost>,
+    /// What was selected under the recipe's budget.
+    pub selection: Option<Selection>,
     /// What the user should know although it is not an error.
     pub notes: Vec<String>,
     /// Native kernels altogether.

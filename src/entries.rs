@@ -13,8 +13,9 @@ use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
 use gradc_ir::graph::{Graph, OutputKind, Value};
 use gradc_ir::types::TypeError;
 use gradc_passes::expand_regions::{expand_regions, expand_small_regions};
-use gradc_passes::train::{LOSS, derive_step_of_loops};
+use gradc_passes::train::{LOSS, Trainable, derive_step_of_loops};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Which function of a compiled model an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,8 +78,13 @@ pub const LOSS_PER_EXAMPLE: &str = "loss.per_example";
 /// Name of each example's weight in the mean among the outputs of [`EntryKind::Eval`].
 pub const LOSS_WEIGHT: &str = "loss.weight";
 
-/// Derives all entries of a model.
-pub(crate) fn derive(model: &Model, recipe: Option<&Recipe>, options: &Options) -> Result<Derived, Diagnostics> {
+/// Derives all entries of a model; of what the recipe says may train, what is `chosen`, or all of it.
+pub(crate) fn derive(
+    model: &Model,
+    recipe: Option<&Recipe>,
+    chosen: Option<&BTreeSet<String>>,
+    options: &Options,
+) -> Result<Derived, Diagnostics> {
     let inference = expand_small_regions(&model.infer, options.unroll_nodes)?;
     let predict = Entry { kind: EntryKind::Predict, graph: inference.without_dead_nodes() };
     let Some(recipe) = recipe else {
@@ -90,8 +96,10 @@ pub(crate) fn derive(model: &Model, recipe: Option<&Recipe>, options: &Options) 
     let train = if recipe.solvers.is_empty() { expand_regions(&model.train)? } else { model.train.clone() };
     let forward = with_loss(train, recipe, &loss, false)?;
     let policies = loop_policies(recipe, &forward)?;
-    let spec = train_spec(recipe, model, options)?;
-    let parameters = parameter_reports(&forward, &spec.trainable, model, recipe.trainable.is_some());
+    let mut spec = train_spec(recipe, model, options)?;
+    let is_chosen = |t: &Trainable| chosen.is_none_or(|chosen| chosen.contains(&t.parameter));
+    let left_out: Vec<Trainable> = spec.trainable.extract_if(.., |t| !is_chosen(t)).collect();
+    let parameters = parameter_reports(&forward, &spec.trainable, &left_out, model, recipe.trainable.is_some());
     let step = derive_step_of_loops(&forward, &spec, &policies)?;
     let step = expand_small_regions(&step, options.unroll_nodes)?;
     let eval = with_loss(inference, recipe, &loss, true)?;

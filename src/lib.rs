@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod budget;
 pub mod calibrate;
 pub mod compile;
 pub mod entries;
@@ -23,6 +24,7 @@ pub mod training;
 pub mod training_cost;
 pub mod view;
 
+pub use budget::{Importances, Selection, Selector};
 pub use compile::compile;
 pub use error::SessionError;
 pub use gradc_codegen::Pool;

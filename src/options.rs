@@ -41,6 +41,9 @@ pub struct Options {
     pub explain: bool,
     /// Adds the gradients of the step as results called `grad.<parameter>` and leaves out the updates.
     pub gradients: bool,
+    /// Leaves parameters as they are and adds what their updates are worth as results of the step called
+    /// `importance.<parameter>`: Σ|gradient · update|.
+    pub importances: bool,
     /// Have each call note when its kernels end, for [`Session::profile`](crate::Session::profile).
     pub profile: bool,
     /// Stages whose text is kept in the compiled step's report.
@@ -87,6 +90,7 @@ impl Default for Options {
             strategy: Strategy::default(),
             explain: false,
             gradients: false,
+            importances: false,
             profile: false,
             emit: vec![],
         }

@@ -46,6 +46,8 @@ pub enum FrozenBy {
     Recipe,
     /// The model file marks it, and the recipe has no `trainable`.
     ModelFile,
+    /// Others matter more within the recipe's `budget`.
+    Budget,
 }
 
 /// What the backward pass does at the op that meets a frozen parameter with data.
@@ -71,6 +73,7 @@ impl fmt::Display for Training {
         let by = match by {
             FrozenBy::Recipe => "the recipe does not name it",
             FrozenBy::ModelFile => "the model file freezes it",
+            FrozenBy::Budget => "others matter more within the budget",
         };
         let gradient = match gradient {
             GradientThere::Passes => "gradients pass its layer for what trains before",
@@ -83,10 +86,11 @@ impl fmt::Display for Training {
 
 /// One report per parameter of a forward graph with a loss, in the graph's order.
 ///
-/// `named` says whether the recipe has a list of what trains.
+/// `left_out` could train and does not because of a budget; `named` says whether the recipe has a list of what trains.
 pub(crate) fn parameter_reports(
     forward: &Graph,
     trainable: &[Trainable],
+    left_out: &[Trainable],
     model: &Model,
     named: bool,
 ) -> Vec<ParameterReport> {
@@ -101,8 +105,11 @@ pub(crate) fn parameter_reports(
                 (elements(&part.shape(shape)), Training::Part(part.to_string()))
             }
             None => {
-                let by_file = !named && model.frozen.contains(&input.name);
-                let by = if by_file { FrozenBy::ModelFile } else { FrozenBy::Recipe };
+                let by = match () {
+                    () if left_out.iter().any(|t| t.parameter == input.name) => FrozenBy::Budget,
+                    () if !named && model.frozen.contains(&input.name) => FrozenBy::ModelFile,
+                    () => FrozenBy::Recipe,
+                };
                 (0, Training::Frozen { by, gradient: gradient_at(forward, input.value.node, &wanted, &by_data) })
             }
         };

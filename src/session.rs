@@ -80,6 +80,28 @@ impl Session {
         Ok(session)
     }
 
+    /// A session of another step of the same model, in which other parameters train, that goes on from here: what both
+    /// keep between calls is as it is here, and state that only the other has as it starts.
+    pub fn continue_with(&self, step: &CompiledStep) -> Result<Session, Diagnostics> {
+        let mut other = self.carried(step, |_| true)?;
+        other.hyper = self.hyper.clone();
+        Ok(other)
+    }
+
+    /// As [`Session::continue_with`], with all state as it starts.
+    pub(crate) fn at_rest(&self, step: &CompiledStep) -> Result<Session, Diagnostics> {
+        self.carried(step, |role| role != Role::State)
+    }
+
+    fn carried(&self, step: &CompiledStep, is_carried: impl Fn(Role) -> bool) -> Result<Session, Diagnostics> {
+        let mut values = step.inner.tensors.clone();
+        for tensor in step.persistent().iter().filter(|t| is_carried(t.role)) {
+            let same = self.step.persistent().iter().find(|t| (&t.name, &t.ty) == (&tensor.name, &tensor.ty));
+            values.extend(same.map(|t| (t.name.clone(), self.persistent_view(t).to_host())));
+        }
+        Session::new(step.clone(), values)
+    }
+
     fn segment(&self, segment: Segment) -> &[u8] {
         match segment {
             Segment::Arena => self.arena.bytes(),

@@ -17,10 +17,16 @@ pub(crate) fn train_spec(recipe: &Recipe, model: &Model, options: &Options) -> R
     Ok(TrainSpec {
         trainable: in_order.collect(),
         optimizer: (!options.gradients).then(|| optimizer(&recipe.optimizer)),
-        schedule: schedule(&recipe.schedule, recipe.optimizer.lr()),
+        // Importances are compared with each other, not over time.
+        schedule: match options.importances {
+            true => Schedule { warmup_steps: 0, decay: Decay::Constant },
+            false => schedule(&recipe.schedule, recipe.optimizer.lr()),
+        },
         clip_norm: recipe.clip_norm,
-        accumulate: recipe.accumulate.get(),
+        accumulate: if options.importances { 1 } else { recipe.accumulate.get() },
         gradient_outputs: options.gradients,
+        importance_outputs: options.importances,
+        steps_apart: recipe.budget.as_ref().is_some_and(|budget| budget.select_every.is_some()),
     })
 }
 

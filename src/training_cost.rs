@@ -33,7 +33,7 @@ impl TrainingCost {
     pub(crate) fn of(plan: &MemoryPlan, trained_bytes: usize) -> TrainingCost {
         let graph = &plan.schedule.graph;
         let mut cost = TrainingCost {
-            saved_bytes: saved_bytes(plan),
+            saved_bytes: saved(plan).iter().map(|s| graph.ty(s.value).size_bytes()).sum(),
             gradient_bytes: trained_bytes,
             state_bytes: state_bytes(graph),
             arena_bytes: plan.memory.arena_bytes,
@@ -59,13 +59,14 @@ impl TrainingCost {
 
 /// Part of a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     Forward,
     Backward,
     Update,
 }
 
-fn phase(graph: &Graph, id: NodeId) -> Phase {
+/// The part of a step that a node belongs to.
+pub(crate) fn phase(graph: &Graph, id: NodeId) -> Phase {
     match graph.loc(id) {
         loc if loc.source_op == "optimizer" => Phase::Update,
         loc if loc.backward => Phase::Backward,
@@ -73,7 +74,8 @@ fn phase(graph: &Graph, id: NodeId) -> Phase {
     }
 }
 
-fn flops(graph: &Graph, id: NodeId) -> u64 {
+/// Operations of a node.
+pub(crate) fn flops(graph: &Graph, id: NodeId) -> u64 {
     let node = graph.node(id);
     let inputs: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
     graph.op(id).map_or(0, |op| op_cost(op, &inputs, &node.types, &Target::host()).flops as u64)
@@ -84,18 +86,43 @@ fn state_bytes(graph: &Graph) -> usize {
     states.map(|i| graph.ty(i.value).size_bytes()).sum()
 }
 
-/// Values alive when the loss has been made: made until then and read later.
-fn saved_bytes(plan: &MemoryPlan) -> usize {
-    let (mut made, mut read): (BTreeMap<Value, usize>, BTreeMap<Value, usize>) = Default::default();
+/// A value that is alive when the loss has been made.
+pub(crate) struct Saved {
+    /// The value, made until then.
+    pub value: Value,
+    /// Nodes that are made later by kernels that read it; at least one.
+    pub read_for: Vec<NodeId>,
+}
+
+/// All values alive when the loss has been made.
+pub(crate) fn saved(plan: &MemoryPlan) -> Vec<Saved> {
+    let mut made: BTreeMap<Value, usize> = BTreeMap::new();
+    let mut reads: BTreeMap<Value, Vec<(usize, NodeId)>> = BTreeMap::new();
     for (k, (action, kernels)) in plan.schedule.actions.iter().zip(kernels(&plan.schedule)).enumerate() {
         if let Action::Run(group) = action {
             made.extend(group.stored.iter().map(|&value| (value, k)));
         }
-        read.extend(kernels.into_iter().flat_map(|kernel| kernel.operands).map(|value| (value, k)));
+        for kernel in kernels {
+            for operand in kernel.operands {
+                reads.entry(operand).or_default().extend(kernel.results.iter().map(|result| (k, result.node)));
+            }
+        }
     }
-    let checked =
-        plan.schedule.actions.iter().filter_map(|a| if let Action::CheckFinite(v) = a { Some(v) } else { None });
-    let Some(border) = checked.filter_map(|loss| made.get(loss)).max().copied() else { return 0 };
-    let saved = made.iter().filter(|(value, at)| **at <= border && read.get(value).is_some_and(|&last| last > border));
-    saved.map(|(&value, _)| plan.schedule.graph.ty(value).size_bytes()).sum()
+    let Some(border) = loss_made(plan, &made) else { return vec![] };
+    let read_later = |value: &Value| {
+        let of_value = reads.get(value).into_iter().flatten();
+        of_value.filter(|(k, _)| *k > border).map(|&(_, id)| id).collect()
+    };
+    let until_then = made.iter().filter(|(_, at)| **at <= border);
+    let saved = until_then.map(|(&value, _)| Saved { value, read_for: read_later(&value) });
+    saved.filter(|s| !s.read_for.is_empty()).collect()
+}
+
+/// The action that makes the last checked value, the loss; `made` has the actions that make values.
+fn loss_made(plan: &MemoryPlan, made: &BTreeMap<Value, usize>) -> Option<usize> {
+    let checked = |action: &Action| match action {
+        Action::CheckFinite(value) => made.get(value).copied(),
+        _ => None,
+    };
+    plan.schedule.actions.iter().filter_map(checked).max()
 }

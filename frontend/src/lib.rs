@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bytes;
 pub mod data;
 pub mod import;
 pub mod layers;

@@ -20,4 +20,5 @@ pub mod optimizers;
 pub mod recompute;
 pub mod roll;
 pub mod schedule;
+pub mod select;
 pub mod train;

@@ -2,7 +2,7 @@
 
 use crate::differentiate::{differentiate_loops, where_gradient_stops};
 use crate::loops::{LoopPolicies, check_policies, merge_loops, segment_loops};
-use crate::optimizers::{Optimizer, Schedule, Trained, Updates};
+use crate::optimizers::{Optimizer, Schedule, Step, Trained, Updates};
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
 use gradc_ir::graph::{Graph, InputId, OutputKind, Role, Value};
@@ -43,10 +43,18 @@ pub struct TrainSpec {
     pub accumulate: u64,
     /// Adds each gradient as a result called `grad.<parameter>`; of a part, it has the part's shape.
     pub gradient_outputs: bool,
+    /// Leaves parameters as they are and adds as results called `importance.<parameter>` what their updates are worth:
+    /// Σ|g·Δ| over gradient and change, to first order what the update takes off the loss (Huang et al., 2024).
+    pub importance_outputs: bool,
+    /// Whether each parameter counts its own optimizer steps, because not all have trained from the start.
+    pub steps_apart: bool,
 }
 
 /// Name of the loss among the outputs of a training step.
 pub const LOSS: &str = "loss";
+
+/// What names of importances among the outputs of a training step start with; the parameter's name follows.
+pub const IMPORTANCE: &str = "importance.";
 
 /// Appends gradients and updates to a forward graph whose output [`LOSS`] is a float scalar.
 ///
@@ -137,21 +145,34 @@ fn append_updates(
     if let Some(max_norm) = spec.clip_norm {
         gradients = clip(b, &gradients, max_norm)?;
     }
-    let scalar = TensorType::new(DType::I64, []);
     let lr = b.declare("lr", Role::Hyper, TensorType::f32([]), Some(optimizer.learning_rate()))?;
     let mut updates = Updates { builder: b, lr, step: lr, apply };
-    let (step_id, step) = updates.state("step", scalar, 0.0)?;
-    updates.step = step;
-    updates.lr = spec.schedule.apply(updates.builder, lr, step)?;
-    let one = updates.builder.scalar(DType::I64, 1.0)?;
-    let next = updates.builder.add(step, one)?;
-    updates.set(step_id, next)?;
-    let shared = optimizer.prepare(&mut updates)?;
+    updates.step = updates.count("step")?;
+    updates.lr = spec.schedule.apply(updates.builder, lr, updates.step)?;
+    let together = if spec.steps_apart { None } else { Some(optimizer.prepare(&mut updates, None)?) };
     for (trained, gradient) in trained.iter().zip(gradients) {
         let layer = trained.parameter(updates.builder.graph()).to_string();
         updates.builder.set_loc(Loc { layer, source_op: "optimizer".into(), ..Loc::default() });
-        optimizer.update(&mut updates, &shared, trained, gradient)?;
+        let shared = match &together {
+            Some(shared) => shared,
+            None => &optimizer.prepare(&mut updates, Some(&trained.name))?,
+        };
+        let step = optimizer.update(&mut updates, shared, trained, gradient)?;
+        match spec.importance_outputs {
+            true => append_importance(updates.builder, trained, gradient, step)?,
+            false => updates.take(trained, step)?,
+        }
     }
+    Ok(())
+}
+
+/// Adds Σ|g·Δ| of a parameter as a result.
+fn append_importance(b: &mut Builder, trained: &Trained, gradient: Value, step: Step) -> Result<(), TypeError> {
+    let product = b.mul(gradient, step.change)?;
+    let each = b.abs(product)?;
+    let axes: Vec<usize> = (0..b.shape(each).len()).collect();
+    let importance = b.reduce_sum(each, &axes)?;
+    b.output(&format!("{IMPORTANCE}{}", trained.parameter(b.graph())), importance, OutputKind::Result);
     Ok(())
 }
 

@@ -44,6 +44,8 @@ fn step_with(layers: usize, part: Option<&Part>) -> Graph {
         clip_norm: None,
         accumulate: 1,
         gradient_outputs: false,
+        importance_outputs: false,
+        steps_apart: false,
     };
     derive_step(&forward, &spec).expect("it differentiates")
 }

@@ -85,6 +85,8 @@ fn lora_step(layers: usize, sizes: &Sizes, writing: Writing) -> Graph {
         clip_norm: None,
         accumulate: 1,
         gradient_outputs: false,
+        importance_outputs: false,
+        steps_apart: false,
     };
     derive_step(&forward, &spec).unwrap_or_else(|e| panic!("{e}"))
 }

@@ -37,6 +37,8 @@ fn step(layers: usize, after: impl Fn(&mut Builder, Value) -> Result<Value, Type
         clip_norm: None,
         accumulate: 1,
         gradient_outputs: true,
+        importance_outputs: false,
+        steps_apart: false,
     };
     derive_step(&forward, &spec).expect("it differentiates").with_checked("loss")
 }

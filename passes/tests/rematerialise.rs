@@ -46,6 +46,8 @@ fn step(layers: usize) -> Graph {
         clip_norm: None,
         accumulate: 1,
         gradient_outputs: false,
+        importance_outputs: false,
+        steps_apart: false,
     };
     derive_step(&forward, &spec).expect("it differentiates").with_checked("loss")
 }

@@ -504,6 +504,8 @@ fn refusal(build: impl FnOnce(&mut Builder, Value) -> Result<Value, TypeError>, 
         clip_norm: None,
         accumulate: 1,
         gradient_outputs: true,
+        importance_outputs: false,
+        steps_apart: false,
     };
     let refused = derive_step_of_loops(&graph, &spec, &policies).expect_err("the policy is impossible").0.remove(0);
     assert_eq!(refused.code, "solver-backward");

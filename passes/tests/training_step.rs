@@ -41,6 +41,8 @@ fn spec(optimizer: Optimizer) -> TrainSpec {
         clip_norm: None,
         accumulate: 1,
         gradient_outputs: false,
+        importance_outputs: false,
+        steps_apart: false,
     }
 }
 
@@ -203,4 +205,17 @@ fn a_gradient_that_cannot_flow_is_an_error() {
         b.cast(positive, DType::F32)
     });
     assert!(compared.contains("no gradient reaches parameter `p`"), "{compared}");
+}
+
+/// A parameter that counts its own steps and trains from the start takes the same steps.
+#[test]
+fn steps_counted_apart_are_the_same_from_the_start() {
+    let adam = Adam { lr: 0.1, betas: [0.9, 0.99], eps: 1e-8, weight_decay: 0.1, decoupled: true };
+    let damped = Sgd { momentum: 0.9, dampening: 0.5, ..SGD };
+    for optimizer in [Optimizer::Adam(adam), Optimizer::Sgd(damped)] {
+        let together = quadratic(spec(optimizer.clone()), 5);
+        let apart = quadratic(TrainSpec { steps_apart: true, ..spec(optimizer) }, 5);
+        assert_eq!(apart, together);
+        assert!(together[4] != together[0]);
+    }
 }

@@ -2,8 +2,11 @@
 
 use super::Failure;
 use clap::{Args, ValueEnum};
+use gradc::budget::ParameterCost;
 use gradc::options::Backend;
-use gradc::{CompiledStep, Diagnostic, ImportOptions, Model, Options, Recipe};
+use gradc::training::Trained;
+use gradc::{CompiledStep, Diagnostic, ImportOptions, Model, Options, Recipe, Selector};
+use gradc_frontend::bytes::parse_bytes;
 use gradc_ir::target::{Target, VectorIsa};
 use gradc_passes::egraph::rules::NumericClass;
 use std::collections::BTreeMap;
@@ -58,22 +61,6 @@ pub(crate) struct CodeArguments {
     /// Most memory a session may plan, in bytes, or with suffix K, M, G: recomputes to fit, or says by how much it cannot
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub peak_mem: Option<usize>,
-}
-
-fn parse_bytes(text: &str) -> Result<usize, String> {
-    let (digits, unit) = match text.char_indices().find(|(_, c)| !c.is_ascii_digit()) {
-        Some((at, _)) => text.split_at(at),
-        None => (text, ""),
-    };
-    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        _ => return Err(format!("unknown unit `{unit}`; expected K, M or G")),
-    };
-    let count: usize = digits.parse().map_err(|_| format!("`{text}` is not a size"))?;
-    count.checked_shl(shift).filter(|n| n >> shift == count).ok_or_else(|| format!("`{text}` is too large"))
 }
 
 /// Machines code can be made for.
@@ -167,16 +154,19 @@ impl ModelArguments {
 
     /// The model, imported; notes go to standard error.
     pub fn import(&self, recipe: Option<&Recipe>) -> Result<Model, Failure> {
-        let options = ImportOptions {
+        let model = gradc::import(&self.model, &self.import_options(recipe))?;
+        model.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(model)
+    }
+
+    fn import_options(&self, recipe: Option<&Recipe>) -> ImportOptions {
+        ImportOptions {
             batch_norm: recipe.map(|r| r.batch_norm).unwrap_or_default(),
             batch: self.batch,
             dims: self.dims.iter().cloned().collect::<BTreeMap<_, _>>(),
             weights: self.weights.clone(),
             seed: self.seed,
-        };
-        let model = gradc::import(&self.model, &options)?;
-        model.notes.iter().for_each(|note| eprintln!("note: {note}"));
-        Ok(model)
+        }
     }
 
     /// The compiled model: loaded from a package, or compiled with the recipe if there is one.
@@ -189,6 +179,30 @@ impl ModelArguments {
         let step = gradc::compile(&model, recipe.as_ref(), options)?;
         step.report().notes.iter().for_each(|note| eprintln!("note: {note}"));
         Ok(step)
+    }
+
+    /// What training each parameter costs; nothing without a recipe, and of a package.
+    pub fn parameter_costs(&self, options: &Options) -> Result<Vec<ParameterCost>, Failure> {
+        let recipe = self.recipe()?.filter(|_| !gradc::package::is_package(&self.model));
+        let Some(recipe) = recipe else { return Ok(vec![]) };
+        let model = gradc::import(&self.model, &self.import_options(Some(&recipe)))?;
+        Ok(gradc::budget::parameter_costs(&model, &recipe, options)?)
+    }
+
+    /// What a training run trains: the compiled model, or what is selected of it under the recipe's budget.
+    pub fn trained(&self, options: &Options) -> Result<Trained, Failure> {
+        let is_package = gradc::package::is_package(&self.model);
+        let recipe = self.recipe()?.filter(|r| r.budget.is_some() && !is_package);
+        let Some(recipe) = recipe else {
+            let step = self.compile(options)?;
+            if step.recipe().is_some_and(|packed| packed.budget.is_some()) {
+                eprintln!("note: a package trains what was selected when it was made");
+            }
+            return Ok(step.session()?.into());
+        };
+        let trained = Trained::selected(Selector::new(&self.import(Some(&recipe))?, &recipe, options)?)?;
+        trained.compiled().report().notes.iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(trained)
     }
 }
 

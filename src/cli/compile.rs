@@ -3,6 +3,7 @@
 use super::Failure;
 use super::common::{CodeArguments, ModelArguments, human_bytes};
 use clap::Args;
+use gradc::budget::ParameterCost;
 use gradc::entries::EntryKind;
 use gradc::parameters::ParameterReport;
 use gradc::training_cost::TrainingCost;
@@ -39,7 +40,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     print_summary(&step);
     if arguments.report {
-        print_report(&step, &options);
+        print_report(&step, &options, &arguments.model.parameter_costs(&options)?);
     }
     Ok(())
 }
@@ -86,13 +87,15 @@ fn print_summary(step: &CompiledStep) {
     println!("  kept between steps: {}, code {}", human_bytes(step.persistent_bytes()), human_bytes(step.code_bytes()));
 }
 
-fn print_report(step: &CompiledStep, options: &Options) {
+fn print_report(step: &CompiledStep, options: &Options, costs: &[ParameterCost]) {
     println!("target {:?}, {} threads", options.target.vector_isa, options.threads);
     for (stage, time) in &step.report().stages {
         println!("  {stage:10} {:8.2} ms", time.as_secs_f64() * 1e3);
     }
     EntryKind::ALL.into_iter().for_each(|kind| print_engines(step, kind));
     print_parameters(&step.report().parameters);
+    print_costs(step, costs);
+    step.report().selection.iter().for_each(|selection| println!("  budget: {selection}"));
     step.report().training.iter().for_each(print_training);
     for (graph, loops) in step.report().rolls.iter().filter(|(_, loops)| !loops.is_empty()) {
         print!("loops of {graph}:\n{loops}");
@@ -117,6 +120,24 @@ fn print_parameters(parameters: &[ParameterReport]) {
     let width = parameters.iter().map(|p| p.name.len()).max().unwrap_or(0);
     for p in parameters {
         println!("  {:width$}  trains {:>9} of {:>9}: {}", p.name, p.trained_elements, p.elements, p.training);
+    }
+}
+
+/// What each parameter costs that may train: what only it needs + its gradient's way from the parameter before (all
+/// that it needs).
+fn print_costs(step: &CompiledStep, costs: &[ParameterCost]) {
+    let width = costs.iter().map(|c| c.name.len()).max().unwrap_or(0);
+    let kib = |bytes: u64| bytes as f64 / 1024.0;
+    if !costs.is_empty() {
+        println!("costs, own + way (alone): backward pass, MFLOP; update, MFLOP; kept, KiB");
+    }
+    for ParameterCost { name, backward_flops: flops, update_flops, kept_bytes: kept } in costs {
+        let [own, path, alone, update] =
+            [flops.own, flops.path, flops.alone, *update_flops].map(|flops| flops as f64 / 1e6);
+        print!("  {name:width$}  {own:9.3} + {path:9.3} ({alone:9.3}); {update:7.3}");
+        print!("; {:9.1} + {:9.1} ({:9.1})", kib(kept.own), kib(kept.path), kib(kept.alone));
+        let importance = step.report().selection.as_ref().and_then(|s| s.importances.get(name));
+        println!("{}", importance.map(|i| format!("; importance {i:.4e}")).unwrap_or_default());
     }
 }
 

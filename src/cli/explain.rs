@@ -3,6 +3,7 @@
 use super::Failure;
 use super::common::{CodeArguments, ModelArguments};
 use clap::Args;
+use gradc::budget::ParameterCost;
 use gradc::{CompiledStep, Diagnostic, Diagnostics, Stage};
 use gradc_ir::graph::Graph;
 use gradc_ir::text;
@@ -43,7 +44,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let wrong = wrong_rewrites(&step)?;
     if arguments.json {
-        print_json(&arguments, &step);
+        print_json(&arguments, &step, &arguments.model.parameter_costs(&arguments.code.options()?)?);
     } else {
         print_text(&arguments, &step);
     }
@@ -74,7 +75,7 @@ fn print_text(arguments: &Arguments, step: &CompiledStep) {
     }
 }
 
-fn print_json(arguments: &Arguments, step: &CompiledStep) {
+fn print_json(arguments: &Arguments, step: &CompiledStep, costs: &[ParameterCost]) {
     let entry = |(entry, report): &(&'static str, OptimizeReport)| {
         let window = |(number, window): (usize, &WindowReport)| {
             let mut window = window.clone();
@@ -95,6 +96,9 @@ fn print_json(arguments: &Arguments, step: &CompiledStep) {
     let mut told: serde_json::Map<_, _> = step.report().rewrites.iter().map(entry).collect();
     let loops = step.report().rolls.iter().map(|(graph, loops)| (graph.to_string(), serde_json::json!(loops)));
     told.insert("loops".into(), loops.collect::<serde_json::Map<_, _>>().into());
+    let report = step.report();
+    told.insert("parameters".into(), serde_json::json!({ "training": report.parameters, "costs": costs }));
+    told.insert("selection".into(), serde_json::json!(report.selection));
     println!("{}", serde_json::Value::Object(told));
 }
 

@@ -1,6 +1,7 @@
 //! The progress bar of a training run.
 
 use super::plot;
+use gradc::Selection;
 use gradc::training::{EpochRecord, Observer};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
@@ -49,5 +50,10 @@ impl Observer for Progress {
     fn epoch(&mut self, record: &EpochRecord) {
         self.last = plot::validation(record);
         self.bar.suspend(|| println!("{}", plot::line(record)));
+    }
+
+    fn selection(&mut self, epoch: usize, selection: &Selection) {
+        let names = Vec::from_iter(selection.chosen.iter().map(String::as_str)).join(", ");
+        self.bar.suspend(|| println!("epoch {epoch:3}  {selection}: {names}"));
     }
 }

@@ -6,7 +6,7 @@ use super::plot;
 use super::progress::Progress;
 use clap::Args;
 use gradc::entries::EntryKind;
-use gradc::training::{Ending, Feeds, Holdout, RunSettings, Source, Split, Trainer};
+use gradc::training::{Ending, Feeds, Holdout, RunSettings, Source, Split, Trained, Trainer};
 use gradc::{CompiledStep, Diagnostic, Recipe};
 use gradc_frontend::data;
 use gradc_frontend::recipe::NonFinite;
@@ -63,9 +63,8 @@ fn parse_tail(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
-    let step = arguments.model.compile(&arguments.code.options()?)?;
-    let recipe = arguments.model.recipe_for(&step)?;
-    let mut trainer = trainer(&arguments, &recipe, &step)?;
+    let trained = arguments.model.trained(&arguments.code.options()?)?;
+    let mut trainer = trainer(&arguments, trained)?;
     let stop = interrupt_flag()?;
     let mut progress = Progress::new(trainer.total_steps(), trainer.steps_done(), arguments.quiet);
     let ending = trainer.run(&mut progress, &stop);
@@ -87,18 +86,20 @@ fn stopped(error: gradc::SessionError, trainer: &Trainer) -> Failure {
     Failure::Failed
 }
 
-fn trainer(arguments: &Arguments, recipe: &Recipe, step: &CompiledStep) -> Result<Trainer, Failure> {
+fn trainer(arguments: &Arguments, trained: Trained) -> Result<Trainer, Failure> {
+    let step = trained.compiled();
+    let recipe = &arguments.model.recipe_for(step)?;
     let feeds = feeds(&arguments.data, recipe, step)?;
     let validation = match arguments.validation_data.as_slice() {
         [] => None,
         files => Some(self::feeds(files, recipe, step)?),
     };
     let split = Split::new(feeds.rows(), holdout(arguments), arguments.model.seed)?;
-    let (session, settings) = (step.session()?, settings(arguments, recipe, step.name()));
+    let settings = settings(arguments, recipe, step.name());
     if arguments.resume {
-        Trainer::resume(session, feeds, split, validation, settings).map_err(|e| e.into_diagnostic().into())
+        Trainer::resume(trained, feeds, split, validation, settings).map_err(|e| e.into_diagnostic().into())
     } else {
-        Ok(Trainer::new(session, feeds, split, validation, settings)?)
+        Ok(Trainer::new(trained, feeds, split, validation, settings)?)
     }
 }
 

@@ -3,13 +3,16 @@
 use super::evaluate::evaluate;
 use super::feeds::Feeds;
 use super::history::{EpochRecord, History};
+use super::select::Trained;
 use super::split::Split;
+use crate::budget::{Selection, Selector};
 use crate::error::SessionError;
 use crate::session::Session;
 use crate::view::TensorView;
 use gradc_frontend::recipe::{LastBatch, NonFinite};
 use gradc_frontend::weights;
 use gradc_ir::diagnostic::Diagnostic;
+use gradc_ir::tensor::HostTensor;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +40,8 @@ pub trait Observer {
     fn step(&mut self, epoch: usize, step: u64, loss: f32);
     /// An epoch was evaluated.
     fn epoch(&mut self, record: &EpochRecord);
+    /// From this epoch on, a selection trains.
+    fn selection(&mut self, epoch: usize, selection: &Selection);
 }
 
 /// Why a run ended.
@@ -50,23 +55,25 @@ pub enum Ending {
 
 /// A training run.
 pub struct Trainer {
-    session: Session,
+    pub(super) session: Session,
+    /// Selects what trains, under a budget.
+    pub(super) selector: Option<Selector>,
     feeds: Feeds,
     split: Split,
     /// Rows and feeds of the validation set.
     validation: Option<(Feeds, Vec<usize>)>,
     settings: RunSettings,
     history: History,
-    position: Position,
+    pub(super) position: Position,
     best_loss: Option<f64>,
 }
 
 /// Where a run is: enough, with the seed, to go on exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Position {
-    epoch: usize,
+pub(super) struct Position {
+    pub epoch: usize,
     /// Batches of the epoch done.
-    batch: usize,
+    pub batch: usize,
     steps: u64,
     /// Sum and number of the finite training losses of the epoch so far.
     loss_sum: f64,
@@ -76,28 +83,29 @@ struct Position {
 impl Trainer {
     /// A run from the start. `validation` overrides the split's validation rows by a set of its own.
     pub fn new(
-        session: Session,
+        trained: impl Into<Trained>,
         feeds: Feeds,
         split: Split,
         validation: Option<Feeds>,
         settings: RunSettings,
     ) -> Result<Self, Diagnostic> {
-        let mut trainer = Trainer::at_start(session, feeds, split, validation, settings)?;
+        let mut trainer = Trainer::at_start(trained.into(), feeds, split, validation, settings)?;
         trainer.history = History::create(&trainer.history_path())?;
         Ok(trainer)
     }
 
     /// The run that the folder's checkpoint is of; the arguments are those of [`Trainer::new`].
     pub fn resume(
-        session: Session,
+        trained: impl Into<Trained>,
         feeds: Feeds,
         split: Split,
         validation: Option<Feeds>,
         settings: RunSettings,
     ) -> Result<Self, SessionError> {
-        let mut trainer =
-            Trainer::at_start(session, feeds, split, validation, settings).map_err(SessionError::Checkpoint)?;
+        let start = Trainer::at_start(trained.into(), feeds, split, validation, settings);
+        let mut trainer = start.map_err(SessionError::Checkpoint)?;
         let path = trainer.checkpoint_path();
+        trainer.restore_selection(&path)?;
         let metadata = trainer.session.load(&path)?;
         let (position, best_loss) = parse_position(&metadata, trainer.settings.seed)
             .map_err(|d| SessionError::Checkpoint(d.in_file(path.display())))?;
@@ -108,7 +116,7 @@ impl Trainer {
     }
 
     fn at_start(
-        session: Session,
+        trained: Trained,
         feeds: Feeds,
         split: Split,
         validation: Option<Feeds>,
@@ -122,7 +130,9 @@ impl Trainer {
             None => Some((feeds.clone(), split.validation.clone())),
         };
         let (history, position) = (History::default(), Position::default());
-        let trainer = Trainer { session, feeds, split, validation, settings, history, position, best_loss: None };
+        let Trained { session, selector } = trained;
+        let best_loss = None;
+        let trainer = Trainer { session, selector, feeds, split, validation, settings, history, position, best_loss };
         if trainer.batches_per_epoch() == 0 {
             let message = "the training rows fill no batch";
             return Err(Diagnostic::new("too-few-rows", message)
@@ -173,7 +183,7 @@ impl Trainer {
         self.session.solver_fallbacks()
     }
 
-    fn batches_per_epoch(&self) -> usize {
+    pub(super) fn batches_per_epoch(&self) -> usize {
         let (rows, batch) = (self.split.train.len(), self.feeds.batch_size());
         match self.settings.last_batch {
             LastBatch::Drop => rows / batch,
@@ -205,6 +215,9 @@ impl Trainer {
     fn run_epoch(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ending, SessionError> {
         let order = self.split.epoch(self.settings.seed, self.position.epoch);
         let phase = self.feeds.phase(self.settings.seed, Some(self.position.epoch));
+        if self.selects_now() {
+            self.select(&order, phase, observer)?;
+        }
         while self.batches_left() && self.steps_left() {
             let loss = self.run_step(&order, phase)?;
             observer.step(self.position.epoch + 1, self.position.steps, loss);
@@ -218,9 +231,7 @@ impl Trainer {
     }
 
     fn run_step(&mut self, order: &[usize], phase: usize) -> Result<f32, SessionError> {
-        let size = self.feeds.batch_size();
-        let rows: Vec<usize> = order.iter().cycle().skip(self.position.batch * size).take(size).copied().collect();
-        let inputs = self.feeds.batch(&rows, phase);
+        let inputs = self.batch(order, phase, self.position.batch);
         let views: Vec<(&str, TensorView)> = inputs.iter().map(|(n, t)| (n.as_str(), TensorView::from(t))).collect();
         let loss = match self.session.step(&views) {
             Err(SessionError::NonFinite { .. }) if self.settings.non_finite == NonFinite::Skip => f32::NAN,
@@ -233,6 +244,13 @@ impl Trainer {
             self.position.loss_count += 1;
         }
         Ok(loss)
+    }
+
+    /// Inputs of a batch of an epoch that visits rows in this order.
+    pub(super) fn batch(&self, order: &[usize], phase: usize, number: usize) -> Vec<(String, HostTensor)> {
+        let size = self.feeds.batch_size();
+        let rows: Vec<usize> = order.iter().cycle().skip(number * size).take(size).copied().collect();
+        self.feeds.batch(&rows, phase)
     }
 
     fn finish_epoch(&mut self) -> Result<EpochRecord, SessionError> {
@@ -271,7 +289,8 @@ impl Trainer {
 
     /// Writes checkpoint and weights, each atomically.
     fn save(&self) -> Result<(), SessionError> {
-        let metadata = position_metadata(&self.position, self.best_loss, self.settings.seed);
+        let mut metadata = position_metadata(&self.position, self.best_loss, self.settings.seed);
+        metadata.extend(self.selection_metadata()?);
         self.session.save_with(self.checkpoint_path(), &metadata)?;
         self.write_weights(&self.weights_path())
     }

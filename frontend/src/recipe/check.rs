@@ -1,6 +1,6 @@
 //! What the schema of a recipe cannot say: fields that must go together.
 
-use super::{Optimizer, PerChannel, Recipe, ScheduleKind, Trainable};
+use super::{Budget, Optimizer, PerChannel, Recipe, ScheduleKind, Trainable};
 use crate::schema::at;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 
@@ -11,6 +11,7 @@ impl Recipe {
         found.extend(self.check_nesterov());
         found.extend(self.check_schedule());
         found.extend(self.check_parts());
+        found.extend(self.budget.iter().flat_map(Budget::check));
         found.extend(self.check_deviations());
         if found.is_empty() { Ok(()) } else { Err(Diagnostics(found)) }
     }

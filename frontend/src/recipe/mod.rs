@@ -1,5 +1,6 @@
 //! How to train: the types of `recipe.json`, which are also its schema.
 
+mod budget;
 mod check;
 mod part;
 mod resolve;
@@ -7,6 +8,7 @@ mod solvers;
 #[cfg(test)]
 mod tests;
 
+pub use budget::{Amount, Budget, GivenImportance, Importance, Limit, Measured, given_importances};
 pub use resolve::{Resolved, name_or_only, resolve, trainable_set};
 pub use solvers::solvers_of;
 
@@ -33,6 +35,9 @@ pub struct Recipe {
     /// Without it, everything trains that the model file does not freeze.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainable: Option<Vec<Trainable>>,
+    /// Most that training may cost; of what `trainable` names, that trains which matters most within it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// How the learning rate changes over the steps.
     #[serde(default)]
     pub schedule: Schedule,

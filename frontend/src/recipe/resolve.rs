@@ -99,7 +99,7 @@ fn not_empty(chosen: BTreeMap<String, Option<Part>>) -> Result<BTreeMap<String, 
 }
 
 /// Every name of every parameter, to the name of its tensor.
-fn parameter_names(model: &Model) -> BTreeMap<&str, &str> {
+pub(super) fn parameter_names(model: &Model) -> BTreeMap<&str, &str> {
     let own =
         model.train.inputs().iter().filter(|i| i.role == Role::Parameter).map(|i| (i.name.as_str(), i.name.as_str()));
     let own: BTreeMap<&str, &str> = own.collect();
@@ -145,7 +145,7 @@ fn shape_of<'a>(model: &'a Model, name: &str) -> &'a [usize] {
 }
 
 /// The tensors of the parameters that a pattern names, each once.
-fn matching<'a>(pattern: &str, names: &BTreeMap<&'a str, &'a str>) -> Result<BTreeSet<&'a str>, Diagnostic> {
+pub(super) fn matching<'a>(pattern: &str, names: &BTreeMap<&'a str, &'a str>) -> Result<BTreeSet<&'a str>, Diagnostic> {
     let glob = fnmatch(pattern)?;
     let found: BTreeSet<&str> = names.iter().filter(|(name, _)| glob.is_match(name)).map(|(_, own)| *own).collect();
     if !found.is_empty() {

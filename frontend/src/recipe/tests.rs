@@ -38,6 +38,7 @@ fn every_field_is_read() {
         "trainable": ["fc.*", {"param": "blocks.*.w", "axis": 1, "groups": 8, "keep": [1, 3]}],
         "schedule": {"kind": "cosine", "total_steps": 100, "min_lr": 0.01, "warmup_steps": 5},
         "solvers": [{"at": "denoise.*", "backward": "implicit", "tolerance": {"forward": 1e-4}}, {"at": "*", "backward": "auto"}],
+        "budget": {"training_bytes": "8M", "importance": {"batches": 3}, "select_every": 2},
         "clip_norm": 1, "accumulate": 4, "batch_norm": "train", "last_batch": "pad", "non_finite": "skip",
         "data": {"x": {"column": "pixels", "scale": 0.0625, "mean": [0.5], "std": 0.25, "reshape": [64], "cast": "f32", "shift": 1}}
     }"#;
@@ -47,6 +48,10 @@ fn every_field_is_read() {
     assert_eq!(recipe.data["x"].mean, Some(PerChannel::Each(vec![0.5])));
     assert_eq!(recipe.data["x"].cast.map(|d| d.0), Some(gradc_ir::types::DType::F32));
     assert_eq!((recipe.non_finite, recipe.accumulate.get()), (NonFinite::Skip, 4));
+    let measured = Importance::Measured(Measured { batches: NonZeroUsize::new(3).unwrap() });
+    let budget = recipe.budget.as_ref().unwrap();
+    assert_eq!((&budget.importance, budget.select_every), (&measured, NonZeroUsize::new(2)));
+    assert_eq!(budget.limit(), Ok(Limit::TrainingBytes(8 << 20)));
     let tolerance = SolverTolerance { forward: 1e-4, ..SolverTolerance::default() };
     assert_eq!(recipe.solvers[0], Solver { at: "denoise.*".into(), backward: SolverBackward::Implicit, tolerance });
     let again = serde_json::to_vec(&recipe).unwrap();
@@ -137,4 +142,36 @@ fn reference_recipes_work_as_they_are() {
         count += 1;
     }
     assert!(count > 0, "the reference folder holds models");
+}
+
+#[test]
+fn budgets_have_one_limit_within_range() {
+    let limit = |json: &str| read(&with(&format!(r#", "budget": {json}"#))).map(|r| r.budget.unwrap().limit().unwrap());
+    assert_eq!(limit(r#"{"backward_flops": 0.4}"#), Ok(Limit::BackwardFlops(0.4)));
+    assert_eq!(limit(r#"{"training_bytes": 0.25}"#), Ok(Limit::TrainingShare(0.25)));
+    assert_eq!(limit(r#"{"training_bytes": "64KiB"}"#), Ok(Limit::TrainingBytes(64 << 10)));
+    let cases = [
+        ("{}", "budget", "inconsistent-recipe"),
+        (r#"{"backward_flops": 0.4, "training_bytes": 0.4}"#, "budget", "inconsistent-recipe"),
+        (r#"{"backward_flops": 0}"#, "budget.backward_flops", "wrong-value"),
+        (r#"{"backward_flops": 1.5}"#, "budget.backward_flops", "wrong-value"),
+        (r#"{"backward_flops": "8M"}"#, "budget.backward_flops", "wrong-value"),
+        (r#"{"training_bytes": 2}"#, "budget.training_bytes", "wrong-value"),
+        (r#"{"training_bytes": "8Q"}"#, "budget.training_bytes", "wrong-value"),
+        (r#"{"backward_flops": 0.4, "importance": {"batches": 0}}"#, "budget.importance.batches", "wrong-value"),
+        (
+            r#"{"backward_flops": 0.4, "importance": [{"param": "*", "value": -1}]}"#,
+            "budget.importance[0].value",
+            "wrong-value",
+        ),
+        (
+            r#"{"backward_flops": 0.4, "importance": [{"param": "*", "value": 1}], "select_every": 1}"#,
+            "budget.select_every",
+            "inconsistent-recipe",
+        ),
+    ];
+    for (json, place, code) in cases {
+        let told = limit(json).unwrap_err().0;
+        assert_eq!(told.iter().map(|d| (d.loc.layer.as_str(), d.code)).collect::<Vec<_>>(), [(place, code)], "{json}");
+    }
 }

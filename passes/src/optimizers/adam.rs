@@ -1,6 +1,6 @@
 //! Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019), as `torch.optim.Adam` and `AdamW`.
 
-use super::{Shared, Trained, Updates};
+use super::{Shared, Step, Trained, Updates, named};
 use gradc_ir::graph::Value;
 use gradc_ir::types::{DType, TypeError};
 
@@ -23,9 +23,9 @@ impl Adam {
     /// Scalars: step size lr/(1−β₁ᵗ), 1/√(1−β₂ᵗ), and 1 − lr·λ when decoupled.
     ///
     /// β₂ᵗ is close to 1 at first, so the corrections are formed in f64.
-    pub(super) fn prepare(&self, updates: &mut Updates) -> Result<Shared, TypeError> {
-        let power1 = updates.power("adam.beta1_power", self.betas[0])?;
-        let power2 = updates.power("adam.beta2_power", self.betas[1])?;
+    pub(super) fn prepare(&self, updates: &mut Updates, of: Option<&str>) -> Result<Shared, TypeError> {
+        let power1 = updates.power(&named("adam.beta1_power", of), self.betas[0])?;
+        let power2 = updates.power(&named("adam.beta2_power", of), self.betas[1])?;
         let lr = updates.lr;
         let b = &mut *updates.builder;
         let one = b.scalar(DType::F64, 1.0)?;
@@ -50,7 +50,7 @@ impl Adam {
         shared: &Shared,
         parameter: &Trained,
         gradient: Value,
-    ) -> Result<(), TypeError> {
+    ) -> Result<Step, TypeError> {
         let (name, mut p) = (&parameter.name, parameter.value);
         let mut g = gradient;
         if self.weight_decay != 0.0 && !self.decoupled {
@@ -69,9 +69,7 @@ impl Adam {
         let eps = b.scalar(DType::F32, self.eps)?;
         let denominator = b.add(corrected, eps)?;
         let ratio = b.div(m, denominator)?;
-        let change = b.mul(ratio, shared.scalars[0])?;
-        let next = b.sub(p, change)?;
-        updates.set_trained(parameter, next)
+        Ok(Step { from: p, change: b.mul(ratio, shared.scalars[0])? })
     }
 
     fn moment(&self, updates: &mut Updates, name: &str, beta: f64, fresh: Value) -> Result<Value, TypeError> {

@@ -34,22 +34,23 @@ impl Optimizer {
         }
     }
 
-    /// Appends what all parameters share (bias corrections); called once, before any [`Optimizer::update`].
-    pub(crate) fn prepare(&self, updates: &mut Updates) -> Result<Shared, TypeError> {
+    /// Appends what updates have in common that have been made as often (bias corrections): those of all parameters,
+    /// or of one that counts its own.
+    pub(crate) fn prepare(&self, updates: &mut Updates, of: Option<&str>) -> Result<Shared, TypeError> {
         match self {
-            Optimizer::Sgd(sgd) => sgd.prepare(updates),
-            Optimizer::Adam(adam) => adam.prepare(updates),
+            Optimizer::Sgd(sgd) => sgd.prepare(updates, of),
+            Optimizer::Adam(adam) => adam.prepare(updates, of),
         }
     }
 
-    /// Appends the update of what trains of one parameter.
+    /// Appends the step of what trains of one parameter, and its state.
     pub(crate) fn update(
         &self,
         updates: &mut Updates,
         shared: &Shared,
         parameter: &Trained,
         gradient: Value,
-    ) -> Result<(), TypeError> {
+    ) -> Result<Step, TypeError> {
         match self {
             Optimizer::Sgd(sgd) => sgd.update(updates, shared, parameter, gradient),
             Optimizer::Adam(adam) => adam.update(updates, shared, parameter, gradient),
@@ -57,7 +58,14 @@ impl Optimizer {
     }
 }
 
-/// f32 scalars every parameter's update uses.
+/// The step of a parameter: from `from`, which is the parameter, possibly shrunk by its decay, to `from − change`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    pub from: Value,
+    pub change: Value,
+}
+
+/// f32 scalars that updates use.
 pub(crate) struct Shared {
     /// Learning rate of this step.
     pub lr: Value,
@@ -91,14 +99,24 @@ impl Updates<'_> {
         self.builder.update(of, next)
     }
 
-    /// Sets the next value of what trains of a parameter; the rest stays where and as it is.
-    pub fn set_trained(&mut self, of: &Trained, next: Value) -> Result<(), TypeError> {
+    /// Takes the step of what trains of a parameter; the rest stays where and as it is.
+    pub fn take(&mut self, of: &Trained, step: Step) -> Result<(), TypeError> {
+        let next = self.builder.sub(step.from, step.change)?;
         let next = self.if_applied(next, of.value)?;
         of.set(self.builder, next)
     }
 
     fn if_applied(&mut self, next: Value, old: Value) -> Result<Value, TypeError> {
         self.apply.map_or(Ok(next), |apply| self.builder.select(apply, next, old))
+    }
+
+    /// An i64 scalar that is the number of optimizer steps before this one.
+    pub fn count(&mut self, name: &str) -> Result<Value, TypeError> {
+        let (id, before) = self.state(name, TensorType::new(DType::I64, []), 0.0)?;
+        let one = self.builder.scalar(DType::I64, 1.0)?;
+        let next = self.builder.add(before, one)?;
+        self.set(id, next)?;
+        Ok(before)
     }
 
     /// An f64 scalar that is multiplied by `factor` at every optimizer step: `factor` to the number of steps, this one included.
@@ -108,4 +126,9 @@ impl Updates<'_> {
         self.set(id, power)?;
         Ok(power)
     }
+}
+
+/// Name of a state of all parameters, or of one.
+fn named(state: &str, of: Option<&str>) -> String {
+    of.map_or(state.to_string(), |parameter| format!("{state}.{parameter}"))
 }

@@ -1,6 +1,6 @@
 //! Stochastic gradient descent, as `torch.optim.SGD`.
 
-use super::{Shared, Trained, Updates};
+use super::{Shared, Step, Trained, Updates, named};
 use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
 use gradc_ir::types::{DType, TypeError};
@@ -21,13 +21,17 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    pub(super) fn prepare(&self, updates: &mut Updates) -> Result<Shared, TypeError> {
+    pub(super) fn prepare(&self, updates: &mut Updates, of: Option<&str>) -> Result<Shared, TypeError> {
         let mut scalars = Vec::new();
         if self.momentum != 0.0 && self.dampening != 0.0 {
             // The buffer starts as the first gradient, undampened.
+            let step = match of {
+                Some(_) => updates.count(&named("sgd.step", of))?,
+                None => updates.step,
+            };
             let b = &mut *updates.builder;
             let zero = b.scalar(DType::I64, 0.0)?;
-            let first = b.compare(CompareFn::Eq, updates.step, zero)?;
+            let first = b.compare(CompareFn::Eq, step, zero)?;
             let (one, damped) = (b.scalar(DType::F32, 1.0)?, b.scalar(DType::F32, 1.0 - self.dampening)?);
             scalars.push(b.select(first, one, damped)?);
         }
@@ -41,7 +45,7 @@ impl Sgd {
         shared: &Shared,
         parameter: &Trained,
         gradient: Value,
-    ) -> Result<(), TypeError> {
+    ) -> Result<Step, TypeError> {
         let (name, p) = (&parameter.name, parameter.value);
         let mut g = gradient;
         if self.weight_decay != 0.0 {
@@ -51,9 +55,7 @@ impl Sgd {
         if self.momentum != 0.0 {
             g = self.momentum_step(updates, shared, name, g)?;
         }
-        let change = updates.builder.mul(g, shared.lr)?;
-        let next = updates.builder.sub(p, change)?;
-        updates.set_trained(parameter, next)
+        Ok(Step { from: p, change: updates.builder.mul(g, shared.lr)? })
     }
 
     fn momentum_step(&self, updates: &mut Updates, shared: &Shared, name: &str, g: Value) -> Result<Value, TypeError> {

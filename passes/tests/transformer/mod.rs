@@ -143,6 +143,8 @@ pub fn training_step(layers: usize, sizes: Sizes) -> Graph {
         clip_norm: None,
         accumulate: 1,
         gradient_outputs: false,
+        importance_outputs: false,
+        steps_apart: false,
     };
     derive_step(&forward, &spec).unwrap_or_else(|e| panic!("{e}"))
 }
