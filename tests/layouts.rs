@@ -1,18 +1,19 @@
 //! Layouts change where elements stand, never what they are: any assignment gives the values of the interpreter.
 
-use gradc_codegen::{AlignedBuffer, CodegenOptions, EntryCode, Memory, Operand, PlacedAction, Pool, compile};
+mod common;
+
+use common::planned::run;
 use gradc_ir::builder::Builder;
-use gradc_ir::graph::{Graph, OutputKind, Value};
+use gradc_ir::graph::{OutputKind, Value};
 use gradc_ir::layout::{Layout, Layouts};
 use gradc_ir::op::Sample;
 use gradc_ir::ops::{Copy, Op};
-use gradc_ir::plan::{Action, MemoryPlan, Segment};
-use gradc_ir::target::Target;
-use gradc_ir::tensor::{Data, HostTensor, Tensor};
+use gradc_ir::plan::{Action, MemoryPlan};
+use gradc_ir::tensor::{Data, Tensor};
 use gradc_ir::text::{parse_plan, print_plan};
 use gradc_passes::layout::LaidOut;
 use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
-use gradc_passes::schedule::{Ordering, kernels, schedule};
+use gradc_passes::schedule::{Ordering, schedule};
 
 /// Assignments tried per sample.
 const ASSIGNMENTS: u64 = 6;
@@ -72,41 +73,6 @@ fn planned(laid_out: LaidOut) -> Option<MemoryPlan> {
     (!plan.schedule.actions.iter().any(is_region)).then_some(plan)
 }
 
-fn entry(plan: &MemoryPlan) -> EntryCode {
-    let graph: &Graph = &plan.schedule.graph;
-    let operand = |v: &Value| Operand::fixed(plan.memory.places[v], graph.ty(*v).clone());
-    assert!(plan.schedule.actions.iter().all(|a| matches!(a, Action::Run(_))), "nothing is checked here");
-    let kernels = kernels(&plan.schedule).into_iter().flatten();
-    let actions = kernels.map(|kernel| PlacedAction::Run {
-        operands: kernel.operands.iter().map(operand).collect(),
-        results: kernel.results.iter().map(operand).collect(),
-        kernel: Box::new(kernel),
-    });
-    EntryCode { name: "sample".into(), actions: actions.collect(), commits: vec![] }
-}
-
-fn run(plan: &MemoryPlan, inputs: &[Tensor]) -> Vec<Tensor> {
-    let options = CodegenOptions { verify: true, ..CodegenOptions::new(Target::host()) };
-    let executable = compile(&[entry(plan)], &options).unwrap_or_else(|e| panic!("{e}"));
-    let host: Vec<HostTensor> = inputs.iter().map(Tensor::to_host).collect();
-    let bytes: Vec<&[u8]> = host.iter().map(HostTensor::bytes).collect();
-    let pool = Pool::new(1).unwrap_or_else(|e| panic!("{e}"));
-    let [mut arena, mut persistent, constants] = [plan.memory.arena_bytes, 0, 0].map(AlignedBuffer::zeroed);
-    let mut scratch = AlignedBuffer::zeroed(executable.scratch_bytes(pool.threads()));
-    let mut memory =
-        Memory { arena: &mut arena, persistent: &mut persistent, constants: &constants, scratch: &mut scratch };
-    executable.run(0, &mut memory, &bytes, &pool).unwrap_or_else(|e| panic!("{e:?}"));
-    let graph = &plan.schedule.graph;
-    let read = |value: Value| {
-        let ty = graph.ty(value).clone();
-        let place = plan.memory.places[&value];
-        let segment = if let Segment::Host(k) = place.segment { bytes[k as usize] } else { arena.bytes() };
-        let bytes = segment[place.offset_bytes..][..ty.size_bytes()].to_vec();
-        HostTensor::new(ty, bytes).expect("the sizes agree").to_tensor()
-    };
-    graph.outputs().iter().map(|o| read(o.value)).collect()
-}
-
 fn assert_near(op: &Op, found: &Tensor, expected: &Tensor) {
     let (Data::Float(f), Data::Float(e)) = (&found.data, &expected.data) else {
         return assert_eq!(found, expected, "{op}");
@@ -127,7 +93,7 @@ fn any_layouts_give_the_same_values() {
             let Some(plan) = planned(graph) else { continue };
             let inputs = sample.draw(seed);
             let expected = sample.op.eval(&inputs.iter().collect::<Vec<_>>()).unwrap_or_else(|e| panic!("{e:?}"));
-            let found = run(&plan, &inputs);
+            let found = run(&plan, &inputs, 1);
             found.iter().zip(&expected).for_each(|(f, e)| assert_near(&sample.op, f, &e.clone().rounded()));
             tried += 1;
             laid_out += usize::from(has_layouts);

@@ -22,7 +22,7 @@ pub enum Library {
 /// What computes a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Engine {
-    /// A loop nest.
+    /// Loop nests.
     Loops,
     /// Loops that update elements at computed places.
     Scatter,
@@ -40,7 +40,9 @@ impl Engine {
     /// What computes the kernel with this position.
     pub(crate) fn of(kernel: usize, codes: &[KernelCode], program: &Program) -> Engine {
         match &codes[kernel] {
-            KernelCode::Loops(..) | KernelCode::Epilogue(..) | KernelCode::Finish(..) => Engine::Loops,
+            KernelCode::Loops(..) | KernelCode::Rows(..) | KernelCode::Epilogue(..) | KernelCode::Finish(..) => {
+                Engine::Loops
+            }
             KernelCode::Scatter(..) => Engine::Scatter,
             KernelCode::Host(_) => Engine::Host,
             KernelCode::Contraction { function: Function::ContractRows, .. } => Engine::Rows,

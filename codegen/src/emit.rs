@@ -3,7 +3,7 @@
 use crate::compile::{CodegenOptions, EntryCode, Operand, PlacedAction, Until};
 use crate::executable::append_aligned;
 use crate::kernel_code::KernelCode;
-use crate::loops::{Buffer, KernelArguments, MEMORY, SimdOptions, emit_epilogue, emit_loops, emit_scatter};
+use crate::loops::{Buffer, KernelArguments, MEMORY, SimdOptions, emit_epilogue, emit_loops, emit_rows, emit_scatter};
 use crate::runtime::{Function, StepContext, host_convention, load_field};
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
@@ -49,6 +49,10 @@ pub(crate) fn compile_kernel(
             KernelCode::Loops(plan, dtypes) => {
                 let buffers = load_buffers(b, parameters[1], dtypes);
                 strips = emit_loops(b, plan, &buffers, arguments, simd);
+            }
+            KernelCode::Rows(plan, dtypes) => {
+                let buffers = load_buffers(b, parameters[1], dtypes);
+                strips = emit_rows(b, plan, &buffers, arguments, simd);
             }
             KernelCode::Finish(plan, dtypes) => {
                 let mut buffers = load_buffers(b, parameters[1], dtypes);

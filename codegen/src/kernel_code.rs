@@ -5,7 +5,7 @@ use crate::chunks::Chunks;
 use crate::contraction::{ContractionPlan, WorkSpace};
 use crate::host::HostKernel;
 use crate::indirect::{IndirectPlan, finishing_kernel};
-use crate::loops::{EpiloguePlan, LoopPlan, Piece, ScatterPlan, pieces, stores_only_sums};
+use crate::loops::{EpiloguePlan, LoopPlan, Piece, RowsPlan, ScatterPlan, pieces, stores_only_sums};
 use crate::program::{PlacedContraction, PlacedIndirect, Program, Sums};
 use crate::runtime::Function;
 use crate::verify::Signature;
@@ -23,6 +23,8 @@ use std::ops::Range;
 pub(crate) enum KernelCode {
     /// A loop nest.
     Loops(Box<LoopPlan>, Vec<DType>),
+    /// Loop nests over the same rows.
+    Rows(Box<RowsPlan>, Vec<DType>),
     /// Several one after the other: loop nests for parts of the points, steps of a contraction; the codes with these
     /// positions.
     Sequence(Range<usize>),
@@ -43,6 +45,7 @@ impl KernelCode {
     pub fn chunks(&self) -> usize {
         match self {
             KernelCode::Loops(plan, _) | KernelCode::Finish(plan, _) => plan.chunks().count,
+            KernelCode::Rows(plan, _) => plan.chunks().count,
             KernelCode::Contraction { chunks, .. } => *chunks,
             _ => Chunks::whole(1).count,
         }
@@ -96,6 +99,11 @@ impl Planned {
                 } else {
                     loop_codes(kernel, &operands, &all, next)
                 }
+            }
+            KernelKind::Rows(kernel) => {
+                let plan = RowsPlan::new(kernel, &signature.operands, &signature.results);
+                self.program.thread_bytes = self.program.thread_bytes.max(plan.scratch_bytes());
+                (KernelCode::Rows(Box::new(plan), all), vec![])
             }
             KernelKind::Scatter(scatter) => {
                 let plan = ScatterPlan::new(scatter, &operands, results[0]);

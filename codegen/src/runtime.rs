@@ -91,6 +91,8 @@ pub(crate) enum Function {
     ContractRows,
     /// (context, host kernel, arguments) → whether it succeeded.
     Host,
+    /// (context) → address of the work space of the thread that calls.
+    WorkSpace,
     /// (context, action): adds the time since the last mark to that of an action, counted from 1; to none for 0.
     Mark,
 }
@@ -109,6 +111,7 @@ impl Function {
         table.push(pack_shared as *const () as usize);
         table.push(contract_rows as *const () as usize);
         table.push(host as *const () as usize);
+        table.push(work_space as *const () as usize);
         table.push(mark as *const () as usize);
         table
     }
@@ -122,6 +125,7 @@ impl Function {
             Function::ParallelFor | Function::Contract | Function::PackShared | Function::ContractRows => {
                 (vec![I64; 4], None)
             }
+            Function::WorkSpace => (vec![I64], Some(I64)),
             Function::Mark => (vec![I64; 2], None),
             _ => (vec![F64], Some(F64)),
         }
@@ -202,6 +206,11 @@ unsafe extern "C" fn parallel_for(
             _ => (0..chunks).for_each(|chunk| kernel(context, arguments, chunk)),
         }
     }
+}
+
+unsafe extern "C" fn work_space(context: *const StepContext) -> *mut u8 {
+    // SAFETY: native code passes its own context, that of a running call.
+    unsafe { (*context).scratch_of_thread() }
 }
 
 unsafe extern "C" fn mark(context: *const StepContext, action: usize) {

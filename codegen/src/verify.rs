@@ -1,7 +1,7 @@
 //! What must hold of a kernel before it is compiled, so that running it is safe.
 
 use gradc_ir::diagnostic::Diagnostic;
-use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel};
+use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel, RowKernel, RowStep, row_axes, stays_in_row};
 use gradc_ir::lower::{Access, Affine, Body, Contraction, Scalar, ScalarId, Scatter, UnaryFn};
 use gradc_ir::types::{DType, TensorType};
 
@@ -25,6 +25,7 @@ pub(crate) fn verify(kind: &KernelKind, signature: &Signature) -> Result<(), Dia
     check.dtypes()?;
     match kind {
         KernelKind::Loops(kernel) => check.loops(kernel),
+        KernelKind::Rows(kernel) => check.rows(kernel),
         KernelKind::Scatter(scatter) => check.scatter(scatter),
         KernelKind::Host(_) => Ok(()),
     }
@@ -75,6 +76,44 @@ impl Check<'_> {
                 return Err(invalid("a result does not have the type of what is stored")
                     .expected(format!("{points} elements of {}", kernel.body.dtype(id)))
                     .found(ty));
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(&self, kernel: &RowKernel) -> Result<(), Diagnostic> {
+        let made = [&self.signature.results[..], &kernel.temporaries].concat();
+        let operands = [&self.signature.operands[..], &made].concat();
+        let mut is_made = vec![false; made.len()];
+        let of_step = |step: &RowStep| step.makes.iter().map(|&k| made.get(k).cloned()).collect::<Option<Vec<_>>>();
+        for step in &kernel.steps {
+            let results = of_step(step).ok_or_else(|| invalid("a step makes what its kernel does not have"))?;
+            let signature = Signature { operands: operands.clone(), results, ..self.signature.clone() };
+            let check = Check { signature: &signature };
+            check.dtypes()?;
+            check.loops(&step.loops)?;
+            self.step(kernel, step, &is_made)?;
+            for &k in &step.makes {
+                if std::mem::replace(&mut is_made[k], true) {
+                    return Err(invalid("what a row kernel makes is made once"));
+                }
+            }
+        }
+        if is_made.iter().all(|made| *made) { Ok(()) } else { Err(invalid("a row kernel makes all of its results")) }
+    }
+
+    /// The rows of a step, and of what it reads among what steps before it have made.
+    fn step(&self, kernel: &RowKernel, step: &RowStep, is_made: &[bool]) -> Result<(), Diagnostic> {
+        let (rows, space) = (kernel.rows, &step.loops.space);
+        if space.contains(&0) || row_axes(space, rows).is_none() {
+            return Err(invalid("the first axes of a step are its kernel's rows")
+                .expected(format!("{rows} rows"))
+                .found(format!("{space:?}")));
+        }
+        for (access, reduced) in step.loops.reads() {
+            let Some(made) = access.operand.checked_sub(self.signature.operands.len()) else { continue };
+            if !is_made[made] || !stays_in_row(access, space, reduced, rows) {
+                return Err(invalid("a step reads the row that it is at of what earlier steps have made"));
             }
         }
         Ok(())

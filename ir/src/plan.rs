@@ -5,12 +5,15 @@ use crate::layout::Layouts;
 use std::collections::BTreeMap;
 
 /// Nodes computed by one kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
     /// The nodes, ascending.
     pub nodes: Vec<NodeId>,
     /// The values that leave the group, ascending; all others exist only inside the kernel.
     pub stored: Vec<Value>,
+    /// What the kernel does with each row, in order, where it is a [`RowKernel`](crate::kernel::RowKernel); each of these
+    /// has no steps of its own, and the values that leave it are read by later ones or leave the group. Else empty.
+    pub steps: Vec<Group>,
 }
 
 /// One thing a step does.

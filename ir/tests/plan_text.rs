@@ -42,7 +42,7 @@ fn value(node: u32) -> Value {
 #[test]
 fn the_text_means_what_it_says() {
     let plan = plan();
-    let group = Group { nodes: vec![NodeId(2), NodeId(3)], stored: vec![value(3)] };
+    let group = Group { nodes: vec![NodeId(2), NodeId(3)], stored: vec![value(3)], steps: vec![] };
     assert_eq!(plan.schedule.actions, [Action::Run(group), Action::CheckFinite(value(3))]);
     let place = |segment, offset_bytes| Place { segment, offset_bytes };
     assert_eq!(plan.memory.places[&value(0)], place(Segment::Host(3), 0));
@@ -75,6 +75,28 @@ fn wrong_plans_are_told() {
     assert_eq!(code("arena+64\n", "heap+64\n"), ("syntax", 18));
     assert_eq!(code("bytes 16", "16"), ("syntax", 19));
     assert_eq!(code("}\nmemory", "}\n"), ("syntax", 13));
+}
+
+const ROWS: &str = "schedule {
+  run [%2 %3] -> [%3] rows {
+    run [%2] -> [%2]
+    run [%3] -> [%3]
+  }
+  check %3
+}
+";
+
+#[test]
+fn steps_of_a_group_print_as_they_are_written() {
+    let parse = |schedule: &str| parse_schedule(&[GRAPH, schedule].concat());
+    let schedule = parse(ROWS).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(print_schedule(&schedule), [GRAPH, ROWS].concat());
+    let Action::Run(group) = &schedule.actions[0] else { panic!("a group is run") };
+    let step = |node| Group { nodes: vec![NodeId(node)], stored: vec![value(node)], steps: vec![] };
+    assert_eq!(group.steps, [step(2), step(3)]);
+    let code = |from: &str, to: &str| parse(&ROWS.replacen(from, to, 1)).map_err(|e| (e.code, e.loc.line));
+    assert_eq!(code("run [%2] -> [%2]", "run [%3] -> [%2]"), Err(("group-order", 10)));
+    assert_eq!(code("run [%2] -> [%2]", "run [%2] -> [%2] rows { }"), Err(("syntax", 11)));
 }
 
 const LOOP: &str = r#"function @0 "step" {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test program uses a part")]
 
+pub mod planned;
+
 use gradc::bench::random_inputs;
 use gradc::entries::EntryKind;
 use gradc::{CompiledStep, HostTensor, ImportOptions, Model, Options, Recipe, Session, TensorView};

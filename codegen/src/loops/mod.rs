@@ -7,6 +7,7 @@ mod lanes;
 mod pieces;
 mod plan;
 mod reduce;
+mod rows;
 mod scalar;
 mod scatter;
 mod values;
@@ -15,6 +16,7 @@ pub(crate) use emitter::{Bound, Buffer, Emitter, Which, Width};
 pub(crate) use epilogue::{Blocking, EpiloguePlan, Groups, Rectangle, emit_epilogue, stores_only_sums};
 pub(crate) use pieces::{Piece, pieces};
 pub(crate) use plan::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction};
+pub(crate) use rows::{RowsPlan, emit_rows};
 pub(crate) use scatter::{ScatterPlan, emit_scatter};
 pub(crate) use values::{MEMORY, Rep};
 
@@ -55,12 +57,17 @@ pub(crate) struct SimdOptions {
 impl LoopPlan {
     /// How the outermost loop is cut, by shape and cost alone.
     pub fn chunks(&self) -> Chunks {
-        let outermost = if self.space == 0 { 1 } else { self.extents[0] };
+        let outermost = self.outermost();
         let in_vector_loop = self.vector == Some(0);
         if in_vector_loop && self.interior.is_some() {
             return Chunks::whole(outermost);
         }
         Chunks::new(outermost, self.cost(), if in_vector_loop { CHUNK_STEP } else { 1 })
+    }
+
+    /// Trips of the outermost loop of the space.
+    pub fn outermost(&self) -> usize {
+        if self.space == 0 { 1 } else { self.extents[0] }
     }
 
     fn groups(&self) -> usize {

@@ -8,7 +8,7 @@ use crate::graph::{Graph, NodeId, Value};
 use crate::layout::{Layout, Layouts};
 use crate::plan::{Action, Group, MemoryLayout, MemoryPlan, Place, RegionMemory, RegionSchedule, Schedule, Segment};
 use crate::region::RegionForm;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
 /// A schedule as text: its graph, then the axes of each value that is not stored in row-major order, outermost
@@ -21,6 +21,10 @@ use std::fmt::{self, Write};
 ///   check %3
 ///   region %4 {
 ///     run [%3] -> [%3]
+///   }
+///   run [%5 %6] -> [%6] rows {
+///     run [%5] -> [%5]
+///     run [%6] -> [%6]
 ///   }
 /// }
 /// ```
@@ -39,9 +43,9 @@ fn write_actions(out: &mut String, schedule: &Schedule, depth: usize) {
     }
     for action in &schedule.actions {
         let _ = match action {
-            Action::Run(Group { nodes, stored }) => {
-                let nodes = nodes.iter().map(|&node| first_result(node));
-                writeln!(out, "{margin}run [{}] -> [{}]", spaced(nodes), spaced(stored))
+            Action::Run(group) => {
+                write_group(out, group, depth);
+                Ok(())
             }
             Action::CheckFinite(value) => writeln!(out, "{margin}check {value}"),
             Action::Region(region) => {
@@ -55,6 +59,18 @@ fn write_actions(out: &mut String, schedule: &Schedule, depth: usize) {
             }
         };
     }
+}
+
+fn write_group(out: &mut String, Group { nodes, stored, steps }: &Group, depth: usize) {
+    let margin = margin(depth);
+    let nodes = nodes.iter().map(|&node| first_result(node));
+    let _ = write!(out, "{margin}run [{}] -> [{}]", spaced(nodes), spaced(stored));
+    if !steps.is_empty() {
+        out.push_str(" rows {\n");
+        steps.iter().for_each(|step| write_group(out, step, depth + 1));
+        let _ = write!(out, "{margin}}}");
+    }
+    out.push('\n');
 }
 
 fn first_result(node: NodeId) -> Value {
@@ -261,6 +277,23 @@ fn layout(cursor: &mut Cursor, shape: &[usize]) -> Result<Layout, Diagnostic> {
 }
 
 fn group(cursor: &mut Cursor, graph: &Graph) -> Result<Group, Diagnostic> {
+    let offset = cursor.offset();
+    let mut group = group_without_steps(cursor, graph)?;
+    if cursor.eat("rows") {
+        cursor.expect("{")?;
+        while !cursor.eat("}") {
+            group.steps.push(group_without_steps(cursor, graph)?);
+        }
+        let nodes: BTreeSet<NodeId> = group.steps.iter().flat_map(|step| &step.nodes).copied().collect();
+        if !nodes.iter().eq(&group.nodes) {
+            let error = Diagnostic::new("group-order", "the nodes of a group are those of its steps");
+            return Err(cursor.place(offset, error));
+        }
+    }
+    Ok(group)
+}
+
+fn group_without_steps(cursor: &mut Cursor, graph: &Graph) -> Result<Group, Diagnostic> {
     cursor.expect("run")?;
     let offset = cursor.offset();
     let nodes = values(cursor, graph)?;
@@ -271,7 +304,7 @@ fn group(cursor: &mut Cursor, graph: &Graph) -> Result<Group, Diagnostic> {
         let error = Diagnostic::new("group-order", "a group lists its nodes and stored values in ascending order");
         return Err(cursor.place(offset, error));
     }
-    Ok(Group { nodes: nodes.into_iter().map(|v| v.node).collect(), stored })
+    Ok(Group { nodes: nodes.into_iter().map(|v| v.node).collect(), stored, steps: vec![] })
 }
 
 fn values(cursor: &mut Cursor, graph: &Graph) -> Result<Vec<Value>, Diagnostic> {

@@ -5,7 +5,7 @@ use super::{Lifetimes, SharedLayout, aligned, lifetimes, reads_and_writes, regio
 use crate::schedule::{Form, Forms, check_arguments, groups, overwritable};
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::graph::{NodeId, OutputKind, Role, Value};
-use gradc_ir::plan::{ALIGNMENT_BYTES, Action, MemoryLayout, MemoryPlan, Place, Schedule, Segment};
+use gradc_ir::plan::{ALIGNMENT_BYTES, Action, Group, MemoryLayout, MemoryPlan, Place, Schedule, Segment};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Fails unless running the plan computes what the graph says, whatever was in memory before:
@@ -57,11 +57,13 @@ impl Checked<'_> {
     fn check_order(&self) -> Result<(), Diagnostic> {
         let graph = self.forms.graph;
         let is_region = |id: NodeId| matches!(self.forms.get(id), Form::Region(_));
-        let expected: BTreeSet<_> =
-            groups(self.forms)?.into_iter().map(|g| (is_region(g.nodes[0]), g.nodes, g.stored)).collect();
+        let expected: BTreeSet<_> = groups(self.forms)?.into_iter().map(|g| (is_region(g.nodes[0]), g)).collect();
         let found = self.schedule.actions.iter().filter_map(|action| match action {
-            Action::Run(group) => Some((false, group.nodes.clone(), group.stored.clone())),
-            Action::Region(region) => Some((true, vec![region.node], graph.results(region.node).collect())),
+            Action::Run(group) => Some((false, group.clone())),
+            Action::Region(region) => {
+                let stored = graph.results(region.node).collect();
+                Some((true, Group { nodes: vec![region.node], stored, steps: vec![] }))
+            }
             Action::CheckFinite(_) => None,
         });
         let found: Vec<_> = found.collect();

@@ -3,6 +3,7 @@
 use super::forms::{Form, Forms};
 use super::inline::{MAX_BODY, inlined};
 use super::kernels::kernels;
+use super::rows::RowFusion;
 use gradc_ir::graph::{NodeId, Value};
 use gradc_ir::kernel::{Kernel, KernelKind};
 use gradc_ir::lower::{Access, Scalar};
@@ -21,19 +22,23 @@ pub(crate) fn fuse(forms: &Forms) -> Vec<Group> {
             partition.join_producers(id);
         }
     }
-    partition.into_groups()
+    let mut rows = RowFusion::new(partition);
+    rows.join();
+    rows.partition.into_groups()
 }
 
 /// Which group each stored node belongs to, as groups grow.
-struct Partition<'a> {
-    forms: &'a Forms<'a>,
+pub(super) struct Partition<'a> {
+    pub forms: &'a Forms<'a>,
     inlined: &'a [bool],
     /// Group of each scheduled node: the group's first node.
-    group_of: Vec<Option<NodeId>>,
+    pub group_of: Vec<Option<NodeId>>,
     /// Members of each group, at its first node.
-    members: Vec<BTreeSet<NodeId>>,
+    pub members: Vec<BTreeSet<NodeId>>,
+    /// The members of each step of a group that runs by rows, in order, at its first node; else empty.
+    pub steps: Vec<Vec<BTreeSet<NodeId>>>,
     /// For each scheduled node, the scheduled nodes whose stored values it reads.
-    reads: Vec<BTreeSet<NodeId>>,
+    pub reads: Vec<BTreeSet<NodeId>>,
     /// For each scheduled node, the scheduled nodes it must come after although it does not read them.
     waits: Vec<BTreeSet<NodeId>>,
     /// For each stored map, the nodes whose values it reads only at the point it computes.
@@ -48,6 +53,7 @@ impl<'a> Partition<'a> {
             inlined,
             group_of: vec![None; count],
             members: vec![BTreeSet::new(); count],
+            steps: vec![vec![]; count],
             reads: vec![BTreeSet::new(); count],
             waits: vec![BTreeSet::new(); count],
             pointwise: vec![BTreeSet::new(); count],
@@ -62,7 +68,10 @@ impl<'a> Partition<'a> {
                     .filter(|v| is_scheduled(forms, inlined, v.node))
                     .map(|v| v.node)
                     .collect();
-                partition.waits[id.index()] = tokens(forms, &closure(forms, inlined, id).0);
+                partition.waits[id.index()] = tokens(forms, &closure(forms, inlined, id).0)
+                    .into_iter()
+                    .filter(|&token| is_scheduled(forms, inlined, token))
+                    .collect();
                 partition.pointwise[id.index()] = pointwise_reads(forms, inlined, id);
             }
         }
@@ -92,7 +101,7 @@ impl<'a> Partition<'a> {
         }
     }
 
-    fn merge(&mut self, from: NodeId, to: NodeId, union: BTreeSet<NodeId>) {
+    pub fn merge(&mut self, from: NodeId, to: NodeId, union: BTreeSet<NodeId>) {
         let (kept, emptied) = (from.min(to), from.max(to));
         union.iter().for_each(|m| self.group_of[m.index()] = Some(kept));
         self.members[emptied.index()].clear();
@@ -118,7 +127,7 @@ impl<'a> Partition<'a> {
     }
 
     /// Whether a path leads from group `from` to group `to` through a third group.
-    fn detour(&self, from: NodeId, to: NodeId) -> bool {
+    pub fn detour(&self, from: NodeId, to: NodeId) -> bool {
         let first = *self.members[from.index()].first().expect("groups are not empty");
         let mut seen = BTreeSet::from([to]);
         let mut open: Vec<NodeId> = vec![to];
@@ -144,10 +153,16 @@ impl<'a> Partition<'a> {
     }
 
     /// The group of some members: with what they compute inside, and what others read of it.
-    fn group(&self, members: &BTreeSet<NodeId>) -> Group {
+    pub fn group(&self, members: &BTreeSet<NodeId>) -> Group {
         let nodes: BTreeSet<NodeId> = members.iter().flat_map(|&m| closure(self.forms, self.inlined, m).0).collect();
         let stored = members.iter().flat_map(|&m| self.forms.results(m)).filter(|v| self.leaves(*v, members)).collect();
-        Group { nodes: nodes.into_iter().collect(), stored }
+        Group { nodes: nodes.into_iter().collect(), stored, steps: vec![] }
+    }
+
+    /// The group whose first member is `first`, with its steps.
+    fn whole_group(&self, first: NodeId) -> Group {
+        let steps = self.steps[first.index()].iter().map(|step| self.group(step)).collect();
+        Group { steps, ..self.group(&self.members[first.index()]) }
     }
 
     /// Whether something outside `members` reads the value.
@@ -169,7 +184,7 @@ impl<'a> Partition<'a> {
             let ready = open.iter().position(|&g| self.is_ready(g, &done)).expect("joining keeps groups acyclic");
             let group = open.remove(ready);
             done.extend(&self.members[group.index()]);
-            order.push(self.group(&self.members[group.index()]));
+            order.push(self.whole_group(group));
         }
         order
     }
@@ -179,7 +194,7 @@ impl<'a> Partition<'a> {
         members.iter().flat_map(|m| self.comes_after(*m)).all(|r| done.contains(r) || members.contains(r))
     }
 
-    fn comes_after(&self, node: NodeId) -> impl Iterator<Item = &NodeId> {
+    pub fn comes_after(&self, node: NodeId) -> impl Iterator<Item = &NodeId> {
         self.reads[node.index()].iter().chain(&self.waits[node.index()])
     }
 }
@@ -187,7 +202,8 @@ impl<'a> Partition<'a> {
 /// The nodes whose values a stored map reads only at the point it computes; empty for other nodes.
 fn pointwise_reads(forms: &Forms, inlined: &[bool], id: NodeId) -> BTreeSet<NodeId> {
     let Form::Map(nest) = forms.get(id) else { return BTreeSet::new() };
-    let alone = Group { nodes: closure(forms, inlined, id).0, stored: vec![Value { node: id, result: 0 }] };
+    let alone =
+        Group { nodes: closure(forms, inlined, id).0, stored: vec![Value { node: id, result: 0 }], steps: vec![] };
     let kernel = kernels(forms, &alone).remove(0);
     let apart = reads_through_barriers(forms, &alone);
     identity_reads(&kernel, &nest.space).into_iter().map(|v| v.node).filter(|node| !apart.contains(node)).collect()
@@ -200,7 +216,7 @@ pub(crate) fn tokens(forms: &Forms, nodes: &[NodeId]) -> BTreeSet<NodeId> {
 }
 
 /// What a group reads through barriers: it must not run together with what makes that.
-fn reads_through_barriers(forms: &Forms, group: &Group) -> BTreeSet<NodeId> {
+pub(super) fn reads_through_barriers(forms: &Forms, group: &Group) -> BTreeSet<NodeId> {
     let operands = group.nodes.iter().flat_map(|&id| &forms.graph.node(id).operands);
     operands.filter(|&&v| !forms.tokens(v).is_empty()).map(|&v| forms.root(v).node).collect()
 }

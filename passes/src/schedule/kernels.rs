@@ -1,6 +1,7 @@
 //! From a group of nodes to its kernels: fusion as composition of accesses.
 
 use super::forms::{Form, Forms, is_plain};
+use super::rows::row_kernel;
 use gradc_ir::graph::{NodeId, Value};
 use gradc_ir::kernel::{Accumulate, Kernel, KernelKind, LoopKernel};
 use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Contraction, Index, Nest, Scalar, ScalarId, Scatter};
@@ -10,6 +11,10 @@ use std::collections::{BTreeSet, HashMap};
 
 /// The kernels of a group, in order; more than one only for an op with several nests, none for a region.
 pub(crate) fn kernels(forms: &Forms, group: &Group) -> Vec<Kernel> {
+    if !group.steps.is_empty() {
+        let steps = group.steps.iter().flat_map(|step| kernels(forms, step)).collect();
+        return vec![row_kernel(forms, steps, &group.stored)];
+    }
     let last = *group.nodes.last().expect("a group has a node");
     match forms.get(last) {
         Form::Nests(nests) => nest_kernels(forms, last, nests),

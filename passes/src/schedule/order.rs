@@ -1,6 +1,7 @@
 //! Ordering groups so that the bytes alive at any time are few.
 
 use super::forms::{Form, Forms};
+use super::rows::overwritable_rows;
 use super::{ScheduledRegion, identity_reads, kernels, tokens};
 use crate::memory::{Outside, Storage};
 use gradc_ir::graph::{NodeId, OutputKind, Value};
@@ -284,6 +285,11 @@ pub(crate) fn overwritable(forms: &Forms, action: &Action) -> Vec<(Value, Value)
     match action {
         Action::CheckFinite(_) => vec![],
         Action::Region(region) => carried(forms, region.node),
+        Action::Run(group) if !group.steps.is_empty() => {
+            let Kernel { kind, operands, results } = kernels::kernels(forms, group).remove(0);
+            let KernelKind::Rows(rows) = &kind else { unreachable!("steps run by rows") };
+            overwritable_rows(rows, &operands, &results)
+        }
         Action::Run(group) => {
             let free = read_pointwise(forms, group);
             group.stored.iter().flat_map(|&result| free.iter().map(move |&value| (result, value))).collect()
@@ -310,7 +316,7 @@ fn read_pointwise(forms: &Forms, group: &Group) -> Vec<Value> {
     let loops = match &kernel.kind {
         KernelKind::Loops(loops) => loops,
         KernelKind::Scatter(_) => return base_of_scatter(&kernel).into_iter().collect(),
-        KernelKind::Host(_) => return vec![],
+        KernelKind::Rows(_) | KernelKind::Host(_) => return vec![],
     };
     let accumulated = accumulated_operands(loops.accumulate.as_ref());
     let pointwise = identity_reads(&kernel, &loops.space);

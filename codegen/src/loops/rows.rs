@@ -1,0 +1,198 @@
+//! Row kernels: several loop nests over blocks of rows that fit the first cache, one block after the other.
+//!
+//! Each step keeps the plan that it would have as a kernel of its own, and thereby its bits; its outermost loop runs over
+//! the rows of a block. What exists only inside stands in the work space of the thread, one block of it.
+
+use super::plan::LoopPlan;
+use super::{Bound, Buffer, CHUNK_STEP, Emitter, KernelArguments, SimdOptions, chunk_bounds};
+use crate::chunks::Chunks;
+use crate::runtime::Function;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{BlockArg, InstBuilder, Value};
+use cranelift_frontend::FunctionBuilder;
+use gradc_ir::kernel::{RowKernel, RowStep};
+use gradc_ir::plan::ALIGNMENT_BYTES;
+use gradc_ir::types::{DType, TensorType};
+
+/// Bytes of all buffers that one block of rows covers: a quarter of a first-level cache.
+const BLOCK_BYTES: usize = 8 << 10;
+
+/// A row kernel made ready for emission.
+#[derive(Clone, Debug)]
+pub(crate) struct RowsPlan {
+    /// Trips of the loop that all steps share; one of them is one or more of the kernel's rows.
+    rows: usize,
+    /// Trips of it that are worked on at a time.
+    block: usize,
+    /// Multiples in which it is cut, so that what runs in vectors along it has few single points.
+    step: usize,
+    steps: Vec<StepPlan>,
+    temporaries: Vec<Temporary>,
+}
+
+#[derive(Clone, Debug)]
+struct StepPlan {
+    plan: LoopPlan,
+    /// Trips of its outermost loop in one of the shared loop.
+    trips: usize,
+    /// The buffers its stores go to.
+    stores: Vec<usize>,
+}
+
+/// A buffer that exists only inside.
+#[derive(Clone, Copy, Debug)]
+struct Temporary {
+    dtype: DType,
+    /// Size of what one trip of the shared loop makes of it.
+    row_bytes: usize,
+}
+
+impl RowsPlan {
+    /// Plans a kernel of these operands and results.
+    pub fn new(kernel: &RowKernel, operands: &[TensorType], results: &[TensorType]) -> RowsPlan {
+        let types = [operands, results, &kernel.temporaries].concat();
+        let dtypes: Vec<DType> = types.iter().map(|ty| ty.dtype).collect();
+        let plans: Vec<LoopPlan> = kernel.steps.iter().map(|step| LoopPlan::new(&step.loops, &dtypes)).collect();
+        let rows = plans.iter().fold(kernel.rows, |rows, plan| common_divisor(rows, plan.outermost()));
+        let steps = kernel.steps.iter().zip(plans).map(|(RowStep { makes, .. }, plan)| StepPlan {
+            trips: plan.outermost() / rows,
+            plan,
+            stores: makes.iter().map(|made| operands.len() + made).collect(),
+        });
+        let steps: Vec<StepPlan> = steps.collect();
+        let row_bytes = |ty: &TensorType| ty.size_bytes() / rows;
+        let step = steps.iter().map(StepPlan::rows_together).max().unwrap_or(1);
+        let block = (BLOCK_BYTES / types.iter().map(row_bytes).sum::<usize>().max(1)).clamp(1, rows);
+        RowsPlan {
+            rows,
+            block: if block < step { block } else { block - block % step },
+            step,
+            steps,
+            temporaries: kernel
+                .temporaries
+                .iter()
+                .map(|ty| Temporary { dtype: ty.dtype, row_bytes: row_bytes(ty) })
+                .collect(),
+        }
+    }
+
+    /// How the loop over rows is cut, by shape and cost alone.
+    pub fn chunks(&self) -> Chunks {
+        let cost = self.steps.iter().fold(0usize, |sum, step| sum.saturating_add(step.plan.cost()));
+        Chunks::new(self.rows, cost, self.step)
+    }
+
+    /// Work space of one thread, bytes.
+    pub fn scratch_bytes(&self) -> usize {
+        self.temporaries.iter().map(|t| self.block_bytes(t)).sum()
+    }
+
+    fn block_bytes(&self, temporary: &Temporary) -> usize {
+        (self.block * temporary.row_bytes).next_multiple_of(ALIGNMENT_BYTES)
+    }
+}
+
+impl StepPlan {
+    /// Rows that make whole blocks of vectors along the shared loop.
+    fn rows_together(&self) -> usize {
+        let along = self.plan.vector == Some(0);
+        if along { CHUNK_STEP / common_divisor(CHUNK_STEP, self.trips) } else { 1 }
+    }
+}
+
+fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
+/// Emits the chunk of a row kernel; `buffers` are its operands, then its results. Gives the code of the strips called, in
+/// the order of their numbers.
+pub(crate) fn emit_rows(
+    b: &mut FunctionBuilder,
+    plan: &RowsPlan,
+    buffers: &[Buffer],
+    arguments: KernelArguments,
+    simd: SimdOptions,
+) -> Vec<Vec<u8>> {
+    let chunks = plan.chunks();
+    let bounds = chunk_bounds(b, chunks, arguments.chunk);
+    let work_space = (!plan.temporaries.is_empty()).then(|| {
+        let address = Function::WorkSpace.emit_call(b, arguments.context, &[arguments.context]);
+        address.expect("there is an address")
+    });
+    let mut emitter = RowEmitter { plan, buffers, work_space, context: arguments.context, simd, strips: vec![] };
+    match bounds {
+        (Bound::Dynamic(low), Bound::Dynamic(high)) => emitter.blocks(b, (low, high)),
+        _ if plan.block < plan.rows => {
+            let [low, high] = [0, plan.rows].map(|at| b.ins().iconst(I64, at as i64));
+            emitter.blocks(b, (low, high));
+        }
+        whole => emitter.block(b, whole),
+    }
+    emitter.strips
+}
+
+struct RowEmitter<'p> {
+    plan: &'p RowsPlan,
+    buffers: &'p [Buffer],
+    /// Where temporaries stand.
+    work_space: Option<Value>,
+    context: Value,
+    simd: SimdOptions,
+    strips: Vec<Vec<u8>>,
+}
+
+impl RowEmitter<'_> {
+    /// A loop over blocks of the rows from `low` to `high`, at least one.
+    fn blocks(&mut self, b: &mut FunctionBuilder, (low, high): (Value, Value)) {
+        let (head, exit) = (b.create_block(), b.create_block());
+        b.append_block_param(head, I64);
+        b.ins().jump(head, &[BlockArg::from(low)]);
+        b.switch_to_block(head);
+        let first = b.block_params(head)[0];
+        let next = b.ins().iadd_imm_s(first, self.plan.block as i64);
+        let end = b.ins().smin(next, high);
+        self.block(b, (Bound::Dynamic(first), Bound::Dynamic(end)));
+        let again = b.ins().icmp(IntCC::SignedLessThan, next, high);
+        b.ins().brif(again, head, &[BlockArg::from(next)], exit, &[]);
+        b.switch_to_block(exit);
+    }
+
+    /// Every step at the rows from `low` to `high`.
+    fn block(&mut self, b: &mut FunctionBuilder, (low, high): (Bound, Bound)) {
+        let all = [self.buffers, &self.temporaries(b, low)].concat();
+        for step in &self.plan.steps {
+            let stores = step.stores.iter().map(|&made| all[made]);
+            let buffers: Vec<Buffer> = all.iter().copied().chain(stores).collect();
+            let bounds = [low, high].map(|bound| scaled(b, bound, step.trips));
+            let mut emitter = Emitter::new(b, &step.plan, &buffers, self.context, self.simd);
+            emitter.strips = std::mem::take(&mut self.strips);
+            emitter.hoist_both();
+            emitter.space(0, bounds.into());
+            self.strips = emitter.strips;
+        }
+    }
+
+    /// The temporaries, as if all their rows were there: the first one that is, `low`, stands in the work space.
+    fn temporaries(&self, b: &mut FunctionBuilder, low: Bound) -> Vec<Buffer> {
+        let mut offset = 0;
+        let mut place = |temporary: &Temporary| {
+            let start = self.work_space.expect("temporaries have a work space");
+            let mut base = b.ins().iadd_imm_s(start, offset as i64);
+            offset += self.plan.block_bytes(temporary);
+            if let Bound::Dynamic(low) = low {
+                let before = b.ins().imul_imm_s(low, temporary.row_bytes as i64);
+                base = b.ins().isub(base, before);
+            }
+            Buffer { base, dtype: temporary.dtype }
+        };
+        self.plan.temporaries.iter().map(&mut place).collect()
+    }
+}
+
+fn scaled(b: &mut FunctionBuilder, bound: Bound, by: usize) -> Bound {
+    match bound {
+        Bound::Static(at) => Bound::Static(at * by as i64),
+        Bound::Dynamic(at) => Bound::Dynamic(b.ins().imul_imm_s(at, by as i64)),
+    }
+}

@@ -1,0 +1,221 @@
+//! Groups that run by rows: what is joined, what is kept apart, and that random graphs keep the interpreter's values.
+
+mod common;
+
+use common::planned::run;
+use gradc_ir::builder::Builder;
+use gradc_ir::graph::{Graph, OutputKind, Value};
+use gradc_ir::interpret::{Precision, evaluate};
+use gradc_ir::kernel::{Kernel, KernelKind, RowKernel};
+use gradc_ir::plan::MemoryPlan;
+use gradc_ir::tensor::{Data, Tensor};
+use gradc_ir::text::{parse_plan, print_plan};
+use gradc_ir::types::{DType, TensorType, TypeError};
+use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
+use gradc_passes::schedule::{Ordering, kernels, schedule};
+
+/// Numbers, the same in every run (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+
+    fn tensor(&mut self, ty: &TensorType) -> Tensor {
+        let values = (0..ty.elements()).map(|_| self.below(4001) as f64 / 1000.0 - 2.0).collect();
+        Tensor::float(ty.clone(), values).rounded()
+    }
+}
+
+fn graph(build: impl FnOnce(&mut Builder) -> Result<(), TypeError>) -> Graph {
+    let mut builder = Builder::new("rows");
+    build(&mut builder).expect("the graph is well typed");
+    builder.finish()
+}
+
+fn planned(graph: Graph) -> MemoryPlan {
+    let shared = SharedLayout::of([&graph]);
+    let (schedule, _) = schedule(graph.into(), Ordering::default()).unwrap_or_else(|e| panic!("{e}"));
+    let plan = plan_memory(schedule, &shared);
+    check_plan(&plan, &shared).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(parse_plan(&print_plan(&plan)).unwrap_or_else(|e| panic!("{e}")), plan, "plans with rows parse back");
+    plan
+}
+
+fn all_kernels(plan: &MemoryPlan) -> Vec<Kernel> {
+    kernels(&plan.schedule).into_iter().flatten().collect()
+}
+
+fn row_kernels(plan: &MemoryPlan) -> Vec<RowKernel> {
+    let rows = |kernel: Kernel| if let KernelKind::Rows(rows) = kernel.kind { Some(rows) } else { None };
+    all_kernels(plan).into_iter().filter_map(rows).collect()
+}
+
+/// softmax(x) along the last axis.
+fn softmax(b: &mut Builder, x: Value) -> Result<Value, TypeError> {
+    let (shape, last) = (b.shape(x).to_vec(), b.shape(x).len() - 1);
+    let outer: Vec<usize> = (0..last).collect();
+    let most = b.reduce_max(x, &[last])?;
+    let most = b.broadcast(most, &shape, &outer)?;
+    let centred = b.sub(x, most)?;
+    let exp = b.exp(centred)?;
+    let sum = b.reduce_sum(exp, &[last])?;
+    let sum = b.broadcast(sum, &shape, &outer)?;
+    b.div(exp, sum)
+}
+
+/// A result of a graph of one input, softmax(tanh x) made with `more`.
+fn with_softmax(more: impl FnOnce(&mut Builder, Value, Value) -> Result<Value, TypeError>) -> MemoryPlan {
+    planned(graph(|b| {
+        let x = b.input("x", TensorType::f32([4, 30, 50]))?;
+        let h = b.tanh(x)?;
+        let y = softmax(b, h)?;
+        let out = more(b, h, y)?;
+        b.output("y", out, OutputKind::Result);
+        Ok(())
+    }))
+}
+
+#[test]
+fn softmax_is_one_kernel_and_stores_only_its_result() {
+    let plan = with_softmax(|_, _, y| Ok(y));
+    let rows = row_kernels(&plan);
+    assert_eq!((all_kernels(&plan).len(), rows.len()), (1, 1));
+    assert_eq!(rows[0].rows, 120);
+    assert_eq!(plan.memory.arena_bytes, (4 * 30 * 50 * 4usize).next_multiple_of(64), "the result and nothing else");
+}
+
+#[test]
+fn a_barrier_keeps_apart_what_is_made_again() {
+    let plan = planned(graph(|b| {
+        let x = b.input("x", TensorType::f32([16, 50]))?;
+        let h = b.tanh(x)?;
+        let again = b.barrier(h, x)?;
+        let y = softmax(b, again)?;
+        b.output("h", h, OutputKind::Result);
+        b.output("y", y, OutputKind::Result);
+        Ok(())
+    }));
+    let makers: Vec<usize> = all_kernels(&plan).iter().map(|kernel| kernel.results.len()).collect();
+    assert_eq!(makers, [1, 1], "the softmax is a kernel of its own");
+}
+
+#[test]
+fn columns_of_what_rows_make_are_a_kernel_of_their_own() {
+    let plan = planned(graph(|b| {
+        let x = b.input("x", TensorType::f32([300, 64]))?;
+        let y = softmax(b, x)?;
+        let columns = b.reduce_sum(y, &[0])?;
+        b.output("y", y, OutputKind::Result);
+        b.output("columns", columns, OutputKind::Result);
+        Ok(())
+    }));
+    assert_eq!((all_kernels(&plan).len(), row_kernels(&plan).len()), (2, 1));
+}
+
+#[test]
+fn what_a_later_step_reads_is_not_overwritten() {
+    // h is in the arena; without the sums, the softmax takes its place.
+    let plan = |sums: bool| {
+        planned(graph(|b| {
+            let x = b.input("x", TensorType::f32([4, 64, 50]))?;
+            let w = b.input("w", TensorType::f32([50, 50]))?;
+            let h = b.dot_general(x, w, [&[], &[]], [&[2], &[0]])?;
+            let y = softmax(b, h)?;
+            b.output("y", y, OutputKind::Result);
+            if sums {
+                let product = b.mul(h, y)?;
+                let sums = b.reduce_sum(product, &[2])?;
+                b.output("sums", sums, OutputKind::Result);
+            }
+            Ok(())
+        }))
+    };
+    let is_in_place = |plan: &MemoryPlan| {
+        let kernel = all_kernels(plan).into_iter().find(|k| matches!(k.kind, KernelKind::Rows(_)));
+        let kernel = kernel.expect("rows are joined");
+        plan.memory.places[&kernel.operands[0]] == plan.memory.places[&kernel.results[0]]
+    };
+    assert_eq!([false, true].map(|sums| is_in_place(&plan(sums))), [true, false]);
+}
+
+/// A graph of tensors `[outer…, width]`, of one number per row and of one per column, some of which leave it.
+fn random_graph(random: &mut Random) -> Graph {
+    let outer = [vec![5], vec![33], vec![6, 7], vec![200], vec![2, 3, 40]][random.below(5)].clone();
+    let full = [&outer[..], &[[1, 3, 10, 64, 131][random.below(5)]]].concat();
+    graph(|b| {
+        let rank = full.len();
+        let mut values =
+            vec![b.input("x", TensorType::f32(full.clone()))?, b.input("w", TensorType::f32([full[rank - 1]]))?];
+        for _ in 0..12 {
+            let [x, y] = [(); 2].map(|()| values[random.below(values.len())]);
+            values.push(random_node(b, random, &full, [x, y])?);
+        }
+        for (k, &value) in values.iter().enumerate().skip(2) {
+            if k + 1 == values.len() || random.below(3) == 0 {
+                b.output(&format!("y{k}"), value, OutputKind::Result);
+            }
+        }
+        Ok(())
+    })
+}
+
+fn random_node(b: &mut Builder, random: &mut Random, full: &[usize], pair: [Value; 2]) -> Result<Value, TypeError> {
+    let last = full.len() - 1;
+    let [x, y] = pair;
+    let x = whole(b, x, full)?;
+    match random.below(7) {
+        0 => b.reduce_max(x, &[last]),
+        1 => b.reduce_sum(x, &[last]),
+        2 => b.reduce_sum(x, &(0..last).collect::<Vec<_>>()),
+        3 => b.tanh(x),
+        _ => {
+            let y = whole(b, y, full)?;
+            let z = if random.below(2) == 0 { b.sub(x, y)? } else { b.mul(x, y)? };
+            if random.below(2) == 0 { b.tanh(z) } else { Ok(z) }
+        }
+    }
+}
+
+/// A value spread over the whole shape.
+fn whole(b: &mut Builder, x: Value, full: &[usize]) -> Result<Value, TypeError> {
+    let last = full.len() - 1;
+    let shape = b.shape(x).to_vec();
+    if shape == full {
+        return Ok(x);
+    }
+    // A tensor with as many columns as rows is one of columns.
+    let dims: Vec<usize> = if shape == [full[last]] { vec![last] } else { (0..last).collect() };
+    b.broadcast(x, full, &dims)
+}
+
+fn assert_near(seed: u64, found: &Tensor, expected: &Tensor) {
+    let (Data::Float(f), Data::Float(e)) = (&found.data, &expected.data) else { panic!("results are floats") };
+    let scale = e.iter().fold(1e-3, |most: f64, v| most.max(v.abs()));
+    let near = |(f, e): (&f64, &f64)| (f - e).abs() <= 1e-4 * scale;
+    assert!(found.ty.dtype == DType::F32 && f.iter().zip(e).all(near), "graph {seed}: {f:?} instead of {e:?}");
+}
+
+#[test]
+fn random_graphs_keep_their_values() {
+    let mut joined = 0;
+    for seed in 0..60 {
+        let mut random = Random(seed);
+        let graph = random_graph(&mut random);
+        let inputs: Vec<Tensor> = graph.inputs().iter().map(|i| random.tensor(graph.ty(i.value))).collect();
+        let expected = evaluate(&graph, &inputs, Precision::Double).unwrap_or_else(|e| panic!("{e}"));
+        let outputs: Vec<Value> = graph.outputs().iter().map(|o| o.value).collect();
+        let plan = planned(graph);
+        joined += row_kernels(&plan).len();
+        for threads in [1, 2] {
+            let found = run(&plan, &inputs, threads);
+            found.iter().zip(&outputs).for_each(|(f, &value)| assert_near(seed, f, expected.get(value)));
+        }
+    }
+    assert!(joined > 60, "only {joined} kernels run by rows");
+}
