@@ -6,6 +6,12 @@
 use crate::simd::{Op1, Op2, Relation, Simd};
 use gradc_ir::lower::{BinaryFn, UnaryFn};
 
+/// An exponent whose power is 2⁻²⁵⁴ to the nearest: both of the factors 2⁻¹²⁷ that scale it have the bits of 0.
+///
+/// Any exponent from −104 down gives 0, but a product that ends below the denormal numbers takes many times as long as one
+/// with 0, and masked scores of attention are far below.
+const VANISHING_EXPONENT: f32 = -176.0;
+
 /// Scalar functions of bodies over the operations of a [`Simd`].
 pub(crate) trait Math: Simd {
     /// f(x) of f32.
@@ -147,7 +153,7 @@ pub(crate) trait Math: Simd {
     /// eˣ: argument reduction to |r| ≤ ½ ln 2 and a polynomial (Cephes expf); scaled in two steps so that
     /// results down to the smallest denormal number and up to infinity come out.
     fn exp(&mut self, x: &Self::Vector) -> Self::Vector {
-        let x = self.clamp(x, -104.0, 89.0);
+        let x = self.clamp(x, VANISHING_EXPONENT, 89.0);
         let log2_e = self.constant(std::f32::consts::LOG2_E);
         let scaled = self.mul(&x, &log2_e);
         let (n, integer) = self.round_small(&scaled);

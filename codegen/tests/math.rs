@@ -47,6 +47,31 @@ fn worst(f: UnaryFn, values: &[f32], isa: VectorIsa) -> (f64, f32) {
     errors.max_by(|a, b| a.0.total_cmp(&b.0)).expect("there are values")
 }
 
+/// Below the least normal number a unit in the last place says little: powers are those of f64, rounded, but for the last
+/// bit, and 0 from where they are nearer to it.
+#[test]
+fn small_powers_of_e_become_denormal_and_then_zero() {
+    let values: Vec<f32> = (0..40_000).map(|k| -87.0 - k as f32 / 400.0).chain([-1e9, f32::MIN]).collect();
+    let ty = TensorType::f32([values.len()]);
+    let nest = Nest::map(&ty.shape, |body| {
+        let x = body.load(DType::F32, Access::identity(0, &ty.shape, 1));
+        body.unary(UnaryFn::Exp, x)
+    });
+    let case = Case::new(vec![nest_kernel(&nest)], std::slice::from_ref(&ty), std::slice::from_ref(&ty));
+    let input = Tensor::float(ty.clone(), values.iter().map(|&v| f64::from(v)).collect());
+    for isa in instruction_sets() {
+        let found = case.run(&case.compile(&options(isa)), std::slice::from_ref(&input), &Pool::default());
+        for (x, y) in values.iter().zip(found[0].to_f32().expect("an f32 result")) {
+            let expected = f64::from(*x).exp() as f32;
+            assert!(
+                y.to_bits().abs_diff(expected.to_bits()) <= 1,
+                "{isa:?}: exp({x}) is {y:e} instead of {expected:e}"
+            );
+            assert!(*x > -104.0 || y.to_bits() == 0, "{isa:?}: exp({x}) is {y:e}");
+        }
+    }
+}
+
 #[test]
 fn functions_stay_within_their_stated_error() {
     let mut failures = vec![];
