@@ -22,6 +22,9 @@ const ROW_BYTES: usize = 32 << 10;
 /// Largest size of all that is read and made by a kernel with a single row, bytes: half a first-level cache.
 const SINGLE_ROW_BYTES: usize = 16 << 10;
 
+/// Bytes that a join may keep alive until what else its later steps read is there.
+const KEPT_BYTES: usize = 2 << 10;
+
 /// Scalar operations up to which a kernel with a single row may run on one thread.
 const SINGLE_ROW_OPERATIONS: usize = 1 << 16;
 
@@ -195,7 +198,7 @@ impl RowFusion<'_> {
         let kept = |m: &NodeId| self.partition.reads[m.index()].iter().filter(|id| !before.contains(id)).copied();
         let kept: BTreeSet<NodeId> = before.iter().flat_map(kept).collect();
         let bytes = |&node: &NodeId| forms.graph.ty(Value { node, result: 0 }).size_bytes();
-        waits.all(|id| id < last) || kept.iter().map(bytes).sum::<usize>() <= SINGLE_ROW_BYTES
+        waits.all(|id| id < last) || kept.iter().map(bytes).sum::<usize>() <= KEPT_BYTES
     }
 
     /// Whether a barrier keeps what `from` makes from what `to` reads.
