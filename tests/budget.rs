@@ -124,6 +124,15 @@ fn attributed_costs_are_those_of_the_step_alone() {
     }
 }
 
+/// Where a loop makes several gradients at once, what one costs (here half) shows only in a step of its own.
+#[test]
+fn budgets_hold_on_loops() {
+    let Some((model, recipe)) = reference("ista_denoiser") else { return };
+    let solvers = serde_json::from_str(r#"[{"at": "*", "backward": "exact"}]"#).expect("valid");
+    let recipe = Recipe { solvers, ..recipe };
+    check_budget(&model, &recipe, &[0.6]);
+}
+
 /// Of all sets whose own step holds the budget, none is worth more than the selected one.
 #[test]
 fn selections_are_the_best_of_all_sets() {

@@ -14,7 +14,7 @@ use crate::view::TensorView;
 use gradc_frontend::model::Model;
 use gradc_frontend::recipe::{Limit, NonFinite, Recipe, given_importances};
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
-use gradc_passes::select::{Choice, ParameterSet, SharedCosts, best_choices};
+use gradc_passes::select::{Choice, Choices, ParameterSet, SharedCosts, best_choices};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Compiled sets that are kept; of more, the oldest are compiled again when they are needed.
@@ -106,20 +106,30 @@ impl Selector {
     pub fn select(&mut self, importances: &Importances) -> Result<Selection, Diagnostics> {
         let parameters = self.attribution.parameters.clone();
         let of_each: Vec<f64> = parameters.iter().map(|p| importances.get(p).copied().unwrap_or(0.0)).collect();
-        let costs = self.costs().clone();
-        let foreseen = self.foreseen(self.budget);
-        let most = costs.total().min((2 * foreseen).max(costs.total() / 4));
-        let choices = best_choices(&costs, &of_each, most);
-        let last = self.last_within(&choices.best)?;
+        let (choice, is_exact) = self.best_within(&of_each)?;
         Ok(Selection {
-            chosen: self.names(&choices.best[last].parameters),
-            importances: parameters.iter().cloned().zip(of_each).collect(),
+            chosen: self.names(&choice.parameters),
+            importances: parameters.into_iter().zip(of_each).collect(),
             limited: self.limited,
             budget: self.budget,
-            cost: self.planned_cost(&choices.best[last])?,
+            cost: self.planned_cost(&choice)?,
             full_cost: self.full_cost,
-            is_exact: choices.is_exact,
+            is_exact,
         })
+    }
+
+    /// The best choice whose step holds the budget, and whether it is the best by attributed costs.
+    fn best_within(&mut self, importances: &[f64]) -> Result<(Choice, bool), Diagnostics> {
+        let (costs, total) = (self.costs().clone(), self.costs().total());
+        // Of choices far above the budget there are too many to keep; they are looked at where even these hold it.
+        for most in [2 * self.foreseen(self.budget), total] {
+            let Choices { mut best, is_exact } = best_choices(&costs, importances, most.min(total));
+            let last = self.last_within(&best)?;
+            if last > 0 && (last + 1 < best.len() || most >= total) {
+                return Ok((best.swap_remove(last), is_exact));
+            }
+        }
+        Ok((self.single_within(&costs, importances)?, false))
     }
 
     fn costs(&self) -> &SharedCosts {
@@ -139,7 +149,8 @@ impl Selector {
         (cost + self.costs().total()).saturating_sub(self.full_cost)
     }
 
-    /// The last of these choices whose step holds the budget, as far as steps that were planned show.
+    /// The last of these choices whose step holds the budget, as far as steps that were planned show; the first, of
+    /// nothing, if none does.
     ///
     /// Goes to the choice that attributed costs foresee, and from there by what they are off by.
     fn last_within(&mut self, best: &[Choice]) -> Result<usize, Diagnostics> {
@@ -164,7 +175,7 @@ impl Selector {
                 break;
             }
         }
-        if holds > 0 { Ok(holds) } else { Err(self.nothing_fits(best.get(1))?.into()) }
+        Ok(holds)
     }
 
     /// What the step of a choice costs.
@@ -178,20 +189,39 @@ impl Selector {
         Ok(cost)
     }
 
-    fn nothing_fits(&mut self, cheapest: Option<&Choice>) -> Result<Diagnostic, Diagnostics> {
-        let Some(cheapest) = cheapest else {
-            return Ok(Diagnostic::new("nothing-to-train", "no parameter has any importance"));
+    /// Where no choice that was foreseen holds the budget: of the parameters that are foreseen to cost least alone, the
+    /// most important one whose own step holds it. Loops that make several gradients are foreseen to cost all of them.
+    fn single_within(&mut self, costs: &SharedCosts, importances: &[f64]) -> Result<Choice, Diagnostics> {
+        let of_each = costs.attribute(importances.len());
+        let mut cheapest: Vec<usize> = (0..importances.len()).filter(|&p| importances[p] > 0.0).collect();
+        cheapest.sort_by_key(|&p| of_each[p].alone);
+        let mut tried = Vec::new();
+        for p in cheapest.into_iter().take(MOST_TRIALS) {
+            let mut parameters = ParameterSet::with_capacity(importances.len());
+            parameters.insert(p);
+            let choice = Choice { parameters, cost: of_each[p].alone, importance: importances[p] };
+            tried.push((self.planned_cost(&choice)?, choice));
+        }
+        let within = tried.iter().filter(|(cost, _)| *cost <= self.budget);
+        match within.max_by(|(_, a), (_, b)| a.importance.total_cmp(&b.importance)) {
+            Some((_, choice)) => Ok(choice.clone()),
+            None => Err(self.nothing_fits(&tried).into()),
+        }
+    }
+
+    fn nothing_fits(&self, tried: &[(u64, Choice)]) -> Diagnostic {
+        let Some((cost, cheapest)) = tried.iter().min_by_key(|(cost, _)| cost) else {
+            return Diagnostic::new("nothing-to-train", "no parameter has any importance");
         };
-        let cost = self.planned_cost(cheapest)?;
-        let names = Vec::from_iter(self.names(&cheapest.parameters)).join(", ");
+        let names = Vec::from_iter(self.names(&cheapest.parameters)).join("`, `");
         let unit = match self.limited {
             Limited::BackwardFlops => "operations of the backward pass",
             Limited::TrainingBytes => "bytes",
         };
-        let share = cost as f64 / self.full_cost.max(1) as f64;
-        Ok(Diagnostic::new("budget-too-small", "no parameter can train within the budget")
+        let share = *cost as f64 / self.full_cost.max(1) as f64;
+        Diagnostic::new("budget-too-small", "no parameter can train within the budget")
             .expected(format!("at least {cost} {unit}, a share of {share:.4}: `{names}` costs least"))
-            .found(self.budget))
+            .found(self.budget)
     }
 
     /// The step in which a selection trains; compiled once.

@@ -20,8 +20,8 @@ pub struct Budget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub backward_flops: Option<f64>,
-    /// Most memory for activations, gradients and optimizer state: a share of what it is if all of `trainable` trains,
-    /// or bytes, such as `"8M"`.
+    /// Most memory for activations, gradients and optimizer state, that is the step's arena and the state: a share of
+    /// what it is if all of `trainable` trains, or bytes, such as `"8M"`. The forward pass alone takes some of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training_bytes: Option<Amount>,
     /// What parameters are worth.
