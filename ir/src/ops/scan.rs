@@ -53,14 +53,24 @@ impl Scan {
 
     /// Types of the body's arguments, from those of the operands.
     pub fn argument_types(&self, operands: &[TensorType]) -> Result<Vec<TensorType>, TypeError> {
-        let last = self.carries.checked_add(self.scanned).filter(|&end| end <= operands.len());
+        Self::slice_types(operands, self.carries, self.scanned, self.length)
+    }
+
+    /// Types of the arguments of the body of a scan, from those of its operands.
+    pub fn slice_types(
+        operands: &[TensorType],
+        carries: usize,
+        scanned: usize,
+        length: usize,
+    ) -> Result<Vec<TensorType>, TypeError> {
+        let last = carries.checked_add(scanned).filter(|&end| end <= operands.len());
         let Some(last) = last else {
             return Err(TypeError::new("fewer operands than carries and scanned ones").found(list(operands)));
         };
         let mut arguments = operands.to_vec();
-        for x in &mut arguments[self.carries..last] {
-            let sliced = x.shape.first() == Some(&self.length);
-            require(sliced, "scanned operands must have the leading axis", self.length, &*x)?;
+        for x in &mut arguments[carries..last] {
+            let sliced = x.shape.first() == Some(&length);
+            require(sliced, "scanned operands must have the leading axis", length, &*x)?;
             x.shape.remove(0);
         }
         Ok(arguments)

@@ -31,6 +31,9 @@ pub struct ModelFile {
     /// Tensors that never change.
     #[serde(default)]
     pub constants: Vec<TensorDecl>,
+    /// Bodies of loops and branches; a function may apply those before it.
+    #[serde(default)]
+    pub functions: Vec<FunctionDecl>,
     /// The computation; a node reads inputs, tensors and nodes before it.
     pub nodes: Vec<NodeDecl>,
     /// What the model returns, in order.
@@ -147,13 +150,35 @@ fn unit() -> f64 {
     1.0
 }
 
+/// What a node of kind `call`, `cond`, `iterate`, `iterate_until` or `scan` applies. It sees its arguments alone; their
+/// types are those of each use.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FunctionDecl {
+    /// Name, unique among functions.
+    pub name: String,
+    /// Names of the arguments.
+    pub inputs: Vec<String>,
+    /// The computation; a node reads arguments and nodes before it.
+    pub nodes: Vec<NodeDecl>,
+    /// What it returns, in order: arguments and nodes.
+    pub outputs: Vec<String>,
+}
+
 /// A node: an op on named operands.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeDecl {
     /// Name, unique among inputs, tensors and nodes.
     pub name: String,
-    /// A layer (`linear`, `conv2d`, `batch_norm`, …) or an op of the IR by its text name (`dot_general`, …).
+    /// A layer (`linear`, `conv2d`, `batch_norm`, …), an op of the IR by its text name (`dot_general`, …), or a loop or
+    /// branch around one of `functions`:
+    ///
+    /// `iterate` (`body`, `count`) applies the body to its own results; operands are carries, one per result of the body,
+    /// then constants; `count` may name one of `dims`. `iterate_until` (`body`, `max`): the body's last result, a boolean scalar, ends the loop; the
+    /// node's last result is the number of steps. `scan` (`body`, `carries`, `scanned`, `reverse`) runs along the leading
+    /// axis of the operands after the carries; what the body returns after the carries is stacked. `cond` (`then`,
+    /// `else`): the first operand, a boolean scalar, chooses. `call` (`body`).
     pub op: String,
     /// Names of the operands; `node:1` is the second result of a node.
     #[serde(default)]

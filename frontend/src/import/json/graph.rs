@@ -1,8 +1,9 @@
 //! From the declarations of a model file to a graph.
 
 use super::call::Call;
-use super::file::{Extent, ModelFile, NodeDecl};
-use super::layers::LAYERS;
+use super::file::{Extent, FunctionDecl, ModelFile, NodeDecl};
+use super::layers::{LAYERS, Layer};
+use super::regions::{Bodies, REGIONS, Region};
 use crate::schema::did_you_mean;
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
@@ -13,34 +14,72 @@ use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
 /// Builds one graph of the model, or says everything that is wrong with it.
-pub(super) fn build(
-    file: &ModelFile,
-    name: &str,
-    source: &str,
-    dims: &BTreeMap<String, usize>,
-    training: bool,
-) -> Result<Graph, Diagnostics> {
-    let mut maker =
-        Maker { b: Builder::new(name), source, dims, training, scope: BTreeMap::new(), problems: Vec::new() };
+pub(super) fn build(file: &ModelFile, name: &str, context: Context) -> Result<Graph, Diagnostics> {
+    let mut maker = Maker::new(name, context, "");
+    maker.functions(&file.functions);
     maker.inputs(file);
     file.nodes.iter().for_each(|node| maker.node(node));
     maker.outputs(file);
-    if maker.problems.is_empty() { Ok(maker.b.finish()) } else { Err(Diagnostics(maker.problems)) }
+    maker.finish()
 }
 
-struct Maker<'a> {
+/// What holds for all nodes of a file.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    /// The file.
+    pub source: &'a str,
+    /// Sizes of the named extents.
+    pub dims: &'a BTreeMap<String, usize>,
+    /// Whether the graph is the one that trains.
+    pub training: bool,
+    /// The functions that nodes may apply.
+    pub functions: &'a [FunctionDecl],
+}
+
+pub(super) struct Maker<'a> {
     b: Builder,
-    source: &'a str,
-    dims: &'a BTreeMap<String, usize>,
-    training: bool,
+    context: Context<'a>,
+    /// The node whose body is made; empty for the model itself.
+    within: &'a str,
     /// Results by name; `None` where making them failed, which is told once.
     scope: BTreeMap<String, Option<Vec<Value>>>,
     problems: Vec<Diagnostic>,
 }
 
-impl Maker<'_> {
+impl<'a> Maker<'a> {
+    pub fn new(name: &str, context: Context<'a>, within: &'a str) -> Self {
+        Maker { b: Builder::new(name), context, within, scope: BTreeMap::new(), problems: vec![] }
+    }
+
+    /// The graph, or the problems.
+    pub fn finish(self) -> Result<Graph, Diagnostics> {
+        if self.problems.is_empty() { Ok(self.b.finish()) } else { Err(Diagnostics(self.problems)) }
+    }
+
+    /// The layer of a node: those of a body are parts of the node that applies it.
+    fn layer(&self, name: &str) -> String {
+        if self.within.is_empty() { name.into() } else { format!("{}.{name}", self.within) }
+    }
+
     fn loc(&self, name: &str, op: &str) -> Loc {
-        Loc { file: self.source.into(), layer: name.into(), source_op: op.into(), ..Loc::default() }
+        Loc { file: self.context.source.into(), layer: self.layer(name), source_op: op.into(), ..Loc::default() }
+    }
+
+    fn functions(&mut self, functions: &[FunctionDecl]) {
+        for (k, function) in functions.iter().enumerate() {
+            if functions[..k].iter().any(|before| before.name == function.name) {
+                let twice = Diagnostic::new("duplicate-name", format!("two functions are called `{}`", function.name));
+                self.problem(&function.name, "", twice.expected("unique names among functions"));
+            }
+        }
+    }
+
+    /// Declares the arguments of a body.
+    pub fn arguments<'b>(&mut self, arguments: impl Iterator<Item = (&'b String, &'b TensorType)>) {
+        for (name, ty) in arguments {
+            let made = self.declare(name, Role::Input, ty.dtype, ty.shape.clone());
+            self.define(name, "", made);
+        }
     }
 
     fn problem(&mut self, name: &str, op: &str, problem: Diagnostic) {
@@ -78,9 +117,9 @@ impl Maker<'_> {
     fn extent(&self, extent: &Extent) -> Result<usize, Diagnostic> {
         match extent {
             Extent::Size(size) => Ok(*size),
-            Extent::Dim(name) => self.dims.get(name).copied().ok_or_else(|| {
+            Extent::Dim(name) => self.context.dims.get(name).copied().ok_or_else(|| {
                 let mut problem = Diagnostic::new("unknown-dim", format!("there is no `{name}` in `dims`"));
-                problem.help = did_you_mean(name, self.dims.keys().map(String::as_str));
+                problem.help = did_you_mean(name, self.context.dims.keys().map(String::as_str));
                 problem
             }),
         }
@@ -100,7 +139,8 @@ impl Maker<'_> {
         declared.map(|v| Some(vec![v])).map_err(|e| Diagnostic::from_type_error("shape-too-large", e, Loc::default()))
     }
 
-    fn node(&mut self, node: &NodeDecl) {
+    /// Makes a node, or notes what is wrong with it.
+    pub fn node(&mut self, node: &NodeDecl) {
         self.b.set_loc(self.loc(&node.name, &node.op));
         let operands: Vec<Result<Option<Value>, Diagnostic>> = node.inputs.iter().map(|name| self.find(name)).collect();
         let mut known = Some(Vec::new());
@@ -136,18 +176,23 @@ impl Maker<'_> {
 
     /// Results of a node; nothing where an operand is missing, but an unknown op is told all the same.
     fn apply(&mut self, node: &NodeDecl, operands: Option<Vec<Value>>) -> Result<Option<Vec<Value>>, Diagnostic> {
-        let layer = LAYERS.iter().find(|(name, _)| *name == node.op);
-        if layer.is_none() && !Op::NAMES.contains(&node.op.as_str()) {
-            return Err(unknown_op(&node.op));
-        }
+        let build = Build::named(&node.op).ok_or_else(|| unknown_op(&node.op))?;
         let Some(operands) = operands else { return Ok(None) };
-        let attrs = node.attrs.iter().map(|(name, value)| (name.clone(), with_sizes(value, self.dims))).collect();
-        let mut call = Call { b: &mut self.b, training: self.training, operands, attrs };
-        let made = match layer {
-            Some((_, build)) => build(&mut call),
-            None => ir_op(&node.op, &mut call),
+        let Context { dims, training, .. } = self.context;
+        let attrs = node.attrs.iter().map(|(name, value)| (name.clone(), with_sizes(value, dims))).collect();
+        let layer = self.layer(&node.name);
+        let mut bodies = Bodies { context: self.context, node: &layer, problems: vec![] };
+        let mut call = Call { b: &mut self.b, training, operands, attrs };
+        let made = match build {
+            Build::Layer(build) => build(&mut call),
+            Build::Region(build) => build(&mut call, &mut bodies),
+            Build::Op => ir_op(&node.op, &mut call),
         };
         let made = made.and_then(|values| call.finish().map(|()| values));
+        if !bodies.problems.is_empty() {
+            self.problems.append(&mut bodies.problems);
+            return Ok(None);
+        }
         made.map(Some).map_err(|e| Diagnostic::from_type_error("invalid-node", e, Loc::default()))
     }
 
@@ -155,13 +200,34 @@ impl Maker<'_> {
         if file.outputs.is_empty() {
             self.problem("outputs", "", Diagnostic::new("no-outputs", "the model returns nothing"));
         }
-        for output in &file.outputs {
-            match self.find(&output.value) {
-                Ok(Some(value)) => self.b.output(&output.name, value, OutputKind::Result),
+        self.results(file.outputs.iter().map(|output| (output.name.clone(), output.value.as_str())));
+    }
+
+    /// Names what the graph returns.
+    pub fn results<'b>(&mut self, results: impl Iterator<Item = (String, &'b str)>) {
+        for (name, value) in results {
+            match self.find(value) {
+                Ok(Some(value)) => self.b.output(&name, value, OutputKind::Result),
                 Ok(None) => {}
-                Err(problem) => self.problem(&output.name, "output", problem),
+                Err(problem) => self.problem(&name, "output", problem),
             }
         }
+    }
+}
+
+/// How a node is built.
+enum Build {
+    Layer(Layer),
+    Region(Region),
+    /// An op of the IR, from its attributes.
+    Op,
+}
+
+impl Build {
+    fn named(op: &str) -> Option<Build> {
+        let layer = || LAYERS.iter().find(|(name, _)| *name == op).map(|(_, build)| Build::Layer(*build));
+        let region = || REGIONS.iter().find(|(name, _)| *name == op).map(|(_, build)| Build::Region(*build));
+        layer().or_else(region).or_else(|| Op::NAMES.contains(&op).then_some(Build::Op))
     }
 }
 

@@ -13,9 +13,9 @@ use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
 use gradc_ir::types::TypeError;
 
-type Results = Result<Vec<Value>, TypeError>;
+pub(super) type Results = Result<Vec<Value>, TypeError>;
 /// Builds a node and returns its results.
-type Layer = fn(&mut Call) -> Results;
+pub(super) type Layer = fn(&mut Call) -> Results;
 type Unary = fn(&mut Builder, Value) -> Result<Value, TypeError>;
 type Binary = fn(&mut Builder, Value, Value) -> Result<Value, TypeError>;
 type Reduction = fn(&mut Builder, Value, &[usize], bool) -> Result<Value, TypeError>;

@@ -8,6 +8,7 @@ mod file;
 mod graph;
 mod init;
 mod layers;
+mod regions;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use crate::import::model_name;
 use crate::model::{ImportOptions, Model};
 use crate::schema::{self, at};
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
+use graph::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -37,7 +39,9 @@ fn model(path: &Path, bytes: &[u8], options: &ImportOptions) -> Result<Model, Di
     let file: ModelFile = schema::read(bytes)?;
     let dims = dims(&file, options)?;
     let (name, source) = (model_name(path), path.display().to_string());
-    let build = |training: bool| graph::build(&file, &name, &source, &dims, training);
+    let build = |training: bool| {
+        graph::build(&file, &name, Context { source: &source, dims: &dims, training, functions: &file.functions })
+    };
     // Both graphs come from the same nodes: what is wrong with one is told once.
     let (train, tensors) = (build(true), init::tensors(&file, path, options));
     let (train, tensors) = both(train, tensors)?;

@@ -65,6 +65,135 @@ fn results_are_numbered() {
     assert_eq!(run(&model.infer, &model, ramp(&[1, 5])).0["y"].floats(), [0.0]);
 }
 
+/// Halving steps, and a running sum.
+const FUNCTIONS: &str = r#""dims": {"steps": 3}, "functions": [
+    {"name": "half", "inputs": ["a"], "nodes": [{"name": "h", "op": "scale", "inputs": ["a"], "attrs": {"factor": 0.5}}], "outputs": ["h"]},
+    {"name": "same", "inputs": ["a"], "nodes": [], "outputs": ["a"]},
+    {"name": "twice", "inputs": ["a", "k"], "nodes": [
+        {"name": "h", "op": "call", "inputs": ["a"], "attrs": {"body": "half"}},
+        {"name": "more", "op": "add", "inputs": ["h", "k"]}], "outputs": ["more"]},
+    {"name": "until", "inputs": ["a"], "nodes": [
+        {"name": "h", "op": "call", "inputs": ["a"], "attrs": {"body": "half"}},
+        {"name": "size", "op": "abs", "inputs": ["h"]},
+        {"name": "largest", "op": "max", "inputs": ["size"]},
+        {"name": "limit", "op": "constant", "attrs": {"value": 0.3, "dtype": "f32", "shape": []}},
+        {"name": "done", "op": "compare", "inputs": ["largest", "limit"], "attrs": {"kind": "lt"}}], "outputs": ["h", "done"]},
+    {"name": "sum", "inputs": ["total", "row"], "nodes": [{"name": "t", "op": "add", "inputs": ["total", "row"]}], "outputs": ["t", "t"]}],"#;
+
+#[test]
+fn loops_and_branches_apply_functions() {
+    // x = [[-1, -0.75, -0.5], [-0.25, 0, 0.25]]
+    let x = [-1.0, -0.75, -0.5, -0.25, 0.0, 0.25];
+    let scaled = |by: f64| x.map(|v| v * by).to_vec();
+    let start = r#"{"name": "zero", "op": "constant", "attrs": {"value": 0.0, "dtype": "f32", "shape": [3]}},"#;
+    let yes = r#"{"name": "yes", "op": "constant", "attrs": {"value": 1.0, "dtype": "bool", "shape": []}},"#;
+    let cases: [(String, &str, Vec<f64>); 7] = [
+        (
+            r#"{"name": "n", "op": "iterate", "inputs": ["x"], "attrs": {"body": "half", "count": 2}}"#.into(),
+            "n",
+            scaled(0.25),
+        ),
+        (
+            r#"{"name": "n", "op": "iterate", "inputs": ["x"], "attrs": {"body": "half", "count": "steps"}}"#.into(),
+            "n",
+            scaled(0.125),
+        ),
+        (
+            r#"{"name": "n", "op": "iterate", "inputs": ["x", "x"], "attrs": {"body": "twice", "count": 2}}"#.into(),
+            "n",
+            scaled(1.75),
+        ),
+        (
+            r#"{"name": "n", "op": "iterate_until", "inputs": ["x"], "attrs": {"body": "until", "max": 9}}"#.into(),
+            "n",
+            scaled(0.25),
+        ),
+        (
+            format!(
+                r#"{start}{{"name": "n", "op": "scan", "inputs": ["zero", "x"], "attrs": {{"body": "sum", "carries": 1, "scanned": 1}}}}"#
+            ),
+            "n:1",
+            vec![-1.0, -0.75, -0.5, -1.25, -0.75, -0.25],
+        ),
+        (
+            format!(
+                r#"{start}{{"name": "n", "op": "scan", "inputs": ["zero", "x"], "attrs": {{"body": "sum", "carries": 1, "scanned": 1, "reverse": true}}}}"#
+            ),
+            "n:1",
+            vec![-1.25, -0.75, -0.25, -0.25, 0.0, 0.25],
+        ),
+        (
+            format!(
+                r#"{yes}{{"name": "n", "op": "cond", "inputs": ["yes", "x"], "attrs": {{"then": "half", "else": "same"}}}}"#
+            ),
+            "n",
+            scaled(0.5),
+        ),
+    ];
+    for (nodes, last, expected) in cases {
+        let model = read(&with_nodes("[2, 3]", FUNCTIONS, &nodes, last), &ImportOptions::default()).unwrap();
+        assert_eq!(run(&model.infer, &model, ramp(&[2, 3])).0["y"].floats(), expected, "{nodes}");
+    }
+}
+
+#[test]
+fn layers_in_bodies_are_parts_of_the_node_that_applies_them() {
+    let nodes = r#"{"name": "solve", "op": "iterate", "inputs": ["x", "x"], "attrs": {"body": "twice", "count": 2}}"#;
+    let model = read(&with_nodes("[2, 3]", FUNCTIONS, nodes, "solve"), &ImportOptions::default()).unwrap();
+    let body =
+        model.train.node_ids().filter_map(|id| model.train.op(id)).find_map(|op| op.functions().first().cloned());
+    let body = body.expect("a loop");
+    let layers: Vec<&str> =
+        body.node_ids().filter(|&id| body.op(id).is_some()).map(|id| body.loc(id).layer.as_str()).collect();
+    assert_eq!(layers, ["solve.h", "solve.more"]);
+}
+
+#[test]
+fn what_is_wrong_in_functions_is_told_where_they_are_used() {
+    let told = |node: &str| {
+        let found = read(&with_nodes("[2, 3]", FUNCTIONS, node, "n"), &ImportOptions::default()).unwrap_err();
+        let d = &found.0[0];
+        (d.code, d.loc.layer.clone(), format!("{d}"))
+    };
+    let (code, layer, text) =
+        told(r#"{"name": "n", "op": "iterate", "inputs": ["x"], "attrs": {"body": "halve", "count": 2}}"#);
+    assert_eq!(
+        (code, layer.as_str(), text.contains("[half, same, twice, until, sum]")),
+        ("invalid-node", "n", true),
+        "{text}"
+    );
+    let (code, layer, _) =
+        told(r#"{"name": "n", "op": "iterate", "inputs": ["x", "x"], "attrs": {"body": "half", "count": 2}}"#);
+    assert_eq!((code, layer.as_str()), ("invalid-node", "n"), "another number of arguments");
+    let (code, layer, text) =
+        told(r#"{"name": "n", "op": "iterate", "inputs": ["x"], "attrs": {"body": "half", "count": "step"}}"#);
+    assert_eq!((code, layer.as_str(), text.contains("[steps]")), ("invalid-node", "n", true), "{text}");
+    let (code, layer, _) = told(
+        r#"{"name": "n", "op": "scan", "inputs": ["x", "x"], "attrs": {"body": "sum", "carries": 1, "scanned": 2}}"#,
+    );
+    assert_eq!((code, layer.as_str()), ("invalid-node", "n"), "fewer operands than that");
+    // The sum takes rows of the same length; here the mistake is in the body, for these arguments.
+    let wide = r#"{"name": "w", "op": "constant", "attrs": {"value": 0.0, "dtype": "f32", "shape": [2, 4]}},
+        {"name": "n", "op": "call", "inputs": ["x", "w"], "attrs": {"body": "sum"}}"#;
+    let (code, layer, _) = told(wide);
+    assert_eq!((code, layer.as_str()), ("invalid-node", "n.t"));
+    let (code, layer, _) =
+        told(r#"{"name": "n", "op": "iterate", "inputs": ["x"], "attrs": {"body": "half", "count": 0}}"#);
+    assert_eq!((code, layer.as_str()), ("invalid-node", "n"), "no steps");
+}
+
+#[test]
+fn functions_apply_only_those_before_them() {
+    let endless = r#""functions": [{"name": "f", "inputs": ["a"], "nodes": [
+        {"name": "again", "op": "call", "inputs": ["a"], "attrs": {"body": "f"}}], "outputs": ["again"]}],"#;
+    let node = r#"{"name": "n", "op": "call", "inputs": ["x"], "attrs": {"body": "f"}}"#;
+    let found = read(&with_nodes("[2]", endless, node, "n"), &ImportOptions::default()).unwrap_err();
+    assert_eq!((found.0[0].code, found.0[0].loc.layer.as_str()), ("invalid-node", "n.again"));
+    let twice = endless.replace("]}],", r#"]}, {"name": "f", "inputs": [], "nodes": [], "outputs": []}],"#);
+    let found = read(&with_nodes("[2]", &twice, "", "x"), &ImportOptions::default()).unwrap_err();
+    assert_eq!((found.0[0].code, found.0[0].loc.layer.as_str()), ("duplicate-name", "f"));
+}
+
 const NORM: &str = r#""buffers": [{"name": "m", "shape": [2], "init": {"kind": "zeros"}}, {"name": "v", "shape": [2], "init": {"kind": "ones"}}],
     "parameters": [{"name": "g", "shape": [2], "init": {"kind": "ones"}}, {"name": "b", "shape": [2], "init": {"kind": "zeros"}, "trainable": false}],"#;
 
