@@ -161,6 +161,17 @@ fn live_bytes_within(schedule: &Schedule, region: Option<&RegionForm>, guards: G
     storage_while(&Forms::of(schedule), schedule, region, guards).live_bytes()
 }
 
+/// The most bytes that the bodies of a region work in at once.
+pub(crate) fn region_live_bytes(forms: &Forms, region: &RegionSchedule) -> usize {
+    region_live_bytes_while(forms, region, Guards::MayFail)
+}
+
+fn region_live_bytes_while(forms: &Forms, region: &RegionSchedule, guards: Guards) -> usize {
+    let Form::Region(form) = forms.get(region.node) else { unreachable!("only regions are scheduled as such") };
+    let bodies = guards.bodies(region).iter();
+    bodies.map(|body| live_bytes_within(body, Some(form), guards)).max().unwrap_or(0)
+}
+
 /// What a schedule stores, without places yet; that of a body without what is written to the region's results.
 pub(crate) fn storage_of(forms: &Forms, schedule: &Schedule, region: Option<&RegionForm>) -> Storage {
     storage_while(forms, schedule, region, Guards::MayFail)
@@ -168,11 +179,7 @@ pub(crate) fn storage_of(forms: &Forms, schedule: &Schedule, region: Option<&Reg
 
 fn storage_while(forms: &Forms, schedule: &Schedule, region: Option<&RegionForm>, guards: Guards) -> Storage {
     let results = region.map_or(vec![], |form| Border::Body(form).result_places(&schedule.graph));
-    let work_bytes = |region: &RegionSchedule| {
-        let Form::Region(form) = forms.get(region.node) else { unreachable!("only regions are scheduled as such") };
-        let bodies = guards.bodies(region).iter();
-        (region.node, bodies.map(|body| live_bytes_within(body, Some(form), guards)).max().unwrap_or(0))
-    };
+    let work_bytes = |region: &RegionSchedule| (region.node, region_live_bytes_while(forms, region, guards));
     let outside = Outside {
         placed: results.into_iter().map(|(output, _)| forms.root(output)).collect(),
         work_bytes: regions_of(schedule).map(work_bytes).collect(),

@@ -30,34 +30,17 @@ pub fn schedule(laid_out: LaidOut, ordering: Ordering) -> Result<(Schedule, Peak
     let LaidOut { graph, layouts, bodies } = laid_out;
     let mut regions = BTreeMap::new();
     for (node, bodies) in bodies {
-        regions.insert(node, ScheduledRegion::new(node, bodies, ordering)?);
+        let bodies =
+            bodies.into_iter().map(|body| Ok(schedule(body, ordering)?.0)).collect::<Result<_, Diagnostic>>()?;
+        regions.insert(node, RegionSchedule { node, bodies });
     }
     let forms = Forms::new(&graph, &layouts)?;
     let groups = groups(&forms)?;
     for region in regions.values() {
-        check_arguments(&forms, &layouts, &region.schedule)?;
+        check_arguments(&forms, &layouts, region)?;
     }
     let (actions, peaks) = order::order(&forms, groups, regions, ordering);
     Ok((Schedule { graph, layouts, actions }, peaks))
-}
-
-/// A region whose bodies are in order.
-struct ScheduledRegion {
-    schedule: RegionSchedule,
-    /// Largest peak of the bodies, bytes.
-    work_bytes: usize,
-}
-
-impl ScheduledRegion {
-    fn new(node: NodeId, laid_out: Vec<LaidOut>, ordering: Ordering) -> Result<Self, Diagnostic> {
-        let (mut bodies, mut work_bytes) = (Vec::with_capacity(laid_out.len()), 0);
-        for body in laid_out {
-            let (body, peaks) = schedule(body, ordering)?;
-            bodies.push(body);
-            work_bytes = work_bytes.max(peaks.chosen_bytes);
-        }
-        Ok(ScheduledRegion { schedule: RegionSchedule { node, bodies }, work_bytes })
-    }
 }
 
 /// Fails unless the bodies of a region are its own and take its operands in the order in which these are stored.

@@ -2,12 +2,12 @@
 
 use super::forms::{Form, Forms};
 use super::rows::overwritable_rows;
-use super::{ScheduledRegion, identity_reads, kernels, tokens};
-use crate::memory::{Outside, Storage};
+use super::{identity_reads, kernels, tokens};
+use crate::memory::{Outside, Storage, region_live_bytes};
 use gradc_ir::graph::{NodeId, OutputKind, Value};
 use gradc_ir::kernel::{Accumulate, Kernel, KernelKind};
 use gradc_ir::lower::Scalar;
-use gradc_ir::plan::{Action, Group};
+use gradc_ir::plan::{Action, Group, RegionSchedule};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far greedy orders look ahead, in steps; the best order is taken.
@@ -49,10 +49,10 @@ pub(crate) struct Step {
 pub(super) fn order(
     forms: &Forms,
     groups: Vec<Group>,
-    regions: BTreeMap<NodeId, ScheduledRegion>,
+    regions: BTreeMap<NodeId, RegionSchedule>,
     ordering: Ordering,
 ) -> (Vec<Action>, Peaks) {
-    let work_bytes = regions.iter().map(|(&node, region)| (node, region.work_bytes)).collect();
+    let work_bytes = regions.iter().map(|(&node, region)| (node, region_live_bytes(forms, region))).collect();
     let outside = Outside { placed: BTreeSet::new(), work_bytes };
     let steps = steps(forms, groups, regions);
     let live_bytes = |actions: &[Action]| Storage::new(forms, actions, &outside).live_bytes();
@@ -70,7 +70,7 @@ pub(super) fn order(
     (chosen, Peaks { program_bytes, chosen_bytes })
 }
 
-fn steps(forms: &Forms, groups: Vec<Group>, mut regions: BTreeMap<NodeId, ScheduledRegion>) -> Vec<Step> {
+fn steps(forms: &Forms, groups: Vec<Group>, mut regions: BTreeMap<NodeId, RegionSchedule>) -> Vec<Step> {
     let graph = forms.graph;
     let mut steps: Vec<Step> = Vec::with_capacity(groups.len());
     for group in groups {
@@ -103,11 +103,11 @@ fn group_step(forms: &Forms, group: Group) -> Step {
     Step { writes: group.stored.clone(), action: Action::Run(group), reads, after: BTreeSet::new() }
 }
 
-fn region_step(forms: &Forms, group: Group, region: ScheduledRegion) -> Step {
+fn region_step(forms: &Forms, group: Group, region: RegionSchedule) -> Step {
     Step {
-        reads: kernels::roots(forms, region.schedule.node).into_iter().collect(),
+        reads: kernels::roots(forms, region.node).into_iter().collect(),
         writes: group.stored,
-        action: Action::Region(region.schedule),
+        action: Action::Region(region),
         after: BTreeSet::new(),
     }
 }
