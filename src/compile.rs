@@ -1,4 +1,4 @@
-//! The pipeline on one page: import → roll → derive → optimize → schedule → plan → compile.
+//! The pipeline on one page: import → roll → hoist → derive → optimize → schedule → plan → compile.
 //!
 //! Every stage is a function between named types; each is timed, verified and, when asked for, kept as text.
 
@@ -21,6 +21,7 @@ use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::{self, OptimizeOptions};
 use gradc_passes::fit::{Rematerialised, rematerialise};
 use gradc_passes::layout::{LaidOut, assign_layouts};
+use gradc_passes::loops::hoist;
 use gradc_passes::memory::{
     SharedLayout, check_plan, guarded_live_bytes, largest_action_bytes, live_bytes, plan_memory,
 };
@@ -113,19 +114,20 @@ fn trained_bytes(parameters: &[ParameterReport]) -> usize {
     parameters.iter().map(|p| p.trained_bytes).sum()
 }
 
-/// The model with its unrolled loops rolled, unless the options forbid it.
+/// The model with its unrolled loops rolled, unless the options forbid it, and nothing in loops that need not be there.
 pub(crate) fn rolled(model: &Model, options: &Options, report: &mut CompileReport) -> Result<Model, Diagnostics> {
     report.keep(options, Stage::Forward, "train", || text::print(&model.train));
     let mut model = model.clone();
-    if !options.roll {
-        return Ok(model);
-    }
     for (name, graph) in [("train", &mut model.train), ("infer", &mut model.infer)] {
-        let (rolled, found) = report.time("roll", || roll(graph))?;
-        checked(&rolled, "roll")?;
-        report.keep(options, Stage::Rolled, name, || text::print(&rolled));
-        report.rolls.push((name, found));
-        *graph = rolled;
+        if options.roll {
+            let (rolled, found) = report.time("roll", || roll(graph))?;
+            checked(&rolled, "roll")?;
+            report.keep(options, Stage::Rolled, name, || text::print(&rolled));
+            report.rolls.push((name, found));
+            *graph = rolled;
+        }
+        *graph = report.time("hoist", || hoist(graph))?;
+        checked(graph, "hoist")?;
     }
     Ok(model)
 }

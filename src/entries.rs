@@ -3,7 +3,7 @@
 use crate::index_ranges::IndexRange;
 use crate::options::Options;
 use crate::parameters::{ParameterReport, parameter_reports};
-use crate::solvers::loop_policies;
+use crate::solvers::training_loops;
 use crate::train_spec::train_spec;
 use gradc_frontend::losses::{self, LossKind};
 use gradc_frontend::model::Model;
@@ -12,7 +12,7 @@ use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
 use gradc_ir::graph::{Graph, OutputKind, Value};
 use gradc_ir::types::TypeError;
-use gradc_passes::expand_regions::{expand_regions, expand_small_regions};
+use gradc_passes::expand_regions::expand_small_regions;
 use gradc_passes::train::{LOSS, Trainable, derive_step_of_loops};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -85,23 +85,21 @@ pub(crate) fn derive(
     chosen: Option<&BTreeSet<String>>,
     options: &Options,
 ) -> Result<Derived, Diagnostics> {
-    let inference = expand_small_regions(&model.infer, options.unroll_nodes)?;
+    let inference = expand_small_regions(&model.infer, &options.expand, &options.target)?;
     let predict = Entry { kind: EntryKind::Predict, graph: inference.without_dead_nodes() };
     let Some(recipe) = recipe else {
         return Ok(Derived { entries: vec![predict], loss: None, parameters: vec![], notes: vec![] });
     };
     let resolved = resolve(recipe, model)?;
     let loss = loss_info(model, recipe, resolved.prediction)?;
-    // Loops that a recipe speaks of are differentiated as loops.
-    let train = if recipe.solvers.is_empty() { expand_regions(&model.train)? } else { model.train.clone() };
-    let forward = with_loss(train, recipe, &loss, false)?;
-    let policies = loop_policies(recipe, &forward)?;
+    let forward = with_loss(model.train.clone(), recipe, &loss, false)?;
+    let (forward, policies) = training_loops(recipe, &forward, options)?;
     let mut spec = train_spec(recipe, model, options)?;
     let is_chosen = |t: &Trainable| chosen.is_none_or(|chosen| chosen.contains(&t.parameter));
     let left_out: Vec<Trainable> = spec.trainable.extract_if(.., |t| !is_chosen(t)).collect();
     let parameters = parameter_reports(&forward, &spec.trainable, &left_out, model, recipe.trainable.is_some());
     let step = derive_step_of_loops(&forward, &spec, &policies)?;
-    let step = expand_small_regions(&step, options.unroll_nodes)?;
+    let step = expand_small_regions(&step, &options.expand, &options.target)?;
     let eval = with_loss(inference, recipe, &loss, true)?;
     let entries =
         vec![Entry { kind: EntryKind::Step, graph: step }, Entry { kind: EntryKind::Eval, graph: eval }, predict];

@@ -5,7 +5,7 @@ use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::target::Target;
 use gradc_passes::egraph::Strategy;
 use gradc_passes::egraph::rules::{Family, NumericClass};
-use gradc_passes::expand_regions::SMALL_REGION_NODES;
+use gradc_passes::expand_regions::ExpandLimits;
 use gradc_passes::schedule::Ordering;
 use std::collections::BTreeSet;
 
@@ -25,8 +25,8 @@ pub struct Options {
     /// Most memory a session may take, bytes: arena and what is kept between steps, without the threads' work space.
     /// Values of the forward pass are made again for the backward pass as far as it takes.
     pub peak_mem_bytes: Option<usize>,
-    /// Loops that are at most this many nodes when unrolled, and branches of at most as many, are expanded.
-    pub unroll_nodes: usize,
+    /// Up to what size loops and branches are expanded, where the recipe does not say otherwise.
+    pub expand: ExpandLimits,
     /// Whether unrolled loops of the model are rolled before anything is derived from it.
     pub roll: bool,
     /// Whether graphs are rewritten by the e-graph optimizer.
@@ -82,7 +82,7 @@ impl Default for Options {
             backend: Backend::default(),
             ordering: Ordering::default(),
             peak_mem_bytes: None,
-            unroll_nodes: SMALL_REGION_NODES,
+            expand: ExpandLimits::default(),
             roll: true,
             optimize: true,
             fp: NumericClass::Bitwise,

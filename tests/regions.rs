@@ -13,12 +13,13 @@ use gradc_ir::tensor::{Data, Tensor};
 use gradc_ir::text::parse_plan;
 use gradc_ir::types::{DType, TensorType, TypeError};
 use gradc_passes::differentiate::Bodies;
+use gradc_passes::expand_regions::ExpandLimits;
 
 /// Largest difference from the interpreter, relative to the largest magnitude of the tensor: sums of a few products.
 const TOLERANCE: f64 = 1e-5;
 
 fn rolled(threads: usize) -> Options {
-    Options { threads, unroll_nodes: 0, emit: vec![gradc::Stage::Memory], ..Options::default() }
+    Options { threads, expand: ExpandLimits::NONE, emit: vec![gradc::Stage::Memory], ..Options::default() }
 }
 
 fn compiled(graph: &Graph, options: &Options) -> CompiledStep {

@@ -1,9 +1,10 @@
 //! Recipes that choose how gradients of loops are computed, natively.
 
-use gradc::{HostTensor, Model, Options, Recipe, TensorView, compile};
+use gradc::{HostTensor, Model, Options, Recipe, Stage, TensorView, compile};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::OutputKind;
 use gradc_ir::types::{TensorType, TypeError};
+use gradc_passes::expand_regions::ExpandLimits;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `y = x*`, the fixed point of `x ← tanh(x·w + u)/2` after `count` steps from zero; `w` trains.
@@ -108,4 +109,46 @@ fn an_entry_for_a_loop_that_is_not_there_is_told() {
     let recipe = recipe(r#"[{"at": "denoise", "backward": "exact"}]"#);
     let told = compile(&model, Some(&recipe), &Options::default()).map(|_| ()).expect_err("no such loop");
     assert_eq!((told.0[0].code, told.0[0].loc.layer.as_str()), ("unmatched-pattern", "solvers[0].at"));
+}
+
+/// Two layers of two hundred steps each, `first` and `second`.
+const TWO_LOOPS: &str = r#"{"gradc": 1, "inputs": [{"name": "u", "shape": [4, 3]}],
+    "parameters": [{"name": "w", "shape": [3, 3], "init": {"kind": "uniform", "low": -0.3, "high": 0.3}}],
+    "functions": [{"name": "step", "inputs": ["x", "u", "w"], "outputs": ["next"], "nodes": [
+        {"name": "turned", "op": "matmul", "inputs": ["x", "w"]},
+        {"name": "sum", "op": "add", "inputs": ["turned", "u"]},
+        {"name": "next", "op": "tanh", "inputs": ["sum"]}]}],
+    "nodes": [
+        {"name": "first", "op": "iterate", "inputs": ["u", "u", "w"], "attrs": {"body": "step", "count": 200}},
+        {"name": "second", "op": "iterate", "inputs": ["first", "first", "w"], "attrs": {"body": "step", "count": 200}}],
+    "outputs": [{"name": "y", "value": "second"}]}"#;
+
+/// How many loops the step of the two layers has as it is derived, forward and backward.
+fn loops_derived(solvers: &str, expand: ExpandLimits) -> usize {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("two.json");
+    std::fs::write(&path, TWO_LOOPS).expect("it can be written");
+    let model = gradc::import(&path, &Default::default()).unwrap_or_else(|e| panic!("{e}"));
+    let options = Options { emit: vec![Stage::Train], expand, ..Options::default() };
+    let step = compile(&model, Some(&recipe(solvers)), &options).unwrap_or_else(|e| panic!("{e}"));
+    let texts = &step.report().texts;
+    let (_, _, text) = texts.iter().find(|(_, entry, _)| *entry == "step").expect("the step");
+    ["= scan{", "= iterate{"].iter().map(|op| text.matches(op).count()).sum()
+}
+
+#[test]
+fn a_recipe_unrolls_the_loops_it_names_and_no_others() {
+    let default = ExpandLimits::default();
+    assert_eq!(loops_derived("[]", default), 4, "both forward and backward");
+    assert_eq!(loops_derived(r#"[{"at": "first", "backward": "unrolled"}]"#, default), 2);
+    assert_eq!(loops_derived(r#"[{"at": "*", "backward": "unrolled"}]"#, default), 0);
+    let all = ExpandLimits { loop_nodes: usize::MAX, ..default };
+    assert_eq!(loops_derived("[]", all), 0, "short loops are unrolled");
+}
+
+#[test]
+fn an_entry_for_one_loop_leaves_the_others_to_their_length() {
+    let short = ExpandLimits { loop_nodes: 1000, ..ExpandLimits::default() };
+    let named = r#"[{"at": "second", "backward": "checkpoint"}]"#;
+    assert!(loops_derived(named, short) > 0 && loops_derived("[]", short) == 0);
 }

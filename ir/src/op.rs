@@ -4,7 +4,7 @@ use crate::attr::{AttrReader, Attrs};
 use crate::builder::Builder;
 use crate::graph::{Graph, Value};
 use crate::lower::Lowering;
-use crate::ops::{Op, Scan};
+use crate::ops::{IterateUntil, Op, Scan};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType, TypeError};
 use std::ops::Range;
@@ -116,6 +116,9 @@ pub trait DifferentiateBody {
     /// How a loop is differentiated (what is kept of its steps, what is computed again) is a choice that is made with
     /// the graph around it in view.
     fn vjp_loop(&self, scan: &Scan, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError>;
+
+    /// As [`vjp_loop`](DifferentiateBody::vjp_loop), of a loop whose number of steps depends on data.
+    fn vjp_until(&self, until: &IterateUntil, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError>;
 }
 
 /// Why the reference semantics could not be applied.

@@ -42,6 +42,10 @@ impl DifferentiateBody for NoBodies {
     fn vjp_loop(&self, _: &Scan, _: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
         Err(TypeError::new("no region is under test"))
     }
+
+    fn vjp_until(&self, _: &IterateUntil, _: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
+        Err(TypeError::new("no region is under test"))
+    }
 }
 
 /// Gradients of all float operands for a cotangent of ones.

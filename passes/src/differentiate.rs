@@ -9,7 +9,7 @@ use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Value};
 use gradc_ir::op::{Cotangent, DifferentiateBody, VjpContext};
-use gradc_ir::ops::Scan;
+use gradc_ir::ops::{IterateUntil, Scan};
 use gradc_ir::types::TypeError;
 
 /// Appends the gradients of `loss` (a float scalar) with respect to `wrt`; `None` where it is symbolically zero.
@@ -218,5 +218,9 @@ impl DifferentiateBody for Bodies {
 
     fn vjp_loop(&self, scan: &Scan, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
         loops::backward(scan, self.backward, cx)
+    }
+
+    fn vjp_until(&self, until: &IterateUntil, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
+        loops::backward_until(until, self.backward, cx)
     }
 }

@@ -1,21 +1,50 @@
 //! Region ops replaced by the ops they stand for: bodies inlined, loops unrolled, branches selected; all of them, or
 //! only those that are better off without control flow.
 
+use crate::cost::graph_cost;
 use gradc_ir::builder::Builder;
-use gradc_ir::diagnostic::Diagnostic;
+use gradc_ir::diagnostic::{Diagnostic, Loc};
 use gradc_ir::graph::{Def, Graph, InputId, NodeId, Value};
 use gradc_ir::lower::{Expansion, Lowering};
 use gradc_ir::ops::Op;
 use gradc_ir::region::{Region, RegionForm};
+use gradc_ir::target::Target;
 use gradc_ir::types::{TensorType, TypeError};
 use std::sync::Arc;
 
 /// The largest graph that expansion may make, in nodes.
 const MAX_NODES: usize = 1 << 22;
 
-/// Nodes up to which an expanded region is better than a loop or a branch: its kernels fuse with what is around it and
-/// across steps, while compiling takes long in proportion to them.
-pub const SMALL_REGION_NODES: usize = 256;
+/// Up to what size a region is better off expanded: its kernels fuse with what is around it and across steps, while
+/// compiling takes long in proportion to its nodes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExpandLimits {
+    /// Nodes of a loop's body, as often as it is applied.
+    pub loop_nodes: usize,
+    /// Estimated time of the dearer body of a branch on the target, nanoseconds: it may be computed in vain.
+    pub branch_ns: f64,
+}
+
+impl ExpandLimits {
+    /// Nothing is better off expanded.
+    pub const NONE: ExpandLimits = ExpandLimits { loop_nodes: 0, branch_ns: -1.0 };
+
+    /// Whether a region is within the limits.
+    pub fn hold(&self, form: &RegionForm, target: &Target) -> bool {
+        match form {
+            RegionForm::Loop(_) => expanded_nodes(form) <= self.loop_nodes,
+            RegionForm::Branch(bodies) => bodies.iter().all(|body| graph_cost(body, target).time_ns <= self.branch_ns),
+        }
+    }
+}
+
+impl Default for ExpandLimits {
+    /// Loops of 300 to 400 nodes train as fast either way, shorter ones up to a tenth faster expanded: docs/solvers.md.
+    /// A kernel of its own takes 100 ns whatever it does.
+    fn default() -> Self {
+        ExpandLimits { loop_nodes: 320, branch_ns: 200.0 }
+    }
+}
 
 /// The graph with every region op replaced by its expansion, innermost bodies first.
 ///
@@ -23,13 +52,13 @@ pub const SMALL_REGION_NODES: usize = 256;
 /// nodes that no output needs any more are gone. A graph without such nodes comes back equal. Fails where a loop is too
 /// long to unroll.
 pub fn expand_regions(graph: &Graph) -> Result<Graph, Diagnostic> {
-    expand_where(graph, &|_| true)
+    expand_where(graph, &|_, _| true)
 }
 
-/// The graph with calls inlined, and with loops and branches expanded that become at most `nodes` nodes; the others
-/// stay, their own bodies treated alike. See [`expand_regions`].
-pub fn expand_small_regions(graph: &Graph, nodes: usize) -> Result<Graph, Diagnostic> {
-    expand_where(graph, &|form| expanded_nodes(form) <= nodes)
+/// The graph with calls inlined, and with loops and branches within the limits expanded; the others stay, their own
+/// bodies treated alike. See [`expand_regions`].
+pub fn expand_small_regions(graph: &Graph, limits: &ExpandLimits, target: &Target) -> Result<Graph, Diagnostic> {
+    expand_where(graph, &|_, form| limits.hold(form, target))
 }
 
 /// Nodes of the bodies, as often as they are applied.
@@ -38,9 +67,13 @@ fn expanded_nodes(form: &RegionForm) -> usize {
     form.bodies().iter().map(|body| ops(body)).sum::<usize>().saturating_mul(form.steps())
 }
 
-/// Expands the regions that `chosen` holds of, their bodies having been treated alike before.
-fn expand_where(graph: &Graph, chosen: &dyn Fn(&RegionForm) -> bool) -> Result<Graph, Diagnostic> {
-    let expands = |id| graph.op(id).is_some_and(|op| expansion(graph, id, op, &|_| true).is_some());
+/// Which regions to expand, by place and form.
+type Choice<'a> = &'a dyn Fn(&Loc, &RegionForm) -> bool;
+
+/// The graph with calls inlined and the regions expanded that `chosen` holds of, their bodies having been treated alike
+/// before. See [`expand_regions`].
+pub fn expand_where(graph: &Graph, chosen: Choice) -> Result<Graph, Diagnostic> {
+    let expands = |id| graph.op(id).is_some_and(|op| expansion(graph, id, op, &|_, _| true).is_some());
     if !graph.node_ids().any(expands) {
         return Ok(graph.clone());
     }
@@ -74,19 +107,19 @@ fn expand_where(graph: &Graph, chosen: &dyn Fn(&RegionForm) -> bool) -> Result<G
     Ok(b.finish().without_dead_nodes())
 }
 
-fn with_expanded_bodies(op: &Op, chosen: &dyn Fn(&RegionForm) -> bool) -> Result<Op, Diagnostic> {
+fn with_expanded_bodies(op: &Op, chosen: Choice) -> Result<Op, Diagnostic> {
     let bodies = op.functions();
     let expanded = bodies.iter().map(|body| expand_where(body, chosen).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
     Ok(if bodies.is_empty() { op.clone() } else { op.with_functions(expanded) })
 }
 
 /// How the op of a node expands, if it is to.
-fn expansion(graph: &Graph, id: NodeId, op: &Op, chosen: &dyn Fn(&RegionForm) -> bool) -> Option<Expansion> {
+fn expansion(graph: &Graph, id: NodeId, op: &Op, chosen: Choice) -> Option<Expansion> {
     let node = graph.node(id);
     let operands: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
     match op.lower(&operands, &node.types) {
         Lowering::Expand(expand) => Some(expand),
-        Lowering::Region(Region { form, expand }) if chosen(&form) => Some(expand),
+        Lowering::Region(Region { form, expand }) if chosen(graph.loc(id), &form) => Some(expand),
         _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! From a forward graph with a loss to the graph of a whole training step.
 
 use crate::differentiate::{differentiate_loops, where_gradient_stops};
-use crate::loops::{LoopPolicies, check_policies, merge_loops, segment_loops};
+use crate::loops::{LoopPolicies, bounded_loops, check_policies, merge_loops, segment_loops, sum_after_loops};
 use crate::optimizers::{Optimizer, Schedule, Step, Trained, Updates};
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
@@ -67,13 +67,15 @@ pub fn derive_step(forward: &Graph, spec: &TrainSpec) -> Result<Graph, Diagnosti
 /// As [`derive_step`], with a choice for loops of `forward` how their gradients are computed.
 pub fn derive_step_of_loops(forward: &Graph, spec: &TrainSpec, loops: &LoopPolicies) -> Result<Graph, Diagnostics> {
     let ill_typed = |e| Diagnostic::from_type_error("internal-segments", e, Loc::default());
-    let (forward, loops) = segment_loops(forward, loops).map_err(ill_typed)?;
+    let trained = input_values(forward, &find_parameters(forward, &spec.trainable)?);
+    let (forward, loops) = bounded_loops(forward, loops, &trained).map_err(ill_typed)?;
+    let (forward, loops) = segment_loops(&forward, &loops).map_err(ill_typed)?;
     let forward = &forward;
     let loss =
         forward.output_named(LOSS).ok_or_else(|| Diagnostic::new("no-loss", "the graph has no output `loss`"))?.value;
     let parameters = find_parameters(forward, &spec.trainable)?;
     let mut builder = Builder::from_graph(forward.clone());
-    let wrt: Vec<Value> = parameters.iter().map(|&id| forward.inputs()[id.index()].value).collect();
+    let wrt = input_values(forward, &parameters);
     check_policies(forward, &loops, &wrt)?;
     let gradients = differentiate_loops(&mut builder, loss, &wrt, &loops)?;
     let gradients = all_reached(forward, loss, &parameters, gradients)?;
@@ -83,7 +85,12 @@ pub fn derive_step_of_loops(forward: &Graph, spec: &TrainSpec, loops: &LoopPolic
         .and_then(|trained| append_updates(&mut builder, spec, &trained, &gradients))
         .map_err(|e| Diagnostic::from_type_error("internal-update", e, Loc::default()))?;
     let step = merge_loops(&builder.finish().with_checked(LOSS).without_dead_nodes());
-    step.map_err(|e| Diagnostic::from_type_error("internal-merge", e, Loc::default()).into())
+    let step = step.map_err(|e| Diagnostic::from_type_error("internal-merge", e, Loc::default()))?;
+    Ok(sum_after_loops(&step)?)
+}
+
+fn input_values(graph: &Graph, inputs: &[InputId]) -> Vec<Value> {
+    inputs.iter().map(|id| graph.inputs()[id.index()].value).collect()
 }
 
 fn find_parameters(graph: &Graph, trainable: &[Trainable]) -> Result<Vec<InputId>, Diagnostics> {

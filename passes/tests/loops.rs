@@ -1,7 +1,7 @@
 //! Derivatives of loops: equal to those of the unrolled graph, with nothing computed twice and nothing kept in vain.
 
 use gradc_ir::builder::Builder;
-use gradc_ir::graph::{Def, Function, Graph, Input, Node, NodeId, OutputKind, Value};
+use gradc_ir::graph::{Def, Graph, Input, Node, NodeId, OutputKind, Value};
 use gradc_ir::interpret;
 use gradc_ir::lower::CompareFn;
 use gradc_ir::ops::{Op, Scan, StopGradient};
@@ -9,7 +9,7 @@ use gradc_ir::tensor::{Data, Tensor};
 use gradc_ir::types::{DType, TensorType, TypeError};
 use gradc_passes::differentiate::{differentiate, differentiate_loops};
 use gradc_passes::expand_regions::expand_regions;
-use gradc_passes::loops::{Backward, LoopPolicies, merge_loops, segment_loops};
+use gradc_passes::loops::{Backward, LoopPolicies, bounded_loops, merge_loops, segment_loops, sum_after_loops};
 
 /// Builds the inputs, then a loop and a scalar from its results.
 type Forward = fn(&mut Builder) -> Result<(Vec<Value>, Value), TypeError>;
@@ -91,7 +91,7 @@ fn scans(graph: &Graph) -> Vec<Scan> {
     graph.nodes().iter().filter_map(scan).collect()
 }
 
-fn contractions(body: &Function) -> usize {
+fn contractions(body: &Graph) -> usize {
     body.node_ids().filter(|&id| matches!(body.op(id), Some(Op::DotGeneral(_)))).count()
 }
 
@@ -220,6 +220,150 @@ fn assert_close(rolled: &[Tensor], unrolled: &[Tensor]) {
     for (a, b) in rolled.iter().zip(unrolled) {
         assert!(a.floats().iter().zip(b.floats()).all(close), "{a:?} {b:?}");
     }
+}
+
+#[test]
+fn a_weight_gradient_of_stacked_values_is_one_product_after_the_loop() {
+    let before = rolled(recurrence);
+    let after = sum_after_loops(&before).expect("well typed");
+    let products = |graph: &Graph| scans(graph).iter().map(|scan| contractions(&scan.body)).sum::<usize>();
+    assert_eq!((products(&before), products(&after)), (3, 2), "the gradient of the weight leaves the loop");
+    assert_eq!((scans(&before)[1].carries, scans(&after)[1].carries), (2, 1));
+    assert_eq!(contractions(&after), 1);
+    assert_close(&results(&after), &results(&before));
+}
+
+#[test]
+fn what_is_small_beside_a_sum_is_stacked_for_it() {
+    // Of a step, a row of 8 numbers is stacked for a sum of 8 × 8.
+    let wide: Forward = |b| {
+        let types = [TensorType::f32([1, 8]), TensorType::f32([8, 8])];
+        let body = Builder::function("cell", &types, |b, x| {
+            let hidden = product(b, x[0], x[1], false)?;
+            Ok(vec![b.tanh(hidden)?])
+        })?;
+        let inputs = declare(b, &types)?;
+        let x = b.iterate(&body, 6, &inputs[..1], &inputs[1..])?[0];
+        Ok((inputs, squared(b, x)?))
+    };
+    let before = rolled(wide);
+    let after = sum_after_loops(&before).expect("well typed");
+    let [of_before, of_after] = [&before, &after].map(|graph| scans(graph).remove(1));
+    assert_eq!((of_before.carries - of_after.carries, contractions(&after)), (1, 1));
+    assert_eq!(of_after.body.outputs().len(), of_before.body.outputs().len(), "a stacked result in place of the sum");
+    assert_close(&results(&after), &results(&before));
+}
+
+#[test]
+fn sums_whose_operands_are_not_stacked_stay_in_the_loop() {
+    for forward in [ista as Forward, quadratic, idle_carries] {
+        let graph = rolled(forward);
+        assert_eq!(sum_after_loops(&graph).expect("well typed"), graph);
+    }
+}
+
+#[test]
+fn sums_of_rows_and_moved_products_leave_the_loop_in_bodies_too() {
+    // (x, y) ↦ Σₜ (xₜᵀ yₜ)ᵀ and Σₜ Σ_rows xₜ, of a loop that makes nothing else; in a branch.
+    let (product, sum) = (TensorType::f32([4, 3]), TensorType::f32([3]));
+    let slices = [TensorType::f32([2, 3]), TensorType::f32([2, 4])];
+    let step = Builder::function("sums", &[&[product.clone(), sum.clone()], &slices[..]].concat(), |b, x| {
+        let outer = b.dot_general(x[2], x[3], [&[], &[]], [&[0], &[0]])?;
+        let outer = b.transpose(outer, &[1, 0])?;
+        let rows = b.reduce_sum(x[2], &[0])?;
+        Ok(vec![b.add(outer, x[0])?, b.add(x[1], rows)?])
+    })
+    .expect("well typed");
+    let branch_types = [product, sum, TensorType::f32([5, 2, 3]), TensorType::f32([5, 2, 4])];
+    let branch = |reverse| {
+        Builder::function("branch", &branch_types, |b, x| Ok(b.scan(&step, &x[..2], &x[2..], &[], reverse)?.0))
+            .expect("well typed")
+    };
+    let mut b = Builder::new("sums");
+    let inputs = declare(&mut b, &branch_types).expect("fresh names");
+    let yes = b.scalar(DType::Bool, 1.0).expect("well typed");
+    let results_of = b.cond(yes, &branch(false), &branch(true), &inputs).expect("well typed");
+    results_of.into_iter().for_each(|v| b.output("y", v, OutputKind::Result));
+    let before = b.finish();
+    let after = sum_after_loops(&before).expect("well typed");
+    let bodies = |graph: &Graph| {
+        graph.nodes().iter().find_map(|n| match &n.def {
+            Def::Op(Op::Cond(cond)) => Some([cond.then_body.clone(), cond.else_body.clone()]),
+            _ => None,
+        })
+    };
+    for body in bodies(&after).expect("the branch") {
+        assert!(scans(&body).is_empty() && contractions(&body) == 1, "no loop is left");
+    }
+    assert_close(&results(&after), &results(&before));
+}
+
+/// A recurrence that ends when a step moves no element by more than a little, after 4 of 20 steps.
+fn until_it_rests(b: &mut Builder) -> Result<(Vec<Value>, Value), TypeError> {
+    let types = [TensorType::f32([2, 3]), TensorType::f32([2, 3]), TensorType::f32([3, 3])];
+    let body = Builder::function("settle", &types, |b, x| {
+        let small = b.scale(x[2], 0.3)?;
+        let hidden = product(b, x[0], small, false)?;
+        let sum = b.add(hidden, x[1])?;
+        let next = b.tanh(sum)?;
+        let (change, limit) = (b.sub(next, x[0])?, b.scalar(DType::F32, 0.02)?);
+        let size = b.abs(change)?;
+        let largest = b.reduce_max(size, &[0, 1])?;
+        Ok(vec![next, b.compare(CompareFn::Lt, largest, limit)?])
+    })?;
+    let inputs = declare(b, &types)?;
+    let (x, _) = b.iterate_until(&body, 20, &inputs[..1], &inputs[1..])?;
+    Ok((inputs, squared(b, x[0])?))
+}
+
+/// Two rounds of a loop that ends when it rests.
+fn rests_twice(b: &mut Builder) -> Result<(Vec<Value>, Value), TypeError> {
+    let types = [TensorType::f32([2, 3]), TensorType::f32([2, 3]), TensorType::f32([3, 3])];
+    let round = Builder::function("round", &types, |b, x| {
+        let turned = product(b, x[0], x[2], false)?;
+        let half = Builder::function("half", &types[..2], |b, x| {
+            let (half, limit) = (b.scale(x[0], 0.5)?, b.scalar(DType::F32, 0.3)?);
+            let size = b.abs(half)?;
+            let largest = b.reduce_max(size, &[0, 1])?;
+            Ok(vec![b.mul(half, x[1])?, b.compare(CompareFn::Lt, largest, limit)?])
+        })?;
+        Ok(b.iterate_until(&half, 9, &[turned], &x[1..2])?.0)
+    })?;
+    let inputs = declare(b, &types)?;
+    let x = b.iterate(&round, 2, &inputs[..1], &inputs[1..])?[0];
+    Ok((inputs, squared(b, x)?))
+}
+
+#[test]
+fn loops_that_end_when_done_have_gradients_in_loops_too() {
+    let (b, inputs, loss) =
+        rewritten(rests_twice, |graph| bounded_loops(graph, &LoopPolicies::new(), &[]).expect("well typed").0);
+    let bounded = with_gradients(b, &inputs, loss, &LoopPolicies::new());
+    assert_close(&results(&bounded), &results(&unrolled(rests_twice)));
+}
+
+#[test]
+fn a_loop_that_ends_when_done_has_the_gradient_of_the_steps_it_made() {
+    let mut policies = LoopPolicies::new();
+    for policy in [Backward::Exact, Backward::Checkpoint] {
+        let (b, inputs, loss) = rewritten(until_it_rests, |graph| {
+            let is_loop = |id: &NodeId| matches!(graph.op(*id), Some(Op::IterateUntil(_)));
+            let all = graph.node_ids().filter(is_loop).map(|id| (id, policy)).collect();
+            let inputs: Vec<Value> = graph.inputs().iter().map(|i| i.value).collect();
+            let (graph, bounded) = bounded_loops(graph, &all, &inputs).expect("well typed");
+            let (graph, renamed) = segment_loops(&graph, &bounded).expect("well typed");
+            policies = renamed;
+            graph
+        });
+        let bounded = with_gradients(b, &inputs, loss, &policies);
+        assert_close(&results(&bounded), &results(&unrolled(until_it_rests)));
+    }
+    let forward = {
+        let mut b = Builder::new("forward");
+        until_it_rests(&mut b).expect("well typed");
+        b.finish()
+    };
+    assert_eq!(bounded_loops(&forward, &LoopPolicies::new(), &[]).expect("well typed").0, forward, "nothing is wanted");
 }
 
 #[test]

@@ -392,6 +392,77 @@ fn deep_equilibrium_against_central_differences() {
     }
 }
 
+/// Gradients of parameters, and no updates.
+fn gradients_of(trainable: Vec<String>) -> TrainSpec {
+    TrainSpec {
+        trainable: trainable.into_iter().map(Into::into).collect(),
+        optimizer: None,
+        schedule: Schedule::default(),
+        clip_norm: None,
+        accumulate: 1,
+        gradient_outputs: true,
+        importance_outputs: false,
+        steps_apart: false,
+    }
+}
+
+/// The gradients of `Σ g·x`, where `x` is where the equilibrium rests, and how often the guard did not hold.
+fn at_rest(solver: &Solver, limit: f64, max: usize, policy: Backward) -> (Vec<Vec<f64>>, i64) {
+    let types: Vec<TensorType> = solver.step.inputs().iter().map(|i| solver.step.ty(i.value).clone()).collect();
+    let step = Builder::function("until", &types, |b, x| {
+        let next = b.inline(&solver.step, x)?[0];
+        let change = b.sub(next, x[0])?;
+        let size = b.abs(change)?;
+        let largest = b.reduce_max(size, &[0, 1])?;
+        let limit = b.full_like(largest, limit)?;
+        Ok(vec![next, b.compare(CompareFn::Lt, largest, limit)?])
+    });
+    let mut b = Builder::new("at rest");
+    let inputs: Vec<Value> = types
+        .iter()
+        .enumerate()
+        .map(|(k, ty)| b.parameter(&format!("in{k}"), ty.clone()).expect("a fresh name"))
+        .collect();
+    let g = b.input("g", types[0].clone()).expect("a fresh name");
+    let (x, _) = b.iterate_until(&step.expect("well typed"), max, &inputs[..1], &inputs[1..]).expect("well typed");
+    let pairing = b.mul(x[0], g).expect("well typed");
+    let loss = b.reduce_sum(pairing, &[0, 1]).expect("well typed");
+    b.output("loss", loss, OutputKind::Result);
+    let spec = gradients_of((1..inputs.len()).map(|k| format!("in{k}")).collect());
+    let graph =
+        derive_step_of_loops(&b.finish(), &spec, &LoopPolicies::from([(x[0].node, policy)])).expect("it derives");
+    let mut data = solver.data().into_iter();
+    let tensor = |input: &gradc_ir::graph::Input| match input.role {
+        Role::State => Tensor::splat(graph.ty(input.value).clone(), 0.0),
+        _ => Tensor::float(graph.ty(input.value).clone(), data.next().expect("one per input")),
+    };
+    let tensors: Vec<Tensor> = graph.inputs().iter().map(tensor).collect();
+    let (mut gradients, mut fallbacks) = (vec![], 0);
+    for (output, result) in graph.outputs().iter().zip(interpret::outputs(&graph, &tensors).expect("it runs")) {
+        match output.name.as_str() {
+            name if name.starts_with("grad.") => gradients.push(result.floats().to_vec()),
+            name if name.starts_with(FALLBACKS) => fallbacks += result.ints()[0],
+            _ => {}
+        }
+    }
+    (gradients, fallbacks)
+}
+
+#[test]
+fn a_loop_that_ends_when_it_has_arrived_has_the_gradient_of_its_fixed_point() {
+    let solver = equilibrium(3, 4, 0.3, 400);
+    let (implicit, fallbacks) = at_rest(&solver, 1e-12, 400, Backward::Implicit(TIGHT));
+    assert_eq!(fallbacks, 0, "the guard holds");
+    let expected = solver.run(Backward::Implicit(TIGHT)).gradients;
+    implicit.iter().zip(&expected).for_each(|(found, expected)| assert_close(found, expected, 1e-10));
+    // It stops early, so the guard refuses: the gradient is that of the steps that were made.
+    let (guarded, fallbacks) = at_rest(&solver, 1e-3, 400, Backward::Implicit(TIGHT));
+    assert_eq!(fallbacks, 1);
+    let (exact, _) = at_rest(&solver, 1e-3, 400, Backward::Exact);
+    guarded.iter().zip(&exact).for_each(|(found, exact)| assert_close(found, exact, 1e-13));
+    assert!(exact[0].iter().zip(&expected[0]).any(|(a, b)| (a - b).abs() > 1e-6), "which is another one");
+}
+
 #[test]
 fn frozen_is_exact_for_affine_steps() {
     let q = gram(&matrix(9, 6, 1), 0.2);
@@ -497,16 +568,7 @@ fn refusal(build: impl FnOnce(&mut Builder, Value) -> Result<Value, TypeError>, 
     let graph = b.finish();
     let is_loop = |id: &NodeId| matches!(graph.op(*id), Some(Op::Scan(_) | Op::Iterate(_)));
     let policies = graph.node_ids().filter(is_loop).map(|id| (id, policy)).collect();
-    let spec = TrainSpec {
-        trainable: vec!["w".to_string().into()],
-        optimizer: None,
-        schedule: Schedule::default(),
-        clip_norm: None,
-        accumulate: 1,
-        gradient_outputs: true,
-        importance_outputs: false,
-        steps_apart: false,
-    };
+    let spec = gradients_of(vec!["w".into()]);
     let refused = derive_step_of_loops(&graph, &spec, &policies).expect_err("the policy is impossible").0.remove(0);
     assert_eq!(refused.code, "solver-backward");
     refused.found.expect("it says why")

@@ -10,7 +10,7 @@ mod tests;
 
 pub use budget::{Amount, Budget, GivenImportance, Importance, Limit, Measured, given_importances};
 pub use resolve::{Resolved, name_or_only, resolve, trainable_set};
-pub use solvers::solvers_of;
+pub use solvers::Solvers;
 
 use crate::losses::LossKind;
 use crate::model::BatchNorm;
@@ -237,9 +237,11 @@ pub struct Solver {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SolverBackward {
-    /// As without an entry: exact, and from no stored step where steps are affine.
+    /// As without an entry: exact, unrolled where the loop is short.
     Auto,
-    /// Exact, from what is kept of every step.
+    /// Exact, of a flat graph of all steps: the loop is unrolled whatever its length.
+    Unrolled,
+    /// Exact, from what is kept of every step; of steps that are affine nothing is.
     Exact,
     /// Exact, from about √K of the K states; the steps between them are made again.
     Checkpoint,

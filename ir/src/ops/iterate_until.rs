@@ -17,8 +17,8 @@ op_struct! {
     ///
     /// Operands: initial carries, then constants. The body returns the next carries and a boolean scalar. Results: the
     /// carries of the last step made (the one that said it is done, or the `max`-th), then the number of steps made, an i64
-    /// scalar between 1 and `max`. There is no derivative: how often the body is applied changes in jumps, and what a
-    /// backward loop would need is not kept. Source: JAX `lax.while_loop`, with the test after the body and a bound.
+    /// scalar between 1 and `max`. How often the body is applied changes in jumps, of which a derivative knows nothing; how
+    /// it is had is up to who differentiates the graph: [`vjp_until`](crate::op::DifferentiateBody::vjp_until). Source: JAX `lax.while_loop`, with the test after the body and a bound.
     pub struct IterateUntil = "iterate_until" {
         /// One step.
         body: Function,
@@ -67,8 +67,7 @@ impl OpDef for IterateUntil {
     }
 
     fn vjp(&self, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
-        let reason = "the number of steps of `iterate_until` depends on data; use `iterate` where gradients flow through";
-        Ok(vec![Cotangent::NotDifferentiable(reason.into()); cx.inputs.len()])
+        cx.bodies.vjp_until(self, cx)
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {

@@ -1,16 +1,19 @@
 //! Which loops can be differentiated at their result alone.
 
-use super::{Backward, LoopPolicies, as_scan};
+use super::{Backward, LoopPolicies, as_scan, until};
 use crate::differentiate::dependents;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use gradc_ir::graph::{Graph, NodeId, Value};
-use gradc_ir::ops::Scan;
+use gradc_ir::ops::{Op, Scan};
 
 /// Fails for every loop whose policy it cannot have; `wrt` is what is differentiated.
 pub(crate) fn check_policies(graph: &Graph, policies: &LoopPolicies, wrt: &[Value]) -> Result<(), Diagnostics> {
     let depends = dependents(graph, wrt);
     let problem = |(&id, &policy): (&NodeId, &Backward)| {
-        let scan = graph.op(id).and_then(as_scan)?;
+        let scan = match graph.op(id)? {
+            Op::IterateUntil(until) => until::one_map(until).ok()?,
+            op => as_scan(op)?,
+        };
         let starts = &graph.node(id).operands[..scan.carries];
         let start_trains = starts.iter().any(|v| depends[v.node.index()]);
         let reason = match policy {

@@ -4,7 +4,7 @@
 //! kept of the loop's steps, so memory does not depend on their number.
 
 use super::activity::Activity;
-use super::guard::{arrived, cotangents, or_exact};
+use super::guard::{Whole, arrived, cotangents, or_exact, where_holds};
 use super::linearised::Linearised;
 use super::policy::Tolerance;
 use super::rows::Rows;
@@ -24,17 +24,37 @@ pub(super) fn backward(
     let (outputs, inputs) = (cx.outputs, cx.inputs);
     let at = Linearised::new(cx.builder, scan, activity, outputs, &inputs[scan.carries..])?;
     let start = cotangents(cx, activity)?;
-    let (sum, last) = steps(cx.builder, scan.length, &at, &start)?;
-    let carries = activity.seeds.iter().zip(last).filter(|(k, _)| activity.reached.contains(k)).map(|(_, w)| w);
-    let mut gradients: Vec<Value> = carries.collect();
-    gradients.extend(at.const_gradients(cx.builder, &sum)?);
-    if !at.is_constant() {
-        let holds = guard(cx.builder, scan, &at, tolerance)?;
-        gradients = or_exact(cx, scan, activity, &activity.reached, holds, &gradients)?;
-    }
+    let operands = [&start[..], &at.given].concat();
+    let approximate = |b: &mut Builder, x: &[Value]| {
+        let (start, given) = x.split_at(start.len());
+        gradients(b, scan, activity, &at.given(given), start)
+    };
+    let gradients = match at.is_constant() {
+        true => approximate(cx.builder, &operands)?,
+        false => {
+            let holds = guard(cx.builder, scan, &at, tolerance)?;
+            let gradients = where_holds(cx.builder, holds, &operands, approximate)?;
+            or_exact(cx, &Whole::Scan(scan), activity, &activity.reached, holds, &gradients)?
+        }
+    };
     let mut answers = vec![Cotangent::Zero; inputs.len()];
     activity.reached.iter().zip(gradients).for_each(|(&k, gradient)| answers[k] = Cotangent::Flows(gradient));
     Ok(answers)
+}
+
+/// The gradients of the arguments that they reach, for the cotangent `start`.
+fn gradients(
+    b: &mut Builder,
+    scan: &Scan,
+    activity: &Activity,
+    at: &Linearised,
+    start: &[Value],
+) -> Result<Vec<Value>, TypeError> {
+    let (sum, last) = steps(b, scan.length, at, start)?;
+    let carries = activity.seeds.iter().zip(last).filter(|(k, _)| activity.reached.contains(k)).map(|(_, w)| w);
+    let mut gradients: Vec<Value> = carries.collect();
+    gradients.extend(at.const_gradients(b, &sum)?);
+    Ok(gradients)
 }
 
 /// Whether the loop has arrived, on one piece of a step that is made of pieces.

@@ -7,7 +7,7 @@
 
 use super::activity::Activity;
 use super::gmres::{self, System};
-use super::guard::{arrived, cotangents, or_exact};
+use super::guard::{Whole, arrived, cotangents, or_exact, where_holds};
 use super::linearised::Linearised;
 use super::policy::Tolerance;
 use super::rows::{Rows, all_at_most, column, norms};
@@ -24,32 +24,50 @@ const MOST_CONTRACTION: f64 = 0.999;
 /// Increments over which the contraction is measured.
 const WINDOW: usize = 4;
 
-/// The answers of a loop for its operands, under a guard.
+/// The answers of a loop of steps `scan` for its operands, under a guard; `whole` is the loop.
 pub(super) fn backward(
     scan: &Scan,
+    whole: &Whole,
     activity: &Activity,
     tolerance: &Tolerance,
     cx: &mut VjpContext,
 ) -> Result<Vec<Cotangent>, TypeError> {
     let (outputs, inputs) = (cx.outputs, cx.inputs);
     let consts = activity.consts(scan);
-    let at = Linearised::new(cx.builder, scan, activity, outputs, &inputs[scan.carries..])?;
+    let at = Linearised::new(cx.builder, scan, activity, &outputs[..scan.carries], &inputs[scan.carries..])?;
     let rows = Rows::new(&scan.body, scan.carries, &at.types());
     let g = cotangents(cx, activity)?;
+    let given = [&g[..], &at.given].concat();
     let b = &mut *cx.builder;
-    let g = rows.join(b, &g)?;
-    let scale = scale(b, g)?;
-    let (scaled, system) = (b.div(g, scale)?, system(b, &rows, &at, tolerance.backward)?);
-    let solution = solve(b, &rows, &system, scaled, scan.length, tolerance)?;
-    let v = b.mul(solution.v, scale)?;
-    let v = rows.split(b, v)?;
-    let gradients = at.const_gradients(b, &v)?;
-    let holds = [solution.holds, arrived(b, &at, &rows, tolerance.forward)?, at.same_piece(b)?];
-    let holds = holds.into_iter().try_fold(b.scalar(gradc_ir::types::DType::Bool, 1.0)?, |all, one| b.and(all, one))?;
-    let gradients = or_exact(cx, scan, activity, &consts, holds, &gradients)?;
+    let (arrived, same) = (arrived(b, &at, &rows, tolerance.forward)?, at.same_piece(b)?);
+    let worth_solving = b.and(arrived, same)?;
+    let solved = where_holds(b, worth_solving, &given, |b, x| {
+        let (g, given) = x.split_at(g.len());
+        gradients(b, &rows, &at.given(given), g, scan.length, tolerance)
+    })?;
+    let (&holds, gradients) = solved.split_last().expect("the solver says whether it has solved");
+    let gradients = or_exact(cx, whole, activity, &consts, holds, gradients)?;
     let mut answers = vec![Cotangent::Zero; inputs.len()];
     consts.iter().zip(gradients).for_each(|(&k, gradient)| answers[k] = Cotangent::Flows(gradient));
     Ok(answers)
+}
+
+/// The gradients of the constants for the cotangent `g`, and whether they may be used.
+fn gradients(
+    b: &mut Builder,
+    rows: &Rows,
+    at: &Linearised,
+    g: &[Value],
+    steps: usize,
+    tolerance: &Tolerance,
+) -> Result<Vec<Value>, TypeError> {
+    let g = rows.join(b, g)?;
+    let scale = scale(b, g)?;
+    let (scaled, system) = (b.div(g, scale)?, system(b, rows, at, tolerance.backward)?);
+    let solution = solve(b, rows, &system, scaled, steps, tolerance)?;
+    let v = b.mul(solution.v, scale)?;
+    let v = rows.split(b, v)?;
+    Ok([at.const_gradients(b, &v)?, vec![solution.holds]].concat())
 }
 
 /// The largest size of an element of every row, 1 for rows of zeros; a column.

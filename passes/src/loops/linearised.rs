@@ -10,6 +10,7 @@ use gradc_ir::types::{TensorType, TypeError};
 /// The derivative of one step of a loop without scanned operands and stacked results, at one point.
 ///
 /// Vectors have one part per carry that has a cotangent.
+#[derive(Clone)]
 pub(super) struct Linearised<'a> {
     scan: &'a Scan,
     activity: &'a Activity,
@@ -42,6 +43,11 @@ impl<'a> Linearised<'a> {
         let given = split.residuals.iter().map(residual).chain(arguments).collect();
         let (point, image) = (point.to_vec(), results[..scan.carries].to_vec());
         Ok(Linearised { scan, activity, split, given, point, image, consts: consts.to_vec() })
+    }
+
+    /// The derivative in a body, where what it reads is an argument.
+    pub fn given(&self, given: &[Value]) -> Self {
+        Linearised { given: given.to_vec(), ..self.clone() }
     }
 
     /// Types of the parts of a vector.

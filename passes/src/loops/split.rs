@@ -88,6 +88,7 @@ pub(super) enum Residual {
 }
 
 /// A body and its derivative, apart.
+#[derive(Clone)]
 pub(super) struct Split {
     /// `(x…) → (y…, more…)`: the body with further results.
     pub forward: Function,

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""One training step through a solver: how gradients pass through its loop, over its number of steps, beside JAX.
+
+    cargo build && python3 benches/solvers.py --gradc target/debug/gradc [--steps 40 200 1000] [--seconds 1] [--cache DIR]
+
+The model is examples/models/ista.json (16 examples of 32 numbers, 48 atoms) on the first batch of
+examples/data/denoise.safetensors, one thread. JAX computes the same step: `unrolled` in Python, `scan`, and `implicit`,
+whose backward pass iterates v <- Φ'v + g to 1e-5; it is installed into the cache folder the first time (--no-jax leaves
+it out). Prints a Markdown table; times are the shortest of the run.
+"""
+import argparse
+import json
+import pathlib
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MODEL, DATA = ROOT / "examples/models/ista.json", ROOT / "examples/data/denoise.safetensors"
+WAYS = ["unrolled", "exact", "checkpoint", "frozen", "implicit"]
+JAX_WAYS = ["unrolled", "scan", "implicit"]
+EXAMPLES, LENGTH, ATOMS = 16, 32, 48
+# Longer programs than this are not unrolled: XLA takes minutes for them.
+MOST_UNROLLED_IN_JAX = 200
+
+
+def run(command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stderr}")
+    return done.stdout
+
+
+def first_batch(path):
+    """The first examples of a safetensors file of f32 matrices, as rows by name."""
+    data = path.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    header, body = json.loads(data[8:8 + size]), data[8 + size:]
+    rows = {}
+    for name, entry in header.items():
+        width, start = entry["shape"][1], entry["data_offsets"][0]
+        values = struct.unpack_from(f"<{EXAMPLES * width}f", body, start)
+        rows[name] = [values[k * width:(k + 1) * width] for k in range(EXAMPLES)]
+    return rows
+
+
+def write_batch(path, rows):
+    header, body = {}, b""
+    for name, matrix in rows.items():
+        values = b"".join(struct.pack(f"<{len(row)}f", *row) for row in matrix)
+        header[name] = {"dtype": "F32", "shape": [len(matrix), len(matrix[0])], "data_offsets": [len(body), len(body) + len(values)]}
+        body += values
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def gradc_row(gradc, folder, steps, way, seconds):
+    recipe, inputs = folder / "recipe.json", folder / "batch.safetensors"
+    recipe.write_text(json.dumps({
+        "loss": {"kind": "mse", "prediction": "y"},
+        "optimizer": {"kind": "sgd", "lr": 0.05},
+        "solvers": [{"at": "code", "backward": way}],
+    }))
+    write_batch(inputs, first_batch(DATA))
+    common = [MODEL, "--recipe", recipe, "--dim", f"steps={steps}", "--threads", 1]
+    report = run([gradc, "compile", *common, "--report"])
+    bench = json.loads(run([gradc, "bench", *common, "--inputs", inputs, "--seconds", seconds, "--json"]))
+    return {
+        "way": f"gradc {way}",
+        "compile_ms": bench["compile_s"] * 1e3,
+        "min_us": bench["min_us"],
+        "planned_bytes": bench["guarded_peak_bytes"],
+        "worst_bytes": bench["worst_case_peak_bytes"],
+        "code": re.search(r"code ([\d.]+ \w+)", report)[1],
+        "fell_back": sum(bench["solver_fallbacks"].values()) / (bench["steps"] + 1),
+    }
+
+
+def jax_row(steps, way, seconds):
+    """Runs in the process of the cache folder's Python."""
+    import jax
+    import jax.numpy as jnp
+
+    def step(x, y, p):
+        z = x - 0.2 * (x @ p["D"].T - y) @ p["D"]
+        return jnp.sign(z) * jax.nn.relu(jnp.abs(z) - 0.2 * jnp.exp(p["lam"]))
+
+    def scanned(y, p):
+        zero = jnp.zeros((EXAMPLES, ATOMS))
+        return jax.lax.scan(lambda x, _: (step(x, y, p), None), zero, None, length=steps)[0]
+
+    def unrolled(y, p):
+        x = jnp.zeros((EXAMPLES, ATOMS))
+        for _ in range(steps):
+            x = step(x, y, p)
+        return x
+
+    @jax.custom_vjp
+    def implicit(y, p):
+        return scanned(y, p)
+
+    def forward(y, p):
+        x = scanned(y, p)
+        return x, (x, y, p)
+
+    def backward(kept, g):
+        x, y, p = kept
+        _, pull = jax.vjp(lambda x, p: step(x, y, p), x, p)
+        unfinished = lambda c: (c[2] < steps) & (jnp.linalg.norm(c[0] - c[1]) > 1e-5 * jnp.linalg.norm(g))
+        v, _, _ = jax.lax.while_loop(unfinished, lambda c: (pull(c[0])[0] + g, c[0], c[2] + 1), (g, jnp.zeros_like(g), 0))
+        return jnp.zeros_like(y), pull(v)[1]
+
+    implicit.defvjp(forward, backward)
+    solve = {"unrolled": unrolled, "scan": scanned, "implicit": implicit}[way]
+
+    def train(p, y, target):
+        loss, g = jax.value_and_grad(lambda p: jnp.mean((solve(y, p) @ p["D"].T - target) ** 2))(p)
+        return jax.tree.map(lambda p, g: p - 0.05 * g, p, g), loss
+
+    train = jax.jit(train, donate_argnums=0)
+    rows = first_batch(DATA)
+    y, target = jnp.array(rows["x"]), jnp.array(rows["target"])
+    p = {"D": jax.random.normal(jax.random.PRNGKey(0), (LENGTH, ATOMS)) * 0.17, "lam": jnp.float32(-0.5)}
+    start = time.perf_counter()
+    memory = train.lower(p, y, target).compile().memory_analysis()
+    compile_s, best, end = time.perf_counter() - start, float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        p, loss = train(p, y, target)
+        loss.block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return {"way": f"JAX {way}", "compile_ms": compile_s * 1e3, "min_us": best * 1e6, "planned_bytes": memory.temp_size_in_bytes}
+
+
+def jax_python(cache):
+    python = cache / "venv-jax" / "bin" / "python"
+    if not python.exists():
+        run([sys.executable, "-m", "venv", cache / "venv-jax"])
+        run([python, "-m", "pip", "install", "--quiet", "jax[cpu]"])
+    return python
+
+
+def line(steps, row):
+    worst = f"{row['worst_bytes']:,}" if "worst_bytes" in row else ""
+    fell_back = f"{100 * row['fell_back']:.0f} %" if "fell_back" in row else ""
+    cells = [steps, row["way"], f"{row['compile_ms']:,.0f}", f"{row['min_us']:,.0f}", f"{row['planned_bytes']:,}", worst, row.get("code", ""), fell_back]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gradc", type=pathlib.Path)
+    parser.add_argument("--steps", type=int, nargs="+", default=[40, 200, 1000])
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path.home() / ".cache" / "gradc-bench")
+    parser.add_argument("--no-jax", action="store_true")
+    parser.add_argument("--jax-row", nargs=2, metavar=("STEPS", "WAY"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.jax_row:
+        steps, way = arguments.jax_row
+        return print(json.dumps(jax_row(int(steps), way, arguments.seconds)))
+    python = None if arguments.no_jax else jax_python(arguments.cache)
+    print("| steps | way | compile ms | shortest step µs | bytes | bytes, guard fails | native code | fell back |\n|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for steps in arguments.steps:
+            for way in WAYS:
+                print(line(steps, gradc_row(arguments.gradc, pathlib.Path(folder), steps, way, arguments.seconds)), flush=True)
+            for way in JAX_WAYS if python else []:
+                if way == "unrolled" and steps > MOST_UNROLLED_IN_JAX:
+                    continue
+                command = ["taskset", "-c", "0", python, __file__, "--jax-row", steps, way, "--seconds", arguments.seconds]
+                print(line(steps, json.loads(run(command))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
