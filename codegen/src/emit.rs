@@ -321,6 +321,11 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
     }
 
     fn call(&mut self, kernel: usize, chunks: usize, arguments: Value) {
+        if let (KernelCode::Contraction { contraction, function, .. }, 1) = (&self.codes[kernel], chunks) {
+            let [contraction, first] = [*contraction, 0].map(|number| self.constant(number));
+            function.emit_call(self.b, self.context, &[self.context, contraction, arguments, first]);
+            return;
+        }
         let function = self.b.ins().load(I64, MEMORY, self.kernels, 8 * kernel as i32);
         if chunks > 1 {
             let chunks = self.constant(chunks);

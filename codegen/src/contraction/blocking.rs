@@ -1,6 +1,6 @@
 //! How products are cut into blocks and chunks, and which factors are packed: by shape and cost alone.
 
-use super::plan::{ContractionPlan, Layout, WorkSpace};
+use super::plan::{ContractionPlan, Layout, RowGroup, WorkSpace};
 use crate::loops::{Blocking, EpiloguePlan};
 use std::ops::{Range, RangeInclusive};
 
@@ -72,6 +72,8 @@ impl ContractionPlan {
         let packs_left = !self.by_library && self.packs_left();
         self.layouts = [if packs_left { Layout::Packed } else { Layout::InPlace }, right];
         self.blocks_per_chunk = self.blocks().div_ceil(chunks.clamp(1, MOST_CHUNKS));
+        let rest = self.blocking.m - (self.grid.0 - 1) * self.blocking.rows;
+        self.row_groups = [self.blocking.rows, rest].map(|rows| self.group_rows(rows));
         self.depths = parts(0..self.k, self.k.div_ceil(MOST_DEPTH)).collect();
         self.floats = self.work_space(epilogue.is_some());
     }
@@ -135,16 +137,13 @@ impl ContractionPlan {
         }
     }
 
-    /// The rows of a block that are packed together.
-    pub fn row_groups(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + Clone + use<> {
-        let count = rows.len().div_ceil(MOST_PACKED_ROWS);
-        parts(rows, count)
-    }
-
-    /// The rows of each tile: equally many, because a tile of few rows does not fill the processor.
-    pub fn row_tiles(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + Clone + use<> {
-        let count = rows.len().div_ceil(self.kernel.rows);
-        parts(rows, count)
+    /// How so many rows of a block are packed and computed.
+    fn group_rows(&self, rows: usize) -> Vec<RowGroup> {
+        let group = |rows: Range<usize>| {
+            let count = rows.len().div_ceil(self.kernel.rows);
+            RowGroup { tiles: parts(rows.clone(), count).collect(), rows }
+        };
+        parts(0..rows, rows.div_ceil(MOST_PACKED_ROWS)).map(group).collect()
     }
 
     /// The columns of each tile.

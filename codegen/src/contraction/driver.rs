@@ -2,7 +2,7 @@
 
 use super::blocking::parts;
 use super::pack::pack;
-use super::plan::{Block, ContractionPlan, Layout};
+use super::plan::{Block, ContractionPlan, Layout, RowGroup};
 use crate::loops::Blocking;
 use crate::microkernel::Tile;
 use crate::program::{PlacedContraction, Program};
@@ -127,10 +127,9 @@ impl<'a> Product<'a> {
             // SAFETY: as promised by the caller; packed parts fit the work space made for them.
             unsafe {
                 let right = self.right_panels(block, depth);
-                for rows in plan.row_groups(block.rows.clone()) {
-                    let left = self.left_panels(block.outer, rows.clone(), depth);
-                    let part = Block { rows, ..block.clone() };
-                    self.compute_tiles(&part, depth, [&left, &right], origin, row_stride);
+                for group in plan.row_groups(block) {
+                    let left = self.left_panels(block, group, depth);
+                    self.compute_tiles(block, group, depth, [&left, &right], (origin, row_stride));
                 }
             }
         }
@@ -139,51 +138,54 @@ impl<'a> Product<'a> {
     unsafe fn compute_tiles(
         &self,
         Block { rows, columns, .. }: &Block,
+        group: &RowGroup,
         depth: &Range<usize>,
         [left, right]: [&Panels; 2],
-        origin: *mut f32,
-        row_stride: usize,
+        (origin, row_stride): (*mut f32, usize),
     ) {
         let kernel = &self.plan.kernel;
-        let tiles = self.plan.row_tiles(rows.clone());
-        for (j, columns) in self.plan.column_tiles(columns.clone()).enumerate() {
-            let b = right.start.wrapping_offset(j as isize * right.panel);
-            for (i, tile) in tiles.clone().enumerate() {
-                let a = match left.panel {
-                    0 => left.start.wrapping_offset((tile.start - rows.start) as isize * left.free),
+        let sums = origin.wrapping_add(rows.start * row_stride);
+        let mut tile = Tile {
+            depth: depth.len(),
+            a: left.start,
+            a_row: left.free,
+            a_step: left.step,
+            b: right.start,
+            b_step: right.step,
+            c: sums,
+            c_row: row_stride,
+            rows: 0,
+            columns: 0,
+            accumulate: depth.start > 0,
+        };
+        let mut column = columns.start;
+        while column < columns.end {
+            tile.columns = kernel.columns.min(columns.end - column);
+            for (i, rows) in group.tiles.iter().enumerate() {
+                tile.a = match left.panel {
+                    0 => left.start.wrapping_offset((rows.start - group.rows.start) as isize * left.free),
                     panel => left.start.wrapping_offset(i as isize * panel),
                 };
+                tile.c = sums.wrapping_add(rows.start * row_stride + column);
+                tile.rows = rows.len();
                 // SAFETY: offsets of rows, columns and panels stay inside the factors, the packed panels and the sums.
-                unsafe {
-                    (kernel.run)(&Tile {
-                        depth: depth.len(),
-                        a,
-                        a_row: left.free,
-                        a_step: left.step,
-                        b,
-                        b_step: right.step,
-                        c: origin.wrapping_add(tile.start * row_stride + columns.start),
-                        c_row: row_stride,
-                        rows: tile.len(),
-                        columns: columns.len(),
-                        accumulate: depth.start > 0,
-                    });
-                }
+                unsafe { (kernel.run)(&tile) };
             }
+            tile.b = tile.b.wrapping_offset(right.panel);
+            column += kernel.columns;
         }
     }
 
-    unsafe fn left_panels(&self, outer: usize, rows: Range<usize>, depth: &Range<usize>) -> Panels {
+    unsafe fn left_panels(&self, block: &Block, group: &RowGroup, depth: &Range<usize>) -> Panels {
         let (plan, factor, width) = (self.plan, &self.plan.left, self.plan.kernel.rows);
         if let (Layout::InPlace, Some((row, step))) = (plan.layouts[0], factor.strides()) {
-            let start = factor.first(self.left, outer, rows.start, depth.start);
+            let start = factor.first(self.left, block.outer, block.rows.start + group.rows.start, depth.start);
             return Panels { start, panel: 0, free: row, step };
         }
+        let first = block.rows.start;
+        let tiles = group.tiles.iter().map(|tile| first + tile.start..first + tile.end);
         // SAFETY: the work space has room for these rows.
-        unsafe {
-            let to = (self.packed_left, width);
-            pack(factor, &plan.kernel, outer, plan.row_tiles(rows), depth.clone(), self.left, to);
-        }
+        unsafe { pack(factor, &plan.kernel, block.outer, tiles, depth.clone(), self.left, (self.packed_left, width)) };
         Panels { start: self.packed_left, panel: (width * depth.len()) as isize, free: 1, step: width as isize }
     }
 

@@ -1,5 +1,6 @@
 //! Products by the `gemm` crate, and when it is faster than gradc's own kernels.
 
+use super::blocking::parts;
 use super::plan::{Block, ContractionPlan};
 use crate::backend::Library;
 use crate::loops::Blocking;
@@ -54,7 +55,7 @@ impl ContractionPlan {
     fn tiles_ns(&self) -> f64 {
         let (Blocking { m, n, .. }, kernel) = (self.blocking, &self.kernel);
         let tiles = m.div_ceil(kernel.rows) * n.div_ceil(kernel.columns);
-        let rows: usize = self.row_tiles(0..m).map(|tile| tile.len().max(LATENCY_ROWS)).sum();
+        let rows: usize = parts(0..m, m.div_ceil(kernel.rows)).map(|tile| tile.len().max(LATENCY_ROWS)).sum();
         let products = rows * n.next_multiple_of(kernel.lanes) * self.k;
         let packed = |packs: bool, floats: usize, contiguous: bool| match (packs, contiguous) {
             (false, _) => 0.0,

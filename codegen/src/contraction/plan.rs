@@ -33,10 +33,20 @@ pub(crate) struct ContractionPlan {
     pub grid: (usize, usize),
     /// Blocks a chunk computes one after the other.
     pub blocks_per_chunk: usize,
+    /// How rows are grouped in blocks of all rows but the last, and in the last block of a product.
+    pub row_groups: [Vec<RowGroup>; 2],
     /// The depths that are summed one after the other.
     pub depths: Vec<Range<usize>>,
     /// Work space.
     pub floats: WorkSpace,
+}
+
+/// Rows of a block that are packed together; counted from the block's first row.
+#[derive(Clone, Debug)]
+pub(crate) struct RowGroup {
+    pub rows: Range<usize>,
+    /// The rows of each tile: equally many, because a tile of few rows does not fill the processor.
+    pub tiles: Vec<Range<usize>>,
 }
 
 /// Floats of work space.
@@ -91,7 +101,7 @@ impl ContractionPlan {
             _ => (&contraction.lhs, &contraction.rhs),
         };
         let factor = |access: &Access, free: &[usize]| Factor::new(access, &extents, [&outers, free, &depth]);
-        let kernel = micro_kernel(isa);
+        let kernel = micro_kernel(isa, n);
         let (left, right) = (factor(left, &rows)?, factor(right, &columns)?);
         let blocking = Blocking { m, n, rows: m, columns: n };
         let mut plan = ContractionPlan {
@@ -106,6 +116,7 @@ impl ContractionPlan {
             layouts: [Layout::InPlace; 2],
             grid: (1, 1),
             blocks_per_chunk: 1,
+            row_groups: [vec![], vec![]],
             depths: vec![],
             floats: WorkSpace::default(),
         };
@@ -122,6 +133,11 @@ impl ContractionPlan {
     /// Number of chunks, by shape alone.
     pub fn chunks(&self) -> usize {
         self.blocks().div_ceil(self.blocks_per_chunk)
+    }
+
+    /// The groups of rows of a block.
+    pub fn row_groups(&self, block: &Block) -> &[RowGroup] {
+        &self.row_groups[usize::from(block.rows.len() != self.blocking.rows)]
     }
 
     /// The block with this number; blocks of one product follow each other by rows.

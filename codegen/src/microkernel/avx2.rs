@@ -1,4 +1,5 @@
-//! 6 × 16 tiles in 256-bit vectors: twelve sums, two vectors of `b` and a broadcast of `a` fill the registers.
+//! 6 × 16 tiles in 256-bit vectors: twelve sums, two vectors of `b` and a broadcast of `a` fill the registers. 8 × 8 tiles
+//! where there are no more columns: eight sums are as many as hide the latency of an addition.
 
 use super::{MicroKernel, Tile, UNROLL, dispatch};
 use crate::microkernel::transpose_avx2::transpose;
@@ -10,13 +11,18 @@ use std::arch::x86_64::{
 
 pub(super) const LANES: usize = 8;
 
-pub(super) const KERNEL: MicroKernel = MicroKernel { rows: 6, columns: 2 * LANES, lanes: LANES, run, transpose };
+pub(super) fn kernel(columns: usize) -> MicroKernel {
+    match columns <= LANES {
+        true => MicroKernel { rows: 8, columns: LANES, lanes: LANES, run, transpose },
+        false => MicroKernel { rows: 6, columns: 2 * LANES, lanes: LANES, run, transpose },
+    }
+}
 
 /// Lanes set, then lanes clear: a window into it is the mask of any number of lanes.
 static MASKS: [i32; 2 * LANES] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 unsafe fn run(tile: &Tile) {
-    dispatch!(compute, tile, tile.columns.div_ceil(LANES), [1 2 3 4 5 6])
+    dispatch!(compute, tile, tile.columns.div_ceil(LANES), wide [1 2 3 4 5 6], narrow [1 2 3 4 5 6 7 8])
 }
 
 /// `ROWS` rows of `VECTORS` vectors.
@@ -47,6 +53,13 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
             step();
         }
         let rest = t.columns % LANES;
+        if rest == 0 && !t.accumulate {
+            for (r, sums) in sums.iter().enumerate() {
+                let c = t.c.add(r * t.c_row);
+                (0..VECTORS).for_each(|v| _mm256_storeu_ps(c.add(LANES * v), sums[v]));
+            }
+            return;
+        }
         for (r, sums) in sums.iter().enumerate() {
             let c = t.c.add(r * t.c_row);
             for (v, &sum) in sums.iter().enumerate() {

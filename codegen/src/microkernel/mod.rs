@@ -102,28 +102,27 @@ pub(crate) fn is_available(isa: VectorIsa) -> bool {
     }
 }
 
-/// The micro-kernel of an instruction set.
-pub(crate) fn micro_kernel(isa: VectorIsa) -> MicroKernel {
+/// The micro-kernel of an instruction set for a product of so many columns.
+pub(crate) fn micro_kernel(isa: VectorIsa, columns: usize) -> MicroKernel {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx2 => avx2::KERNEL,
+        VectorIsa::Avx2 => avx2::kernel(columns),
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx512 => avx512::KERNEL,
         _ => portable::KERNEL,
     }
 }
 
-/// Calls `$function::<rows, vectors>` for run-time rows and vectors.
+/// Calls `$function::<rows, vectors>` for run-time rows and vectors; `wide` lists the rows of tiles of two vectors,
+/// `narrow` those of one.
 #[cfg(target_arch = "x86_64")]
 macro_rules! dispatch {
-    ($function:ident, $tile:expr, $vectors:expr, [$($rows:literal)+]) => {
+    ($function:ident, $tile:expr, $vectors:expr, wide [$($wide:literal)+], narrow [$($narrow:literal)+]) => {
         // SAFETY: as promised to the caller.
         unsafe {
             match ($tile.rows, $vectors) {
-                $(
-                    ($rows, 1) => $function::<$rows, 1>($tile),
-                    ($rows, 2) => $function::<$rows, 2>($tile),
-                )+
+                $(($wide, 2) => $function::<$wide, 2>($tile),)+
+                $(($narrow, 1) => $function::<$narrow, 1>($tile),)+
                 _ => unreachable!("a tile is not larger than its kernel"),
             }
         }
