@@ -32,6 +32,8 @@ pub enum Engine {
     Rows,
     /// The library.
     Gemm,
+    /// A transposition in registers.
+    Transpose,
     /// The reference semantics of the op.
     Host,
 }
@@ -45,8 +47,9 @@ impl Engine {
             }
             KernelCode::Scatter(..) => Engine::Scatter,
             KernelCode::Host(_) => Engine::Host,
-            KernelCode::Contraction { function: Function::ContractRows, .. } => Engine::Rows,
-            KernelCode::Contraction { contraction, .. } => match program.contractions[*contraction].plan.by_library {
+            KernelCode::Call { function: Function::ContractRows, .. } => Engine::Rows,
+            KernelCode::Call { function: Function::Transpose, .. } => Engine::Transpose,
+            KernelCode::Call { tables, .. } => match program.contractions[*tables].plan.by_library {
                 true => Engine::Gemm,
                 false => Engine::Tiles,
             },
@@ -62,6 +65,7 @@ impl Engine {
             Engine::Tiles => "tiles",
             Engine::Rows => "rows",
             Engine::Gemm => "gemm",
+            Engine::Transpose => "transpose",
             Engine::Host => "host",
         }
     }

@@ -68,10 +68,10 @@ pub(crate) fn compile_kernel(
                 let buffers = load_buffers(b, parameters[1], dtypes);
                 strips = emit_epilogue(b, plan, buffers, [parameters[0], parameters[2]], simd);
             }
-            KernelCode::Contraction { contraction, function, .. } => {
-                let contraction = b.ins().iconst(I64, *contraction as i64);
+            KernelCode::Call { function, tables, .. } => {
+                let tables = b.ins().iconst(I64, *tables as i64);
                 let [context, operands, chunk] = [parameters[0], parameters[1], parameters[2]];
-                function.emit_call(b, context, &[context, contraction, operands, chunk]);
+                function.emit_call(b, context, &[context, tables, operands, chunk]);
             }
             KernelCode::Host(_) | KernelCode::Sequence(_) => {}
         }
@@ -321,9 +321,9 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
     }
 
     fn call(&mut self, kernel: usize, chunks: usize, arguments: Value) {
-        if let (KernelCode::Contraction { contraction, function, .. }, 1) = (&self.codes[kernel], chunks) {
-            let [contraction, first] = [*contraction, 0].map(|number| self.constant(number));
-            function.emit_call(self.b, self.context, &[self.context, contraction, arguments, first]);
+        if let (KernelCode::Call { function, tables, .. }, 1) = (&self.codes[kernel], chunks) {
+            let [tables, first] = [*tables, 0].map(|number| self.constant(number));
+            function.emit_call(self.b, self.context, &[self.context, tables, arguments, first]);
             return;
         }
         let function = self.b.ins().load(I64, MEMORY, self.kernels, 8 * kernel as i32);

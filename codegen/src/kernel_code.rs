@@ -8,6 +8,7 @@ use crate::indirect::{IndirectPlan, finishing_kernel};
 use crate::loops::{EpiloguePlan, LoopPlan, Piece, RowsPlan, ScatterPlan, pieces, stores_only_sums};
 use crate::program::{PlacedContraction, PlacedIndirect, Program, Sums};
 use crate::runtime::Function;
+use crate::transposition::TranspositionPlan;
 use crate::verify::Signature;
 use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel};
 use gradc_ir::lower::Contraction;
@@ -30,8 +31,8 @@ pub(crate) enum KernelCode {
     Sequence(Range<usize>),
     /// A scatter.
     Scatter(Box<ScatterPlan>, Vec<DType>),
-    /// A step of a contraction by micro-kernels: its position in the program, the function that does it, its chunks.
-    Contraction { contraction: usize, function: Function, chunks: usize },
+    /// A function that works from tables: which, position of its tables in the program, chunks.
+    Call { function: Function, tables: usize, chunks: usize },
     /// What is computed with the sums of a contraction, a block at a time; called by the contraction.
     Epilogue(Box<EpiloguePlan>, Vec<DType>),
     /// A loop nest behind a contraction; it reads the sums, which stand in the shared work space, as its last operand.
@@ -46,7 +47,7 @@ impl KernelCode {
         match self {
             KernelCode::Loops(plan, _) | KernelCode::Finish(plan, _) => plan.chunks().count,
             KernelCode::Rows(plan, _) => plan.chunks().count,
-            KernelCode::Contraction { chunks, .. } => *chunks,
+            KernelCode::Call { chunks, .. } => *chunks,
             _ => Chunks::whole(1).count,
         }
     }
@@ -96,6 +97,10 @@ impl Planned {
                     contraction_plan(kernel, &operands, |c| ContractionPlan::new(c, isa, library))
                 {
                     self.contraction(plan, kernel, &operands, &results, next)
+                } else if let Some(plan) = TranspositionPlan::new(kernel, &operands, isa) {
+                    let (tables, chunks) = (self.program.transpositions.len(), plan.chunks());
+                    self.program.transpositions.push(plan);
+                    (KernelCode::Call { function: Function::Transpose, tables, chunks }, vec![])
                 } else {
                     loop_codes(kernel, &operands, &all, next)
                 }
@@ -134,7 +139,7 @@ impl Planned {
         self.program.thread_bytes = self.program.thread_bytes.max(bytes(left + right + sums));
         self.program.shared_bytes = self.program.shared_bytes.max(bytes(shared));
         let contraction = self.program.contractions.len();
-        let step = |function, chunks| KernelCode::Contraction { contraction, function, chunks };
+        let step = |function, chunks| KernelCode::Call { function, tables: contraction, chunks };
         let (code, mut further) = match (step(Function::Contract, plan.chunks()), shared) {
             (product, 0) => (product, vec![]),
             (product, _) => {
@@ -159,9 +164,9 @@ impl Planned {
         next: usize,
     ) -> (KernelCode, Vec<KernelCode>) {
         let (partials, contraction) = (plan.partials(), self.program.indirect.len());
-        let sums = |plan: &IndirectPlan| KernelCode::Contraction {
-            contraction,
+        let sums = |plan: &IndirectPlan| KernelCode::Call {
             function: Function::ContractRows,
+            tables: contraction,
             chunks: plan.chunks(),
         };
         let bytes = |floats: usize| (4 * floats).next_multiple_of(ALIGNMENT_BYTES);

@@ -24,6 +24,7 @@ mod pool;
 mod program;
 mod runtime;
 mod simd;
+mod transposition;
 mod verify;
 mod wide;
 

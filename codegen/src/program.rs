@@ -3,6 +3,7 @@
 use crate::contraction::ContractionPlan;
 use crate::host::HostKernel;
 use crate::indirect::IndirectPlan;
+use crate::transposition::TranspositionPlan;
 
 /// What kernels that leave native code need.
 #[derive(Debug, Default)]
@@ -13,6 +14,8 @@ pub(crate) struct Program {
     pub contractions: Vec<PlacedContraction>,
     /// Contractions computed by row tiles.
     pub indirect: Vec<PlacedIndirect>,
+    /// Copies that transpose.
+    pub transpositions: Vec<TranspositionPlan>,
     /// Work space that all threads share, bytes.
     pub shared_bytes: usize,
     /// Work space of one thread, bytes.

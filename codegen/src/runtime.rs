@@ -8,6 +8,7 @@ use crate::indirect::contract_rows;
 use crate::loops::MEMORY;
 use crate::pool::{Board, position_of_thread};
 use crate::program::Program;
+use crate::transposition::transpose;
 use cranelift_codegen::ir::types::{F64, I64};
 use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, Type, Value};
 use cranelift_codegen::isa::CallConv;
@@ -89,6 +90,8 @@ pub(crate) enum Function {
     PackShared,
     /// (context, contraction, arguments, chunk)
     ContractRows,
+    /// (context, transposition, arguments, chunk)
+    Transpose,
     /// (context, host kernel, arguments) → whether it succeeded.
     Host,
     /// (context) → address of the work space of the thread that calls.
@@ -110,6 +113,7 @@ impl Function {
         table.push(contract as *const () as usize);
         table.push(pack_shared as *const () as usize);
         table.push(contract_rows as *const () as usize);
+        table.push(transpose as *const () as usize);
         table.push(host as *const () as usize);
         table.push(work_space as *const () as usize);
         table.push(mark as *const () as usize);
@@ -122,9 +126,11 @@ impl Function {
             Function::Pow | Function::Rem => (vec![F64; 2], Some(F64)),
             Function::Copy => (vec![I64; 3], None),
             Function::AllFinite | Function::Host => (vec![I64; 3], Some(I64)),
-            Function::ParallelFor | Function::Contract | Function::PackShared | Function::ContractRows => {
-                (vec![I64; 4], None)
-            }
+            Function::ParallelFor
+            | Function::Contract
+            | Function::PackShared
+            | Function::ContractRows
+            | Function::Transpose => (vec![I64; 4], None),
             Function::WorkSpace => (vec![I64], Some(I64)),
             Function::Mark => (vec![I64; 2], None),
             _ => (vec![F64], Some(F64)),

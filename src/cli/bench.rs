@@ -147,10 +147,10 @@ fn print_kernels(kernels: &[KernelTime], limits: &Limits, threads: usize) {
         "\n  limits of a core: {:.1} GFLOP/s, {:.1} GB/s; with clocks the kernels take {total_us:.1} µs",
         limits.gflops, limits.bandwidth_gbps
     );
-    println!("       µs  share  runs  GFLOP/s    GB/s  of limit  engine   ops");
+    println!("       µs  share  runs  GFLOP/s    GB/s  of limit  engine     ops");
     for (runs, kernel) in merged(kernels) {
         println!(
-            "{:9.1}  {:4.1}%  {runs:4}  {:7.1} {:7.1}     {:4.0}%  {:7}  {}  [{}]",
+            "{:9.1}  {:4.1}%  {runs:4}  {:7.1} {:7.1}     {:4.0}%  {:9}  {}  [{}]",
             kernel.median_us,
             100.0 * kernel.median_us / total_us,
             kernel.gflops(),
