@@ -35,6 +35,8 @@ pub struct Measurement {
     pub worst_case_peak_bytes: usize,
     /// What a step needs as long as every guard holds, bytes; as much where there are none.
     pub guarded_peak_bytes: usize,
+    /// Equal parts that the batch is taken in to fit into memory; 1 where it is taken at once.
+    pub micro_batches: usize,
     /// Largest resident set of this process so far, MiB; 0 where the system does not say.
     pub peak_rss_mib: f64,
     /// Floating-point operations of one step.
@@ -93,6 +95,7 @@ pub fn measure(
         planned_peak_bytes: step.report().arena_bytes() + step.persistent_bytes(),
         worst_case_peak_bytes: step.report().arena_bytes() + step.persistent_bytes(),
         guarded_peak_bytes: step.report().guarded_arena_bytes() + step.persistent_bytes(),
+        micro_batches: step.report().micro_batches(),
         peak_rss_mib: peak_rss_mib(),
         flops_per_step: entry.flops(),
         kernels: entry.kernels(),

@@ -4,6 +4,7 @@
 
 use crate::budget::{Selection, Selector};
 use crate::entries::{self, Entry, EntryKind};
+use crate::micro_batches::{InParts, MicroBatches, Plan, Source, Training};
 use crate::options::{Options, Stage};
 use crate::parameters::ParameterReport;
 use crate::step::{CompiledStep, EntryInfo};
@@ -17,6 +18,7 @@ use gradc_ir::plan::{MemoryPlan, Schedule};
 use gradc_ir::text;
 use gradc_ir::verify::verify;
 use gradc_passes::bodies::map_bodies;
+use gradc_passes::cost::graph_cost;
 use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::{self, OptimizeOptions};
 use gradc_passes::fit::{Rematerialised, rematerialise};
@@ -25,6 +27,7 @@ use gradc_passes::loops::hoist;
 use gradc_passes::memory::{
     SharedLayout, check_plan, guarded_live_bytes, largest_action_bytes, live_bytes, plan_memory,
 };
+use gradc_passes::micro_batch::map_parts;
 use gradc_passes::recompute::recompute;
 use gradc_passes::roll::{RollReport, roll};
 use gradc_passes::schedule::{Peaks, schedule};
@@ -62,7 +65,7 @@ pub(crate) fn compile_rolled(
     let layout = SharedLayout::of(derived.entries.iter().map(|entry| &entry.graph));
     let mut planned = Vec::new();
     for entry in derived.entries {
-        planned.push(plan_entry(entry, &layout, options, &mut report)?);
+        planned.push(plan_entry(entry, derived.training.as_ref(), &layout, options, &mut report)?);
     }
     if let Some((_, plan)) = planned.iter().find(|(entry, _)| entry.kind == EntryKind::Step) {
         report.training = Some(TrainingCost::of(plan, trained_bytes(&report.parameters)));
@@ -105,7 +108,7 @@ pub(crate) fn plan_step(
     let layout = SharedLayout::of(derived.entries.iter().map(|entry| &entry.graph));
     let step = derived.entries.into_iter().find(|entry| entry.kind == EntryKind::Step);
     let step = step.expect("a recipe asks for a training step");
-    let (_, plan) = plan_entry(step, &layout, &options, &mut CompileReport::default())?;
+    let (_, plan) = plan_entry(step, derived.training.as_ref(), &layout, &options, &mut CompileReport::default())?;
     let cost = TrainingCost::of(&plan, trained_bytes(&derived.parameters));
     Ok(PlannedStep { plan, cost, parameters: derived.parameters })
 }
@@ -134,6 +137,7 @@ pub(crate) fn rolled(model: &Model, options: &Options, report: &mut CompileRepor
 
 fn plan_entry(
     entry: Entry,
+    training: Option<&Training>,
     layout: &SharedLayout,
     options: &Options,
     report: &mut CompileReport,
@@ -143,8 +147,15 @@ fn plan_entry(
     report.keep(options, Stage::Train, name, || text::print(&entry.graph));
     let optimized = if options.optimize { optimize(&entry, options, report)? } else { entry.graph.clone() };
     report.keep(options, Stage::Optimized, name, || text::print(&optimized));
-    let Planned { plan, peaks, copies, again } = match arena_limit(layout, options) {
-        Some(limit_bytes) => plan_within(&optimized, limit_bytes, layout, options, report)?,
+    let Planned { plan, peaks, copies, again, parts, checkpointed } = match arena_limit(layout, options) {
+        Some(limit_bytes) => {
+            let source = match (entry.kind, training) {
+                (EntryKind::Step, Some(training)) => Source::Training(training),
+                _ => Source::Forward(&entry.graph),
+            };
+            let plan = Plan { kind: entry.kind, source, limit_bytes, layout, options };
+            plan_within(&optimized, &plan, report)?
+        }
         None => plan_graph(&optimized, layout, options, report)?,
     };
     let stored = format!("{} values stored in another order, {copies} copies", plan.schedule.layouts.len());
@@ -155,20 +166,24 @@ fn plan_entry(
     report.keep(options, Stage::Memory, name, || text::print_plan(&plan));
     let nodes = optimized.nodes().len();
     let guarded_bytes = guarded_live_bytes(&plan.schedule);
-    report.entries.push(EntryReport { name, nodes, peaks, again, arena_bytes: plan.memory.arena_bytes, guarded_bytes });
+    let arena_bytes = plan.memory.arena_bytes;
+    report.entries.push(EntryReport { name, nodes, peaks, again, parts, checkpointed, arena_bytes, guarded_bytes });
     Ok((entry, plan))
 }
 
 /// A planned graph.
-struct Planned {
-    plan: MemoryPlan,
+pub(crate) struct Planned {
+    pub plan: MemoryPlan,
     peaks: Peaks,
     /// Copies in another layout.
     copies: usize,
     again: Option<MadeAgain>,
+    parts: Option<MicroBatches>,
+    /// Loops checkpointed so that it fits.
+    checkpointed: usize,
 }
 
-fn plan_graph(
+pub(crate) fn plan_graph(
     graph: &Graph,
     layout: &SharedLayout,
     options: &Options,
@@ -180,7 +195,7 @@ fn plan_graph(
     let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(laid_out, options.ordering))?;
     let plan = report.time("plan", || Ok::<_, Diagnostic>(plan_memory(scheduled, layout)))?;
     check_plan(&plan, layout).map_err(|d| d.help("this is a bug in gradc: the planner made a wrong plan"))?;
-    Ok(Planned { plan, peaks, copies, again: None })
+    Ok(Planned { plan, peaks, copies, again: None, parts: None, checkpointed: 0 })
 }
 
 /// The largest arena that leaves room for what is kept between steps, if memory is limited.
@@ -188,9 +203,52 @@ fn arena_limit(layout: &SharedLayout, options: &Options) -> Option<usize> {
     options.peak_mem_bytes.map(|limit| limit.saturating_sub(layout.persistent_bytes + layout.constant_bytes))
 }
 
+/// Plans a graph for an arena of at most `limit_bytes`: with values made again for the backward pass as far as that
+/// takes, else with the batch in parts; where the limit cannot be reached, for the smallest arena found.
+fn plan_within(graph: &Graph, plan: &Plan, report: &mut CompileReport) -> Result<Planned, Diagnostics> {
+    let best = plan_with_values_made_again(graph, plan.limit_bytes, plan.layout, plan.options, report)?;
+    if best.plan.memory.arena_bytes <= plan.limit_bytes {
+        return Ok(best);
+    }
+    if let Some(fits) = plan_checkpointed(plan, report)? {
+        return Ok(fits);
+    }
+    let mut trial = CompileReport::default();
+    match plan.in_parts(&mut trial)? {
+        Ok(InParts { planned, .. }) if planned.plan.memory.arena_bytes >= best.plan.memory.arena_bytes => Ok(best),
+        Ok(found) => {
+            report.replace(trial);
+            let without_bytes = best.again.as_ref().map_or(best.peaks.chosen_bytes, |again| again.without_bytes);
+            let flops = found.flops() - graph_cost(graph, &plan.options.target).flops;
+            let (examples, parts) = found.split;
+            let parts = MicroBatches { examples, parts, flops, without_bytes };
+            Ok(Planned { parts: Some(parts), ..found.planned })
+        }
+        Err(reason) => {
+            report.not_split.get_or_insert(reason);
+            Ok(best)
+        }
+    }
+}
+
+/// Plans a training step with its loops checkpointed, if that fits.
+fn plan_checkpointed(plan: &Plan, report: &mut CompileReport) -> Result<Option<Planned>, Diagnostics> {
+    let Source::Training(training) = plan.source else { return Ok(None) };
+    let Some((training, checkpointed)) = training.checkpointed() else { return Ok(None) };
+    let mut trial = CompileReport::default();
+    let graph = trial.time("derive", || training.step(plan.options))?;
+    let graph = optimize(&Entry { kind: plan.kind, graph }, plan.options, &mut trial)?;
+    let planned = plan_with_values_made_again(&graph, plan.limit_bytes, plan.layout, plan.options, &mut trial)?;
+    if planned.plan.memory.arena_bytes > plan.limit_bytes {
+        return Ok(None);
+    }
+    report.replace(trial);
+    Ok(Some(Planned { checkpointed, ..planned }))
+}
+
 /// Plans a graph for an arena of at most `limit_bytes`, with values made again for the backward pass as far as that
 /// takes; where the limit cannot be reached, for the smallest arena found.
-fn plan_within(
+fn plan_with_values_made_again(
     graph: &Graph,
     limit_bytes: usize,
     layout: &SharedLayout,
@@ -221,7 +279,7 @@ fn plan_within(
     Ok(best)
 }
 
-fn optimize(entry: &Entry, options: &Options, report: &mut CompileReport) -> Result<Graph, Diagnostics> {
+pub(crate) fn optimize(entry: &Entry, options: &Options, report: &mut CompileReport) -> Result<Graph, Diagnostics> {
     let settings = OptimizeOptions {
         families: options.families.clone(),
         strategy: options.strategy,
@@ -233,6 +291,7 @@ fn optimize(entry: &Entry, options: &Options, report: &mut CompileReport) -> Res
     checked(&graph, "optimize")?;
     let once = graph.nodes().len();
     let graph = report.time("recompute", || recompute(&graph, &options.target))?;
+    let graph = report.time("recompute", || map_parts(&graph, |part| recompute(part, &options.target)))?;
     checked(&graph, "recompute")?;
     report.rewrites.push((entry.kind.name(), rewrites));
     let again = graph.nodes().len().saturating_sub(once);
@@ -275,15 +334,18 @@ fn check_peak(
     if needed <= limit {
         return Ok(());
     }
+    let largest = report.entries.iter().rev().max_by_key(|entry| entry.arena_bytes).map_or("", |entry| entry.name);
     let one_kernel = planned.iter().map(|(_, plan)| largest_action_bytes(&plan.schedule)).max().unwrap_or(0);
     let message = format!("the planned peak is {} bytes above the limit", needed - limit);
+    let help = "lower the batch size, or freeze parameters with the recipe's `trainable`";
+    let split = report.not_split.as_ref().map(|reason| format!("; the batch cannot be split: {reason}"));
     Err(Diagnostic::new("peak-mem", message)
         .expected(format!("at most {limit} bytes"))
         .found(format!(
-            "{needed} bytes: {kept_bytes} kept between steps and an arena of {}, of which one kernel alone takes {one_kernel}",
+            "{needed} bytes: {kept_bytes} kept between steps and an arena of {} for `{largest}`, of which one kernel alone takes {one_kernel}",
             report.arena_bytes()
         ))
-        .help("lower the batch size, or freeze parameters with the recipe's `trainable`")
+        .help(format!("{help}{}", split.unwrap_or_default()))
         .into())
 }
 
@@ -312,6 +374,8 @@ pub struct CompileReport {
     pub notes: Vec<String>,
     /// Native kernels altogether.
     pub kernels: usize,
+    /// Why the batch was not split although memory does not suffice.
+    pub(crate) not_split: Option<Diagnostic>,
 }
 
 /// What a pass did to an entry, in a line.
@@ -336,6 +400,12 @@ pub struct EntryReport {
     pub peaks: Peaks,
     /// What is made again for the backward pass so that memory suffices.
     pub again: Option<MadeAgain>,
+    /// The parts that the batch is taken in so that memory suffices; loss and gradients are the same but for the order
+    /// in which examples are summed.
+    pub parts: Option<MicroBatches>,
+    /// Loops of which about √K of the K states are kept, not all, so that memory suffices; the order of a few sums
+    /// differs.
+    pub checkpointed: usize,
     /// Arena the entry needs, bytes.
     pub arena_bytes: usize,
     /// Most bytes alive at once as long as the guards of approximate gradients hold; the arena has room for when one
@@ -368,6 +438,8 @@ impl CompileReport {
                     nodes: e.plan.schedule.graph.nodes().len(),
                     peaks,
                     again: None,
+                    parts: None,
+                    checkpointed: 0,
                     arena_bytes: e.arena_bytes(),
                     guarded_bytes: guarded_live_bytes(&e.plan.schedule),
                 }
@@ -393,6 +465,19 @@ impl CompileReport {
         Ok(result?)
     }
 
+    /// Takes over what is told of an entry that was derived anew, and the time that took.
+    fn replace(&mut self, other: CompileReport) {
+        for (stage, time) in other.stages {
+            match self.stages.iter_mut().find(|(name, _)| *name == stage) {
+                Some((_, total)) => *total += time,
+                None => self.stages.push((stage, time)),
+            }
+        }
+        let last = other.rewrites.into_iter().last();
+        self.rewrites.retain(|(entry, _)| last.as_ref().is_none_or(|(new, _)| new != entry));
+        self.rewrites.extend(last);
+    }
+
     fn note_pass(&mut self, entry: &'static str, pass: &'static str, what: String) {
         self.passes.push(PassNote { entry, pass, what });
     }
@@ -406,6 +491,12 @@ impl CompileReport {
     /// Size of the arena, which serves one entry at a time, bytes.
     pub fn arena_bytes(&self) -> usize {
         self.entries.iter().map(|e| e.arena_bytes).max().unwrap_or(0)
+    }
+
+    /// Parts that the training step takes the batch in; 1 where it takes it at once.
+    pub fn micro_batches(&self) -> usize {
+        let step = self.entries.iter().find(|e| e.name == EntryKind::Step.name());
+        step.and_then(|e| e.parts.as_ref()).map_or(1, |split| split.parts)
     }
 
     /// As [`CompileReport::arena_bytes`], as long as the guards of approximate gradients hold.

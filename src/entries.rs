@@ -1,6 +1,7 @@
 //! The entries of a compiled model: several functions over the same tensors.
 
 use crate::index_ranges::IndexRange;
+use crate::micro_batches::Training;
 use crate::options::Options;
 use crate::parameters::{ParameterReport, parameter_reports};
 use crate::solvers::training_loops;
@@ -67,6 +68,8 @@ pub struct LossInfo {
 /// All entries of a model, and its loss if it trains.
 pub(crate) struct Derived {
     pub entries: Vec<Entry>,
+    /// What the step is derived from, where it may have to be derived again to fit into memory.
+    pub training: Option<Training>,
     pub loss: Option<LossInfo>,
     pub parameters: Vec<ParameterReport>,
     pub notes: Vec<String>,
@@ -88,7 +91,7 @@ pub(crate) fn derive(
     let inference = expand_small_regions(&model.infer, &options.expand, &options.target)?;
     let predict = Entry { kind: EntryKind::Predict, graph: inference.without_dead_nodes() };
     let Some(recipe) = recipe else {
-        return Ok(Derived { entries: vec![predict], loss: None, parameters: vec![], notes: vec![] });
+        return Ok(Derived { entries: vec![predict], training: None, loss: None, parameters: vec![], notes: vec![] });
     };
     let resolved = resolve(recipe, model)?;
     let loss = loss_info(model, recipe, resolved.prediction)?;
@@ -100,10 +103,11 @@ pub(crate) fn derive(
     let parameters = parameter_reports(&forward, &spec.trainable, &left_out, model, recipe.trainable.is_some());
     let step = derive_step_of_loops(&forward, &spec, &policies)?;
     let step = expand_small_regions(&step, &options.expand, &options.target)?;
+    let training = options.peak_mem_bytes.map(|_| Training { forward, spec, loops: policies });
     let eval = with_loss(inference, recipe, &loss, true)?;
     let entries =
         vec![Entry { kind: EntryKind::Step, graph: step }, Entry { kind: EntryKind::Eval, graph: eval }, predict];
-    Ok(Derived { entries, loss: Some(loss), parameters, notes: resolved.notes })
+    Ok(Derived { entries, training, loss: Some(loss), parameters, notes: resolved.notes })
 }
 
 /// What a host needs to know of the loss, in the model's own names.

@@ -10,6 +10,7 @@ pub mod compile;
 pub mod entries;
 pub mod error;
 pub mod index_ranges;
+pub mod micro_batches;
 pub mod options;
 pub mod package;
 pub mod parameters;

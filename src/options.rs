@@ -23,7 +23,8 @@ pub struct Options {
     /// Order of the step's kernels.
     pub ordering: Ordering,
     /// Most memory a session may take, bytes: arena and what is kept between steps, without the threads' work space.
-    /// Values of the forward pass are made again for the backward pass as far as it takes.
+    /// Values of the forward pass are made again for the backward pass as far as it takes; where that is not enough the
+    /// batch is taken in parts, which sums over examples in another order.
     pub peak_mem_bytes: Option<usize>,
     /// Up to what size loops and branches are expanded, where the recipe does not say otherwise.
     pub expand: ExpandLimits,

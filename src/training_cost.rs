@@ -1,10 +1,12 @@
 //! What one training step costs, from its plan: arithmetic by part of the step, and memory by what it is for.
 
 use gradc_ir::graph::{Graph, NodeId, Role, Value};
-use gradc_ir::plan::{Action, MemoryPlan};
+use gradc_ir::plan::{Action, MemoryPlan, Schedule};
+use gradc_ir::region::RegionForm;
 use gradc_ir::target::Target;
 use gradc_ir::types::TensorType;
 use gradc_passes::cost::op_cost;
+use gradc_passes::micro_batch::takes_parts;
 use gradc_passes::schedule::kernels;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -32,22 +34,30 @@ impl TrainingCost {
     /// The cost of a planned step in which so many bytes of parameters train.
     pub(crate) fn of(plan: &MemoryPlan, trained_bytes: usize) -> TrainingCost {
         let graph = &plan.schedule.graph;
+        let part = part_of_batch(&plan.schedule);
+        let passes = part.map_or(&plan.schedule, |(_, part, _)| part);
         let mut cost = TrainingCost {
-            saved_bytes: saved(plan).iter().map(|s| graph.ty(s.value).size_bytes()).sum(),
+            saved_bytes: saved_in(passes).iter().map(|s| passes.graph.ty(s.value).size_bytes()).sum(),
             gradient_bytes: trained_bytes,
             state_bytes: state_bytes(graph),
             arena_bytes: plan.memory.arena_bytes,
             ..TrainingCost::default()
         };
-        for id in graph.node_ids() {
-            let flops = flops(graph, id);
-            match phase(graph, id) {
-                Phase::Forward => cost.forward_flops += flops,
-                Phase::Backward => cost.backward_flops += flops,
-                Phase::Update => cost.update_flops += flops,
-            }
+        for id in graph.node_ids().filter(|&id| part.is_none_or(|(node, ..)| node != id)) {
+            cost.add(phase(graph, id), flops(graph, id));
+        }
+        if let Some((_, Schedule { graph, .. }, parts)) = part {
+            graph.node_ids().for_each(|id| cost.add(phase(graph, id), parts * flops(graph, id)));
         }
         cost
+    }
+
+    fn add(&mut self, phase: Phase, flops: u64) {
+        match phase {
+            Phase::Forward => self.forward_flops += flops,
+            Phase::Backward => self.backward_flops += flops,
+            Phase::Update => self.update_flops += flops,
+        }
     }
 
     /// Bytes that training needs for activations, gradients and optimizer state: the arena, in which the first two
@@ -55,6 +65,16 @@ impl TrainingCost {
     pub fn training_bytes(&self) -> usize {
         self.arena_bytes + self.state_bytes
     }
+}
+
+/// The loop that takes the batch in parts, the schedule of a part, and the number of parts; `None` where it is taken at
+/// once.
+fn part_of_batch(schedule: &Schedule) -> Option<(NodeId, &Schedule, u64)> {
+    schedule.actions.iter().find_map(|action| {
+        let Action::Region(region) = action else { return None };
+        let form = RegionForm::of_node(&schedule.graph, region.node).filter(takes_parts)?;
+        Some((region.node, &region.bodies[0], form.steps() as u64))
+    })
 }
 
 /// Part of a step.
@@ -96,9 +116,13 @@ pub(crate) struct Saved {
 
 /// All values alive when the loss has been made.
 pub(crate) fn saved(plan: &MemoryPlan) -> Vec<Saved> {
+    saved_in(&plan.schedule)
+}
+
+fn saved_in(schedule: &Schedule) -> Vec<Saved> {
     let mut made: BTreeMap<Value, usize> = BTreeMap::new();
     let mut reads: BTreeMap<Value, Vec<(usize, NodeId)>> = BTreeMap::new();
-    for (k, (action, kernels)) in plan.schedule.actions.iter().zip(kernels(&plan.schedule)).enumerate() {
+    for (k, (action, kernels)) in schedule.actions.iter().zip(kernels(schedule)).enumerate() {
         if let Action::Run(group) = action {
             made.extend(group.stored.iter().map(|&value| (value, k)));
         }
@@ -108,7 +132,7 @@ pub(crate) fn saved(plan: &MemoryPlan) -> Vec<Saved> {
             }
         }
     }
-    let Some(border) = loss_made(plan, &made) else { return vec![] };
+    let Some(border) = loss_made(schedule, &made) else { return vec![] };
     let read_later = |value: &Value| {
         let of_value = reads.get(value).into_iter().flatten();
         of_value.filter(|(k, _)| *k > border).map(|&(_, id)| id).collect()
@@ -118,11 +142,13 @@ pub(crate) fn saved(plan: &MemoryPlan) -> Vec<Saved> {
     saved.filter(|s| !s.read_for.is_empty()).collect()
 }
 
-/// The action that makes the last checked value, the loss; `made` has the actions that make values.
-fn loss_made(plan: &MemoryPlan, made: &BTreeMap<Value, usize>) -> Option<usize> {
+/// The action that makes the last checked value, the loss; of a part of the batch its first result. `made` has the
+/// actions that make values.
+fn loss_made(schedule: &Schedule, made: &BTreeMap<Value, usize>) -> Option<usize> {
     let checked = |action: &Action| match action {
         Action::CheckFinite(value) => made.get(value).copied(),
         _ => None,
     };
-    plan.schedule.actions.iter().filter_map(checked).max()
+    let first = || made.get(&schedule.graph.outputs().first()?.value).copied();
+    schedule.actions.iter().filter_map(checked).max().or_else(first)
 }

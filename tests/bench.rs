@@ -13,7 +13,7 @@ fn bench(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "model",
     "threads",
     "median_us",
@@ -24,6 +24,7 @@ const FIELDS: [&str; 14] = [
     "planned_peak_bytes",
     "worst_case_peak_bytes",
     "guarded_peak_bytes",
+    "micro_batches",
     "peak_rss_mib",
     "flops_per_step",
     "kernels",

@@ -92,6 +92,24 @@ fn frozen_gradients_hold_where_the_loop_arrives_and_fall_back_where_not() {
     assert!(largest_difference(&frozen, &unrolled) < 1e-6, "the gradients are exact: {frozen:?} {unrolled:?}");
 }
 
+/// A loop trained exactly keeps fewer of its states where memory does not take all of them.
+#[test]
+fn loops_are_checkpointed_to_fit() {
+    let model = equilibrium(200).expect("well typed");
+    let compiled = |backward, peak_mem_bytes| {
+        let options = Options { peak_mem_bytes, ..Options::default() };
+        compile(&model, Some(&recipe(&entry(backward))), &options).expect("it compiles")
+    };
+    let planned = |step: &gradc::CompiledStep| step.report().entries[0].arena_bytes + step.persistent_bytes();
+    let (exact, checkpointed) = (compiled("exact", None), compiled("checkpoint", None));
+    let limit = planned(&checkpointed);
+    assert!(2 * limit < planned(&exact), "{limit} of {} bytes", planned(&exact));
+    let fitted = compiled("exact", Some(limit));
+    assert!(planned(&fitted) <= limit);
+    assert_eq!(fitted.report().entries[0].checkpointed, 1);
+    assert_eq!(fitted.report().entries[0].parts, None, "the batch is whole");
+}
+
 #[test]
 fn fallbacks_are_counted_by_solver() {
     let model = equilibrium(3).expect("well typed");

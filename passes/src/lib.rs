@@ -16,6 +16,7 @@ pub mod fit;
 pub mod layout;
 pub mod loops;
 pub mod memory;
+pub mod micro_batch;
 pub mod optimizers;
 pub mod recompute;
 pub mod roll;

@@ -82,7 +82,11 @@ pub fn derive_step_of_loops(forward: &Graph, spec: &TrainSpec, loops: &LoopPolic
     let parts = parameters.iter().zip(&spec.trainable);
     let trained: Result<Vec<_>, _> = parts.map(|(&id, of)| Trained::new(&mut builder, id, of.part.as_ref())).collect();
     trained
-        .and_then(|trained| append_updates(&mut builder, spec, &trained, &gradients))
+        .and_then(|trained| {
+            let gradients = trained.iter().zip(&gradients).map(|(t, &g)| t.part_of(&mut builder, g));
+            let gradients = gradients.collect::<Result<Vec<_>, _>>()?;
+            append_updates(&mut builder, spec, &trained, &gradients)
+        })
         .map_err(|e| Diagnostic::from_type_error("internal-update", e, Loc::default()))?;
     let step = merge_loops(&builder.finish().with_checked(LOSS).without_dead_nodes());
     let step = step.map_err(|e| Diagnostic::from_type_error("internal-merge", e, Loc::default()))?;
@@ -93,7 +97,8 @@ fn input_values(graph: &Graph, inputs: &[InputId]) -> Vec<Value> {
     inputs.iter().map(|id| graph.inputs()[id.index()].value).collect()
 }
 
-fn find_parameters(graph: &Graph, trainable: &[Trainable]) -> Result<Vec<InputId>, Diagnostics> {
+/// The declarations of what trains.
+pub(crate) fn find_parameters(graph: &Graph, trainable: &[Trainable]) -> Result<Vec<InputId>, Diagnostics> {
     let find = |Trainable { parameter: name, .. }: &Trainable| match graph.input_named(name) {
         Some((id, input)) if input.role == Role::Parameter => Ok(id),
         _ => Err(Diagnostic::new("unknown-parameter", format!("the model has no parameter `{name}`"))),
@@ -134,21 +139,21 @@ fn no_gradient(graph: &Graph, loss: Value, parameter: InputId) -> Diagnostic {
     }
 }
 
-fn append_updates(
+/// Appends the updates of what trains, given its gradients.
+pub(crate) fn append_updates(
     b: &mut Builder,
     spec: &TrainSpec,
     trained: &[Trained],
     gradients: &[Value],
 ) -> Result<(), TypeError> {
-    let gradients = trained.iter().zip(gradients).map(|(t, &g)| t.part_of(b, g)).collect::<Result<Vec<_>, _>>()?;
     b.set_loc(Loc { source_op: "optimizer".into(), ..Loc::default() });
     if spec.gradient_outputs {
-        for (trained, &gradient) in trained.iter().zip(&gradients) {
+        for (trained, &gradient) in trained.iter().zip(gradients) {
             b.output(&format!("grad.{}", trained.parameter(b.graph())), gradient, OutputKind::Result);
         }
     }
     let Some(optimizer) = &spec.optimizer else { return Ok(()) };
-    let (mut gradients, apply) = accumulate(b, spec.accumulate, trained, &gradients)?;
+    let (mut gradients, apply) = accumulate(b, spec.accumulate, trained, gradients)?;
     if let Some(max_norm) = spec.clip_norm {
         gradients = clip(b, &gradients, max_norm)?;
     }

@@ -123,6 +123,9 @@ fn print(result: &Measurement) {
     let gflops = result.flops_per_step as f64 / result.median_us / 1e3;
     println!("  {:.3} MFLOP per step, {gflops:.1} GFLOP/s", result.flops_per_step as f64 / 1e6);
     println!("  planned peak {}, resident peak {:.1} MiB", human_bytes(result.planned_peak_bytes), result.peak_rss_mib);
+    if result.micro_batches > 1 {
+        println!("  the batch is taken in {} parts", result.micro_batches);
+    }
     if result.guarded_peak_bytes < result.worst_case_peak_bytes {
         println!("  peak as long as every guard holds {}", human_bytes(result.guarded_peak_bytes));
     }

@@ -58,7 +58,8 @@ pub(crate) struct CodeArguments {
     /// Leave unrolled loops of the model as they are
     #[arg(long)]
     pub no_roll: bool,
-    /// Most memory a session may plan, in bytes, or with suffix K, M, G: recomputes to fit, or says by how much it cannot
+    /// Most memory a session may plan, in bytes, or with suffix K, M, G: recomputes to fit, splits
+    /// the batch if nothing else fits, or says by how much it cannot
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub peak_mem: Option<usize>,
 }

@@ -5,6 +5,7 @@ use super::common::{CodeArguments, ModelArguments, human_bytes};
 use clap::Args;
 use gradc::budget::ParameterCost;
 use gradc::entries::EntryKind;
+use gradc::micro_batches::MicroBatches;
 use gradc::parameters::ParameterReport;
 use gradc::training_cost::TrainingCost;
 use gradc::{CompiledStep, Diagnostic, Options, Stage};
@@ -75,6 +76,10 @@ fn print_summary(step: &CompiledStep) {
         if let Some(guarded) = entry.guarded_bytes {
             println!("           {} alive at most as long as every guard holds", human_bytes(guarded));
         }
+        entry.parts.iter().for_each(print_parts);
+        if entry.checkpointed > 0 {
+            println!("           {} loops checkpointed", entry.checkpointed);
+        }
         if let Some(again) = &entry.again {
             println!(
                 "           {} values made again for {:.3} MFLOP; {} would be alive with them kept",
@@ -85,6 +90,16 @@ fn print_summary(step: &CompiledStep) {
         }
     }
     println!("  kept between steps: {}, code {}", human_bytes(step.persistent_bytes()), human_bytes(step.code_bytes()));
+}
+
+fn print_parts(split: &MicroBatches) {
+    println!(
+        "           {} examples taken in {} parts for {:.3} MFLOP, sums in another order; {} would be alive at once",
+        split.examples,
+        split.parts,
+        split.flops / 1e6,
+        human_bytes(split.without_bytes)
+    );
 }
 
 fn print_report(step: &CompiledStep, options: &Options, costs: &[ParameterCost]) {

@@ -8,6 +8,7 @@ use super::Stored;
 use super::reorder::{loads, stored_places};
 use super::roles::Roles;
 use crate::axes::{block, groups};
+use crate::micro_batch::takes_parts;
 use gradc_ir::graph::{Def, Graph, Value};
 use gradc_ir::layout::Layout;
 use gradc_ir::lower::{Access, Index, Lowering, Nest, Scalar, Scatter};
@@ -190,11 +191,11 @@ impl Demand {
 }
 
 /// How the bodies of a region want to get what each step reads alike, by argument: as their contractions ask for,
-/// provided that several steps share the copy.
+/// provided that several steps share the copy. Parts of a batch do much with little memory: they take none for copies.
 pub(super) fn argument_layouts(form: &RegionForm, frames: &[Graph]) -> Vec<Option<Layout>> {
     let arguments = frames.first().map_or(0, |frame| frame.inputs().len());
     let mut layouts = vec![None; arguments];
-    if form.steps() < READERS {
+    if form.steps() < READERS || takes_parts(form) {
         return layouts;
     }
     for frame in frames {

@@ -30,6 +30,7 @@ pub use guard::FALLBACKS;
 pub use hoist::hoist;
 pub use merge::merge_loops;
 pub use policy::{Backward, LoopPolicies, Tolerance};
+pub(crate) use rebuild::rebuild;
 pub use segments::segment_loops;
 pub use sums::sum_after_loops;
 pub use until::bounded_loops;

@@ -8,7 +8,7 @@ use gradc_ir::types::TypeError;
 /// The graph with what `results` makes in place of each op, given the operation and its new operands.
 ///
 /// Inputs, outputs and places stay.
-pub(super) fn rebuild(
+pub(crate) fn rebuild(
     graph: &Graph,
     mut results: impl FnMut(&mut Builder, NodeId, &Op, &[Value]) -> Result<Vec<Value>, TypeError>,
 ) -> Result<Graph, TypeError> {

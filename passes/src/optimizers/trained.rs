@@ -35,7 +35,12 @@ impl Trained {
 
     /// What trains of a tensor of the parameter's shape; it belongs to where that tensor is made.
     pub fn part_of(&self, b: &mut Builder, whole: Value) -> Result<Value, TypeError> {
-        let Some(Part { axis, indices }) = &self.part else { return Ok(whole) };
+        Trained::select(b, self.part.as_ref(), whole)
+    }
+
+    /// The part of a tensor, all of it if there is none; it belongs to where that tensor is made.
+    pub fn select(b: &mut Builder, part: Option<&Part>, whole: Value) -> Result<Value, TypeError> {
+        let Some(Part { axis, indices }) = part else { return Ok(whole) };
         b.set_loc(b.graph().loc(whole.node).to_backward());
         b.index_select(whole, *axis, indices)
     }

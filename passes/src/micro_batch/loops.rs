@@ -1,0 +1,63 @@
+//! Loops on a part of the batch.
+
+use super::cut::Flow;
+use super::fit::Fitted;
+use super::split::split_function;
+use gradc_ir::graph::Graph;
+use gradc_ir::ops::Op;
+use gradc_ir::region::{Argument, BodyResult, Loop, RegionForm};
+use std::sync::Arc;
+
+/// A loop whose steps keep the examples of different parts apart, given what its operands are.
+pub(super) fn fit_loop(op: &Op, form: &RegionForm, flows: &[Flow], parts: usize) -> Option<Fitted> {
+    let RegionForm::Loop(looped) = form else { return None };
+    let arguments = flows.iter().enumerate().map(|(k, &flow)| argument(form, k, flow)).collect::<Option<Vec<_>>>()?;
+    let (body, arguments, made) = settled(looped, arguments, parts)?;
+    let operand = |(k, &flow): (usize, &Flow)| if form.argument(k) == Argument::Slice { stacked(flow) } else { flow };
+    let mut results = vec![];
+    for (k, &flow) in made.iter().enumerate() {
+        match form.result(k) {
+            BodyResult::Slice => results.push(stacked(flow)),
+            // The number of steps, one for all examples.
+            BodyResult::Done if flow == Flow::Whole => results.push(flow),
+            BodyResult::Done => return None,
+            BodyResult::Carry | BodyResult::Whole => results.push(flow),
+        }
+    }
+    let operands = arguments.iter().enumerate().map(operand).collect();
+    Some(Fitted { op: op.with_functions([Arc::new(body)]), operands, results })
+}
+
+/// What an argument of the body is; `None` where steps go from part to part, or over sums.
+fn argument(form: &RegionForm, k: usize, flow: Flow) -> Option<Flow> {
+    match (form.argument(k), flow) {
+        (_, Flow::Sum) => None,
+        (Argument::Slice, Flow::Block(axis)) => Some(Flow::Block(axis.checked_sub(1)?)),
+        _ => Some(flow),
+    }
+}
+
+/// What slices along a new leading axis are together.
+fn stacked(flow: Flow) -> Flow {
+    if let Flow::Block(axis) = flow { Flow::Block(axis + 1) } else { flow }
+}
+
+/// The body on a part, what its arguments are in every step, and what its results are. What starts alike in all parts
+/// goes with the part from the first step on where the body asks for its block.
+fn settled(looped: &Loop, mut arguments: Vec<Flow>, parts: usize) -> Option<(Graph, Vec<Flow>, Vec<Flow>)> {
+    loop {
+        let changes: Vec<(usize, Flow)> = match split_function(&looped.body, &arguments, parts) {
+            Err(wanted) => wanted.into_iter().map(|(input, axis)| (input.index(), Flow::Block(axis))).collect(),
+            Ok((body, made)) => {
+                let changed: Vec<usize> = (0..looped.carries).filter(|&k| made[k] != arguments[k]).collect();
+                if changed.is_empty() {
+                    return Some((body, arguments, made));
+                }
+                changed.into_iter().map(|k| (k, made[k])).collect()
+            }
+        };
+        let (k, flow) = *changes.first()?;
+        let becomes_block = arguments[k] == Flow::Whole && matches!(flow, Flow::Block(_));
+        arguments[k] = becomes_block.then_some(flow)?;
+    }
+}
