@@ -169,6 +169,14 @@ fn selections_are_the_best_of_all_sets() {
 }
 
 #[test]
+fn budgets_of_more_than_all_hold_all() {
+    let (model, recipe) = bundled("mlp");
+    let most = budget(&format!(r#"{{"training_bytes": "{}"}}"#, usize::MAX));
+    let step = compile(&model, &Recipe { budget: most, ..recipe.clone() });
+    assert_eq!(trained(&step), trained(&compile(&model, &recipe)));
+}
+
+#[test]
 fn budgets_that_nothing_holds_are_told() {
     let (model, recipe) = bundled("mlp");
     let compiled = |json: &str| {

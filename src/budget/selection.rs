@@ -57,6 +57,7 @@ impl fmt::Display for Selection {
         write!(f, "{} of {} parameters train", self.chosen.len(), self.importances.len())?;
         write!(f, ": {what} {:.3} of {:.3} {unit}", scaled(self.cost), scaled(self.full_cost))?;
         write!(f, ", {:.1} % ({:.3} allowed)", 100.0 * self.share(), scaled(self.budget))?;
-        write!(f, ", {:.1} % of all importance", 100.0 * self.importance_share())
+        write!(f, ", {:.1} % of all importance", 100.0 * self.importance_share())?;
+        if self.is_exact { Ok(()) } else { f.write_str(" (of too many sets to keep all; a better one may exist)") }
     }
 }

@@ -122,7 +122,7 @@ impl Selector {
     fn best_within(&mut self, importances: &[f64]) -> Result<(Choice, bool), Diagnostics> {
         let (costs, total) = (self.costs().clone(), self.costs().total());
         // Of choices far above the budget there are too many to keep; they are looked at where even these hold it.
-        for most in [2 * self.foreseen(self.budget), total] {
+        for most in [self.foreseen(self.budget).saturating_mul(2), total] {
             let Choices { mut best, is_exact } = best_choices(&costs, importances, most.min(total));
             let last = self.last_within(&best)?;
             if last > 0 && (last + 1 < best.len() || most >= total) {
@@ -146,7 +146,7 @@ impl Selector {
     /// Attributed costs of a set whose step costs `cost`, if what is not attributed is as in the full step: the memory
     /// in which kernels work.
     fn foreseen(&self, cost: u64) -> u64 {
-        (cost + self.costs().total()).saturating_sub(self.full_cost)
+        cost.saturating_add(self.costs().total()).saturating_sub(self.full_cost)
     }
 
     /// The last of these choices whose step holds the budget, as far as steps that were planned show; the first, of
@@ -162,7 +162,7 @@ impl Selector {
                 break;
             }
             let cost = self.planned_cost(&best[next])?;
-            let aim = (best[next].cost + self.budget).saturating_sub(cost);
+            let aim = best[next].cost.saturating_add(self.budget).saturating_sub(cost);
             if cost <= self.budget {
                 holds = next;
                 next = up_to(aim).min(exceeds - 1);

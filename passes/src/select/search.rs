@@ -434,6 +434,27 @@ mod tests {
         }
     }
 
+    /// What is left once there were too many choices: sets that grow, with their true costs, within the limit, and not
+    /// told as the best.
+    #[test]
+    fn choices_by_ratio_are_choices() {
+        let (count, mut numbers) = (9, Numbers(6));
+        for _ in 0..20 {
+            let costs = costs(&mut numbers, count, &chain(count));
+            let importances: Vec<f64> = (0..count).map(|_| 1.0 + numbers.below(20) as f64).collect();
+            let most = costs.total() / 2;
+            let mut search = Search::new(&costs, &importances, most);
+            let front = search.by_ratio(&Problem::of(&costs, &importances));
+            assert!(!front.is_exact && front.points.len() > 1);
+            for point in &front.points {
+                let members = search.picks.parameters(point.picked);
+                assert_eq!(point.importance, members.iter().map(|&p| importances[p]).sum::<f64>());
+                assert_eq!(point.cost, costs.of(&set(count, members)));
+                assert!(point.cost <= most);
+            }
+        }
+    }
+
     #[test]
     fn what_is_not_important_does_not_train() {
         let mut numbers = Numbers(5);
