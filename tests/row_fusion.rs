@@ -169,7 +169,9 @@ fn random_node(b: &mut Builder, random: &mut Random, full: &[usize], pair: [Valu
     let last = full.len() - 1;
     let [x, y] = pair;
     let x = whole(b, x, full)?;
-    match random.below(7) {
+    match random.below(9) {
+        7 => rotated(b, x, last),
+        8 => rotated(b, x, 0),
         0 => b.reduce_max(x, &[last]),
         1 => b.reduce_sum(x, &[last]),
         2 => b.reduce_sum(x, &(0..last).collect::<Vec<_>>()),
@@ -180,6 +182,15 @@ fn random_node(b: &mut Builder, random: &mut Random, full: &[usize], pair: [Valu
             if random.below(2) == 0 { b.tanh(z) } else { Ok(z) }
         }
     }
+}
+
+/// The second half of an axis, then the first: a loop that is cut.
+fn rotated(b: &mut Builder, x: Value, axis: usize) -> Result<Value, TypeError> {
+    let extent = b.shape(x)[axis];
+    let low = b.slice_axis(x, axis, 0, extent / 2)?;
+    let high = b.slice_axis(x, axis, extent / 2, extent)?;
+    let high = b.tanh(high)?;
+    b.concat(&[high, low], axis)
 }
 
 /// A value spread over the whole shape.

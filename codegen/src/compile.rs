@@ -160,7 +160,9 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
     let mut runs = Vec::with_capacity(entries.len());
     for entry in entries {
         let leaves = entry.actions.iter().flat_map(PlacedAction::leaves);
-        runs.push(leaves.map(|action| add_kernel(&mut kernels, action)).collect::<Result<Vec<_>, _>>()?);
+        runs.push(
+            leaves.map(|action| add_kernel(&mut kernels, action, options.library)).collect::<Result<Vec<_>, _>>()?,
+        );
     }
     let simd = SimdOptions { fma: has_fused_multiply_add(&options.target), strips: strip_isa(options) };
     let Planned { codes, program } = Planned::new(&kernels.list, options.target.vector_isa, options.library);
@@ -184,11 +186,16 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
     )
 }
 
-fn add_kernel<'a>(kernels: &mut Kernels<'a>, action: &'a PlacedAction) -> Result<Option<usize>, Diagnostic> {
+fn add_kernel<'a>(
+    kernels: &mut Kernels<'a>,
+    action: &'a PlacedAction,
+    library: Library,
+) -> Result<Option<usize>, Diagnostic> {
     let PlacedAction::Run { kernel, operands, results } = action else { return Ok(None) };
     let types = |list: &[Operand]| list.iter().map(|o| o.ty.clone()).collect();
-    let aligned = operands.iter().all(|o| !matches!(o.place.segment, Segment::Host(_)));
-    let signature = Signature { operands: types(operands), results: types(results), aligned };
+    let in_own_memory = || operands.iter().all(|o| !matches!(o.place.segment, Segment::Host(_)));
+    let for_library = library != Library::Never && in_own_memory();
+    let signature = Signature { operands: types(operands), results: types(results), for_library };
     verify(&kernel.kind, &signature)?;
     results.iter().try_for_each(writable)?;
     Ok(Some(kernels.add(&kernel.kind, signature)))

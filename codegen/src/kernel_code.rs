@@ -88,7 +88,7 @@ impl Planned {
         let dtypes = |types: &[gradc_ir::types::TensorType]| types.iter().map(|t| t.dtype).collect::<Vec<DType>>();
         let (operands, results) = (dtypes(&signature.operands), dtypes(&signature.results));
         let all = [&operands[..], &results].concat();
-        let library = if signature.aligned { library } else { Library::Never };
+        let library = if signature.for_library { library } else { Library::Never };
         match kind {
             KernelKind::Loops(kernel) => {
                 if let Some(plan) = contraction_plan(kernel, &operands, |c| IndirectPlan::new(c, isa)) {

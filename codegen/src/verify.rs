@@ -12,8 +12,8 @@ pub(crate) struct Signature {
     pub operands: Vec<TensorType>,
     /// Types made.
     pub results: Vec<TensorType>,
-    /// Whether all operands are in memory that gradc aligns: none of them is the host's own.
-    pub aligned: bool,
+    /// Whether a library may read the operands: all are in memory that gradc aligns, none is the host's own.
+    pub for_library: bool,
 }
 
 /// Fails unless every access of the kernel stays inside its operand and every dtype can be computed with.

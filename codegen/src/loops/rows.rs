@@ -4,14 +4,14 @@
 //! the rows of a block. What exists only inside stands in the work space of the thread, one block of it.
 
 use super::plan::LoopPlan;
-use super::{Bound, Buffer, CHUNK_STEP, Emitter, KernelArguments, SimdOptions, chunk_bounds};
+use super::{Bound, Buffer, CHUNK_STEP, Emitter, KernelArguments, SimdOptions, chunk_bounds, pieces};
 use crate::chunks::Chunks;
 use crate::runtime::Function;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, Value};
 use cranelift_frontend::FunctionBuilder;
-use gradc_ir::kernel::{RowKernel, RowStep};
+use gradc_ir::kernel::{RowKernel, RowStep, row_axes};
 use gradc_ir::plan::ALIGNMENT_BYTES;
 use gradc_ir::types::{DType, TensorType};
 
@@ -53,9 +53,10 @@ impl RowsPlan {
     pub fn new(kernel: &RowKernel, operands: &[TensorType], results: &[TensorType]) -> RowsPlan {
         let types = [operands, results, &kernel.temporaries].concat();
         let dtypes: Vec<DType> = types.iter().map(|ty| ty.dtype).collect();
-        let plans: Vec<LoopPlan> = kernel.steps.iter().map(|step| LoopPlan::new(&step.loops, &dtypes)).collect();
-        let rows = plans.iter().fold(kernel.rows, |rows, plan| common_divisor(rows, plan.outermost()));
-        let steps = kernel.steps.iter().zip(plans).map(|(RowStep { makes, .. }, plan)| StepPlan {
+        let plans = |step| step_plans(step, kernel.rows, &dtypes).into_iter().map(move |plan| (step, plan));
+        let plans: Vec<(&RowStep, LoopPlan)> = kernel.steps.iter().flat_map(plans).collect();
+        let rows = plans.iter().fold(kernel.rows, |rows, (_, plan)| common_divisor(rows, plan.outermost()));
+        let steps = plans.into_iter().map(|(RowStep { makes, .. }, plan)| StepPlan {
             trips: plan.outermost() / rows,
             plan,
             stores: makes.iter().map(|made| operands.len() + made).collect(),
@@ -90,6 +91,17 @@ impl RowsPlan {
 
     fn block_bytes(&self, temporary: &Temporary) -> usize {
         (self.block * temporary.row_bytes).next_multiple_of(ALIGNMENT_BYTES)
+    }
+}
+
+/// The loops of a step: in pieces where these are cut within rows.
+fn step_plans(RowStep { loops, .. }: &RowStep, rows: usize, dtypes: &[DType]) -> Vec<LoopPlan> {
+    let pieces = pieces(loops);
+    let axes = row_axes(&loops.space, rows).expect("the space of every step begins with the rows");
+    let whole_rows = pieces.iter().all(|piece| piece.kernel.space[..axes] == loops.space[..axes]);
+    match whole_rows {
+        true => pieces.iter().map(|piece| LoopPlan::of_piece(piece, dtypes)).collect(),
+        false => vec![LoopPlan::new(loops, dtypes)],
     }
 }
 
