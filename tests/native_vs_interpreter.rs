@@ -67,6 +67,14 @@ fn bundled_models_with_and_without_the_optimizer() {
 }
 
 /// What a recipe can say about updates: native and interpreted steps agree, and it makes a difference.
+/// A transformer whose head reads the embedding: groups of its schedule span others, so that some that could be joined
+/// would wait for each other.
+#[test]
+fn tied_transformer() {
+    let (model, recipe) = bundled("tied_gpt");
+    compare("tied_gpt", &model, &recipe, true);
+}
+
 #[test]
 fn update_settings_take_effect() {
     const SGD: &str = r#"{"kind": "sgd", "lr": 0.1, "momentum": 0.5}"#;

@@ -41,6 +41,10 @@ pub(super) struct Partition<'a> {
     pub reads: Vec<BTreeSet<NodeId>>,
     /// For each scheduled node, the scheduled nodes it must come after although it does not read them.
     waits: Vec<BTreeSet<NodeId>>,
+    /// For each node, the scheduled nodes that must come after it.
+    followers: Vec<Vec<NodeId>>,
+    /// For each group, at its first node, the last node among its members and those of all groups it must come after.
+    latest: Vec<NodeId>,
     /// For each stored map, the nodes whose values it reads only at the point it computes.
     pointwise: Vec<BTreeSet<NodeId>>,
 }
@@ -56,6 +60,8 @@ impl<'a> Partition<'a> {
             steps: vec![vec![]; count],
             reads: vec![BTreeSet::new(); count],
             waits: vec![BTreeSet::new(); count],
+            followers: vec![vec![]; count],
+            latest: forms.graph.node_ids().collect(),
             pointwise: vec![BTreeSet::new(); count],
         };
         for id in forms.graph.node_ids() {
@@ -73,6 +79,8 @@ impl<'a> Partition<'a> {
                     .filter(|&token| is_scheduled(forms, inlined, token))
                     .collect();
                 partition.pointwise[id.index()] = pointwise_reads(forms, inlined, id);
+                let before: BTreeSet<NodeId> = partition.comes_after(id).copied().collect();
+                before.into_iter().for_each(|node| partition.followers[node.index()].push(id));
             }
         }
         partition
@@ -106,6 +114,22 @@ impl<'a> Partition<'a> {
         union.iter().for_each(|m| self.group_of[m.index()] = Some(kept));
         self.members[emptied.index()].clear();
         self.members[kept.index()] = union;
+        self.latest[kept.index()] = self.latest[kept.index()].max(self.latest[emptied.index()]);
+        self.tell_latest(kept);
+    }
+
+    /// Raises the latest node of all groups that come after this one to its own.
+    fn tell_latest(&mut self, group: NodeId) {
+        let latest = self.latest[group.index()];
+        let mut open = vec![group];
+        while let Some(group) = open.pop() {
+            let followers = self.members[group.index()].iter().flat_map(|m| &self.followers[m.index()]);
+            let groups: BTreeSet<NodeId> = followers.filter_map(|f| self.group_of[f.index()]).collect();
+            for next in groups.into_iter().filter(|next| self.latest[next.index()] < latest).collect::<Vec<_>>() {
+                self.latest[next.index()] = latest;
+                open.push(next);
+            }
+        }
     }
 
     /// Whether group `to` reads what group `from` makes only at the point itself: in one kernel nothing else is there.
@@ -126,9 +150,10 @@ impl<'a> Partition<'a> {
         }
     }
 
-    /// Whether a path leads from group `from` to group `to` through a third group.
+    /// Whether a path leads from group `from` to group `to` through a third group. What comes after `from` has a latest
+    /// node no earlier than those of `from`; nothing else is searched.
     pub fn detour(&self, from: NodeId, to: NodeId) -> bool {
-        let first = *self.members[from.index()].first().expect("groups are not empty");
+        let last = *self.members[from.index()].last().expect("groups are not empty");
         let mut seen = BTreeSet::from([to]);
         let mut open: Vec<NodeId> = vec![to];
         while let Some(group) = open.pop() {
@@ -137,8 +162,7 @@ impl<'a> Partition<'a> {
                 if next == from && group != to {
                     return true;
                 }
-                let reaches_back = self.members[next.index()].last().is_some_and(|&last| last > first);
-                if next != from && reaches_back && seen.insert(next) {
+                if next != from && self.latest[next.index()] >= last && seen.insert(next) {
                     open.push(next);
                 }
             }
