@@ -17,6 +17,7 @@ pub mod parameters;
 mod place;
 pub mod profile;
 pub mod reference;
+pub mod report;
 pub mod session;
 mod solvers;
 pub mod step;

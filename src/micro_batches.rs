@@ -1,8 +1,9 @@
 //! Splitting the batch where a limit of memory asks for it and nothing that keeps every bit fits.
 
-use crate::compile::{CompileReport, Planned, optimize, plan_graph};
+use crate::compile::{Planned, optimize, plan_graph};
 use crate::entries::{Entry, EntryKind};
 use crate::options::Options;
+use crate::report::CompileReport;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use gradc_ir::graph::{Graph, NodeId};
 use gradc_ir::target::Target;

@@ -3,10 +3,10 @@
 //! A package is a safetensors file: the model's tensors, and in its metadata gradc's version, the target's
 //! vector instructions, and each entry's memory plan as text. Loading parses the plans and generates code.
 
-use crate::compile::CompileReport;
 use crate::entries::{Entry, EntryKind, LossInfo};
 use crate::options::Options;
 use crate::place::entry_code;
+use crate::report::CompileReport;
 use crate::step::{CompiledStep, EntryInfo};
 use gradc_codegen::EntryCode;
 use gradc_frontend::weights;

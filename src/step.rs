@@ -1,8 +1,8 @@
 //! A compiled model: native code and what a host needs to know to call it. Shareable between threads.
 
-use crate::compile::CompileReport;
 use crate::entries::{Entry, EntryKind, LossInfo};
 use crate::index_ranges::{IndexRange, index_ranges};
+use crate::report::CompileReport;
 use crate::session::Session;
 use gradc_codegen::{Engine, Executable, Pool};
 use gradc_frontend::recipe::Recipe;

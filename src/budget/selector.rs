@@ -3,10 +3,11 @@
 use super::attribution::{Attribution, ParameterCost};
 use super::importance::{Importances, add_importances};
 use super::selection::{Limited, Selection};
-use crate::compile::{CompileReport, PlannedStep, compile_rolled, plan_step, rolled};
+use crate::compile::{PlannedStep, compile_rolled, plan_step, rolled};
 use crate::error::SessionError;
 use crate::options::Options;
 use crate::parameters::ParameterReport;
+use crate::report::CompileReport;
 use crate::session::Session;
 use crate::step::CompiledStep;
 use crate::training_cost::TrainingCost;
