@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """One training step through a solver: how gradients pass through its loop, over its number of steps, beside JAX.
 
-    cargo build && python3 benches/solvers.py --gradc target/debug/gradc [--steps 40 200 1000] [--seconds 1] [--cache DIR]
+    cargo build && python3 benches/solvers.py --gradc target/debug/gradc [--problems ista qp] [--steps 40 200 1000]
+        [--seconds 1] [--cache DIR]
 
-The model is examples/models/ista.json (16 examples of 32 numbers, 48 atoms) on the first batch of
-examples/data/denoise.safetensors, one thread. JAX computes the same step: `unrolled` in Python, `scan`, and `implicit`,
+The models are examples/models/ista.json (16 examples of 32 numbers, 48 atoms) and qp.json (16 projected-gradient
+solutions of 24 numbers) on the first batch of their data, one thread, with SGD. JAX computes the same step: `unrolled` in Python, `scan`, and `implicit`,
 whose backward pass iterates v <- Φ'v + g to 1e-5; it is installed into the cache folder the first time (--no-jax leaves
 it out). Prints a Markdown table; times are the shortest of the run.
 """
@@ -19,12 +20,16 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-MODEL, DATA = ROOT / "examples/models/ista.json", ROOT / "examples/data/denoise.safetensors"
+# Model, data and name of the loop.
+PROBLEMS = {
+    "ista": (ROOT / "examples/models/ista.json", ROOT / "examples/data/denoise.safetensors", "code"),
+    "qp": (ROOT / "examples/models/qp.json", ROOT / "examples/data/qp.safetensors", "solve"),
+}
 WAYS = ["unrolled", "exact", "checkpoint", "frozen", "implicit"]
 JAX_WAYS = ["unrolled", "scan", "implicit"]
-EXAMPLES, LENGTH, ATOMS = 16, 32, 48
+EXAMPLES, LENGTH, ATOMS, UNKNOWNS = 16, 32, 48, 24
 # Longer programs than this are not unrolled: XLA takes minutes for them.
-MOST_UNROLLED_IN_JAX = 200
+MOST_UNROLLED_IN_JAX = 100
 
 
 def run(command):
@@ -57,15 +62,16 @@ def write_batch(path, rows):
     path.write_bytes(struct.pack("<Q", len(text)) + text + body)
 
 
-def gradc_row(gradc, folder, steps, way, seconds):
+def gradc_row(gradc, folder, problem, steps, way, seconds):
+    model, data, loop = PROBLEMS[problem]
     recipe, inputs = folder / "recipe.json", folder / "batch.safetensors"
     recipe.write_text(json.dumps({
         "loss": {"kind": "mse", "prediction": "y"},
         "optimizer": {"kind": "sgd", "lr": 0.05},
-        "solvers": [{"at": "code", "backward": way}],
+        "solvers": [{"at": loop, "backward": way}],
     }))
-    write_batch(inputs, first_batch(DATA))
-    common = [MODEL, "--recipe", recipe, "--dim", f"steps={steps}", "--threads", 1]
+    write_batch(inputs, first_batch(data))
+    common = [model, "--recipe", recipe, "--dim", f"steps={steps}", "--threads", 1]
     report = run([gradc, "compile", *common, "--report"])
     bench = json.loads(run([gradc, "bench", *common, "--inputs", inputs, "--seconds", seconds, "--json"]))
     return {
@@ -79,21 +85,37 @@ def gradc_row(gradc, folder, steps, way, seconds):
     }
 
 
-def jax_row(steps, way, seconds):
-    """Runs in the process of the cache folder's Python."""
-    import jax
-    import jax.numpy as jnp
-
+def jax_ista(jax, jnp):
+    """Parameters, what follows from them once, a step, its start, and what is compared with the target."""
     def step(x, y, p):
         z = x - 0.2 * (x @ p["D"].T - y) @ p["D"]
         return jnp.sign(z) * jax.nn.relu(jnp.abs(z) - 0.2 * jnp.exp(p["lam"]))
 
+    p = {"D": jax.random.normal(jax.random.PRNGKey(0), (LENGTH, ATOMS)) * 0.17, "lam": jnp.float32(-0.5)}
+    return p, lambda p: p, step, jnp.zeros((EXAMPLES, ATOMS)), lambda x, p: x @ p["D"].T
+
+
+def jax_qp(jax, jnp):
+    """As jax_ista."""
+    def step(z, c, p):
+        return jnp.clip(z - 0.25 * (z @ p["q"] - c), 0, 1)
+
+    p = {"root": jax.random.normal(jax.random.PRNGKey(0), (UNKNOWNS, UNKNOWNS)) * 0.2}
+    once = lambda p: {"q": p["root"].T @ p["root"] + 0.5 * jnp.eye(UNKNOWNS)}
+    return p, once, step, jnp.zeros((EXAMPLES, UNKNOWNS)), lambda z, p: z
+
+
+def jax_row(problem, steps, way, seconds):
+    """Runs in the process of the cache folder's Python."""
+    import jax
+    import jax.numpy as jnp
+    p, once, step, zero, decoded = {"ista": jax_ista, "qp": jax_qp}[problem](jax, jnp)
+
     def scanned(y, p):
-        zero = jnp.zeros((EXAMPLES, ATOMS))
         return jax.lax.scan(lambda x, _: (step(x, y, p), None), zero, None, length=steps)[0]
 
     def unrolled(y, p):
-        x = jnp.zeros((EXAMPLES, ATOMS))
+        x = zero
         for _ in range(steps):
             x = step(x, y, p)
         return x
@@ -117,13 +139,13 @@ def jax_row(steps, way, seconds):
     solve = {"unrolled": unrolled, "scan": scanned, "implicit": implicit}[way]
 
     def train(p, y, target):
-        loss, g = jax.value_and_grad(lambda p: jnp.mean((solve(y, p) @ p["D"].T - target) ** 2))(p)
+        loss, g = jax.value_and_grad(lambda p: jnp.mean((decoded(solve(y, once(p)), p) - target) ** 2))(p)
         return jax.tree.map(lambda p, g: p - 0.05 * g, p, g), loss
 
     train = jax.jit(train, donate_argnums=0)
-    rows = first_batch(DATA)
-    y, target = jnp.array(rows["x"]), jnp.array(rows["target"])
-    p = {"D": jax.random.normal(jax.random.PRNGKey(0), (LENGTH, ATOMS)) * 0.17, "lam": jnp.float32(-0.5)}
+    rows = first_batch(PROBLEMS[problem][1])
+    target = jnp.array(rows.pop("target"))
+    (y,) = [jnp.array(matrix) for matrix in rows.values()]
     start = time.perf_counter()
     train = train.lower(p, y, target).compile()
     compile_s, memory, times = time.perf_counter() - start, train.memory_analysis(), []
@@ -144,36 +166,44 @@ def jax_python(cache):
     return python
 
 
-def line(steps, row):
+def line(problem, steps, row):
     worst = f"{row['worst_bytes']:,}" if "worst_bytes" in row else ""
     fell_back = f"{100 * row['fell_back']:.0f} %" if "fell_back" in row else ""
-    cells = [steps, row["way"], f"{row['compile_ms']:,.0f}", f"{row['min_us']:,.0f}", f"{row['planned_bytes']:,}", worst, row.get("code", ""), fell_back]
+    cells = [problem, steps, row["way"], f"{row['compile_ms']:,.0f}", f"{row['min_us']:,.0f}", f"{row['planned_bytes']:,}", worst, row.get("code", ""), fell_back]
     return f"| {' | '.join(map(str, cells))} |"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gradc", type=pathlib.Path)
+    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
     parser.add_argument("--steps", type=int, nargs="+", default=[40, 200, 1000])
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path.home() / ".cache" / "gradc-bench")
     parser.add_argument("--no-jax", action="store_true")
-    parser.add_argument("--jax-row", nargs=2, metavar=("STEPS", "WAY"), help=argparse.SUPPRESS)
+    parser.add_argument("--jax-row", nargs=3, metavar=("PROBLEM", "STEPS", "WAY"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.jax_row:
-        steps, way = arguments.jax_row
-        return print(json.dumps(jax_row(int(steps), way, arguments.seconds)))
+        problem, steps, way = arguments.jax_row
+        return print(json.dumps(jax_row(problem, int(steps), way, arguments.seconds)))
     python = None if arguments.no_jax else jax_python(arguments.cache)
-    print("| steps | way | compile ms | shortest step µs | bytes | bytes, guard fails | native code | fell back |\n|---|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
+    print("| problem | steps | way | compile ms | shortest step µs | bytes | bytes, guard fails | native code | fell back |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for problem in arguments.problems:
         for steps in arguments.steps:
-            for way in WAYS:
-                print(line(steps, gradc_row(arguments.gradc, pathlib.Path(folder), steps, way, arguments.seconds)), flush=True)
-            for way in JAX_WAYS if python else []:
-                if way == "unrolled" and steps > MOST_UNROLLED_IN_JAX:
-                    continue
-                command = ["taskset", "-c", "0", python, __file__, "--jax-row", steps, way, "--seconds", arguments.seconds]
-                print(line(steps, json.loads(run(command))), flush=True)
+            compare(arguments, python, problem, steps)
+
+
+def compare(arguments, python, problem, steps):
+    """Prints the lines of one problem and length."""
+    with tempfile.TemporaryDirectory() as folder:
+        for way in WAYS:
+            row = gradc_row(arguments.gradc, pathlib.Path(folder), problem, steps, way, arguments.seconds)
+            print(line(problem, steps, row), flush=True)
+    for way in JAX_WAYS if python else []:
+        if way != "unrolled" or steps <= MOST_UNROLLED_IN_JAX:
+            command = ["taskset", "-c", "0", python, __file__, "--jax-row", problem, steps, way, "--seconds", arguments.seconds]
+            print(line(problem, steps, json.loads(run(command))), flush=True)
 
 
 if __name__ == "__main__":
