@@ -27,6 +27,7 @@ pub(crate) fn train_spec(recipe: &Recipe, model: &Model, options: &Options) -> R
         gradient_outputs: options.gradients,
         importance_outputs: options.importances,
         steps_apart: recipe.budget.as_ref().is_some_and(|budget| budget.select_every.is_some()),
+        fp: options.fp,
     })
 }
 

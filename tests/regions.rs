@@ -5,7 +5,7 @@ use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Function, Graph, OutputKind, Value};
 use gradc_ir::interpret;
 use gradc_ir::lower::CompareFn;
-use gradc_ir::op::{Cotangent, Sample, VjpContext};
+use gradc_ir::op::{Cotangent, NothingSoFar, Sample, VjpContext};
 use gradc_ir::ops::{Op, Scan};
 use gradc_ir::plan::Action;
 use gradc_ir::region::RegionForm;
@@ -115,6 +115,7 @@ fn with_gradients(sample: &Sample) -> Graph {
         cotangents: &cotangents,
         wanted: &wanted,
         bodies: &Bodies::default(),
+        so_far: &mut NothingSoFar,
     };
     let answers = sample.op.vjp(&mut cx).unwrap();
     let gradients = answers.iter().filter_map(|a| if let Cotangent::Flows(g) = a { Some(*g) } else { None });
@@ -174,7 +175,7 @@ fn carries_move_at_once() {
         Ok(vec![x[1], x[2], x[0], sum, x[1], x[4], sum])
     });
     for reverse in [false, true] {
-        let op = Scan { body: rotate.clone(), carries: 4, scanned: 0, length: 5, reverse };
+        let op = Scan { body: rotate.clone(), carries: 4, scanned: 0, length: 5, reverse, in_order: false };
         let graph = applied("rotate", op, &[&[3], &[3], &[3], &[3], &[3]]);
         let inputs: Vec<Tensor> = (0..5).map(|k| ramp(TensorType::f32([3]), k as f64, 0.5)).collect();
         check(&graph, &inputs, 1);
@@ -202,7 +203,7 @@ fn what_several_carries_start_from_stays() {
 fn slices_need_no_alignment() {
     let square = body("square", &[&[5, 1]], |b, x| Ok(vec![b.mul(x[0], x[0])?]));
     for reverse in [false, true] {
-        let op = Scan { body: square.clone(), carries: 0, scanned: 1, length: 7, reverse };
+        let op = Scan { body: square.clone(), carries: 0, scanned: 1, length: 7, reverse, in_order: false };
         check(&applied("squares", op, &[&[7, 5, 1]]), &[ramp(TensorType::f32([7, 5, 1]), -1.0, 0.1)], 1);
     }
 }
@@ -221,7 +222,7 @@ fn loops_nest() {
             let total = b.reduce_sum(ys[0], &[0])?;
             Ok(vec![carries[0], ys[0], total])
         });
-        let op = Scan { body: matrix, carries: 1, scanned: 1, length: 2, reverse: outer_reverse };
+        let op = Scan { body: matrix, carries: 1, scanned: 1, length: 2, reverse: outer_reverse, in_order: false };
         let inputs = [
             ramp(TensorType::f32([3]), 0.1, 0.2),
             ramp(TensorType::f32([2, 4, 3]), -1.0, 0.1),
@@ -245,7 +246,7 @@ fn loops_that_end_by_data_run_in_other_loops() {
         let grown = b.scale(halved[0], 8.0)?;
         Ok(vec![grown, halved[0], steps])
     });
-    let op = Scan { body: step.unwrap(), carries: 1, scanned: 1, length: 4, reverse: false };
+    let op = Scan { body: step.unwrap(), carries: 1, scanned: 1, length: 4, reverse: false, in_order: false };
     let graph = applied("thresholds", op, &[&[2], &[4]]);
     let thresholds = Tensor::float(TensorType::f32([4]), vec![100.0, 1.0, 0.5, -1.0]);
     let inputs = [Tensor::float(TensorType::f32([2]), vec![3.0, 5.0]), thresholds];

@@ -79,6 +79,8 @@ pub struct VjpContext<'a> {
     pub wanted: &'a [bool],
     /// Differentiates the body of a region.
     pub bodies: &'a dyn DifferentiateBody,
+    /// What was contributed to cotangents before.
+    pub so_far: &'a mut dyn SoFar,
 }
 
 impl VjpContext<'_> {
@@ -94,6 +96,12 @@ impl VjpContext<'_> {
         self.cotangents[0].expect("a single-result op is differentiated only with its cotangent")
     }
 
+    /// Takes what other readers of an operand contributed to its cotangent so far: the answer for it has to be that plus
+    /// the op's own contribution. For ops that go on summing where the others stopped.
+    pub fn take_sum_so_far(&mut self, operand: usize) -> Result<Option<Value>, TypeError> {
+        self.so_far.take(self.builder, self.inputs[operand])
+    }
+
     /// `Flows(build(..))` when the operand is wanted, else `Zero`.
     pub fn flow(
         &mut self,
@@ -101,6 +109,22 @@ impl VjpContext<'_> {
         build: impl FnOnce(&mut Builder) -> Result<Value, TypeError>,
     ) -> Result<Cotangent, TypeError> {
         if self.wanted[operand] { build(self.builder).map(Cotangent::Flows) } else { Ok(Cotangent::Zero) }
+    }
+}
+
+/// The cotangents that are being summed up around an op that is differentiated.
+pub trait SoFar {
+    /// Takes away the sum of what was contributed to the cotangent of `value`, if anything was.
+    fn take(&mut self, builder: &mut Builder, value: Value) -> Result<Option<Value>, TypeError>;
+}
+
+/// An op that is differentiated by itself: nothing was contributed before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NothingSoFar;
+
+impl SoFar for NothingSoFar {
+    fn take(&mut self, _: &mut Builder, _: Value) -> Result<Option<Value>, TypeError> {
+        Ok(None)
     }
 }
 

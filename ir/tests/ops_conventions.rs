@@ -4,7 +4,7 @@ use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Graph, OutputKind, Value};
 use gradc_ir::interpret;
 use gradc_ir::lower::CompareFn;
-use gradc_ir::op::{Cotangent, DifferentiateBody, OpDef, VjpContext};
+use gradc_ir::op::{Cotangent, DifferentiateBody, NothingSoFar, OpDef, VjpContext};
 use gradc_ir::ops::*;
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
@@ -63,6 +63,7 @@ fn gradients(op: impl Into<Op>, operands: &[&Tensor]) -> Vec<Vec<f64>> {
         cotangents: &[Some(cotangent)],
         wanted: &vec![true; inputs.len()],
         bodies: &NoBodies,
+        so_far: &mut NothingSoFar,
     };
     for answer in op.vjp(&mut cx).expect("differentiates") {
         if let Cotangent::Flows(gradient) = answer {

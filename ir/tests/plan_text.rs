@@ -108,7 +108,7 @@ const LOOP: &str = r#"function @0 "step" {
 graph "looped" {
   %0 = input "x" : f32[4]
   %1 = exp %0 : f32[4]
-  %2 = iterate{body=@0, count=9, carries=1} %1, %0 : f32[4]
+  %2 = iterate{body=@0, count=9, carries=1, in_order=false} %1, %0 : f32[4]
   result "y" %2
 }
 schedule {

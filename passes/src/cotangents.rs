@@ -5,6 +5,7 @@
 
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
+use gradc_ir::op::SoFar;
 use gradc_ir::ops::{Op, Pad};
 use gradc_ir::types::TypeError;
 use std::collections::BTreeMap;
@@ -29,6 +30,14 @@ impl Cotangents {
         let sum = terms.try_fold(first, |sum, term| builder.add(sum, term))?;
         *contributions = vec![sum];
         Ok(Some(sum))
+    }
+}
+
+impl SoFar for Cotangents {
+    fn take(&mut self, builder: &mut Builder, value: Value) -> Result<Option<Value>, TypeError> {
+        let sum = self.sum(builder, value)?;
+        self.contributions.remove(&value);
+        Ok(sum)
     }
 }
 

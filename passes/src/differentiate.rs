@@ -134,6 +134,7 @@ impl<'a> Sweep<'a> {
             cotangents: &cotangents,
             wanted: &wanted,
             bodies,
+            so_far: &mut self.cotangents,
         };
         let answers = op.vjp(&mut context).map_err(|e| at_node(self.builder, id, e))?;
         for ((answer, &operand), wanted) in answers.into_iter().zip(&node.operands).zip(wanted) {

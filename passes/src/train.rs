@@ -1,6 +1,7 @@
 //! From a forward graph with a loss to the graph of a whole training step.
 
 use crate::differentiate::{differentiate_loops, where_gradient_stops};
+use crate::egraph::rules::NumericClass;
 use crate::loops::{LoopPolicies, bounded_loops, check_policies, merge_loops, segment_loops, sum_after_loops};
 use crate::optimizers::{Optimizer, Schedule, Step, Trained, Updates};
 use gradc_ir::builder::Builder;
@@ -48,6 +49,8 @@ pub struct TrainSpec {
     pub importance_outputs: bool,
     /// Whether each parameter counts its own optimizer steps, because not all have trained from the start.
     pub steps_apart: bool,
+    /// What sums over the steps of loops may do to bits.
+    pub fp: NumericClass,
 }
 
 /// Name of the loss among the outputs of a training step.
@@ -90,7 +93,7 @@ pub fn derive_step_of_loops(forward: &Graph, spec: &TrainSpec, loops: &LoopPolic
         .map_err(|e| Diagnostic::from_type_error("internal-update", e, Loc::default()))?;
     let step = merge_loops(&builder.finish().with_checked(LOSS).without_dead_nodes());
     let step = step.map_err(|e| Diagnostic::from_type_error("internal-merge", e, Loc::default()))?;
-    Ok(sum_after_loops(&step)?)
+    Ok(sum_after_loops(&step, spec.fp)?)
 }
 
 fn input_values(graph: &Graph, inputs: &[InputId]) -> Vec<Value> {

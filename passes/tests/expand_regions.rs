@@ -5,7 +5,7 @@ use gradc_ir::diagnostic::Loc;
 use gradc_ir::graph::{Function, Graph, InputId, OutputKind, Role, Value};
 use gradc_ir::interpret;
 use gradc_ir::lower::Lowering;
-use gradc_ir::op::{Cotangent, Sample, VjpContext};
+use gradc_ir::op::{Cotangent, NothingSoFar, Sample, VjpContext};
 use gradc_ir::ops::Op;
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
@@ -46,6 +46,7 @@ fn with_gradients(sample: &Sample) -> Graph {
         cotangents: &cotangents,
         wanted: &wanted,
         bodies: &Bodies::default(),
+        so_far: &mut NothingSoFar,
     };
     let answers = sample.op.vjp(&mut cx).unwrap();
     let gradients = answers.iter().filter_map(|a| if let Cotangent::Flows(g) = a { Some(*g) } else { None });

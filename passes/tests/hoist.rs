@@ -139,7 +139,7 @@ fn what_a_step_returns_is_hoisted_and_returned() {
         let _ = x[0];
         Ok(vec![size])
     });
-    let op = Scan { body: step, carries: 0, scanned: 1, length: 4, reverse: false };
+    let op = Scan { body: step, carries: 0, scanned: 1, length: 4, reverse: false, in_order: false };
     let graph = around(&[TensorType::new(DType::F32, [4, 2, 3]), row], |b, x| b.apply(op, x));
     assert_eq!(ops_in_loop(&hoisted(&graph)), Vec::<&str>::new());
 }

@@ -6,6 +6,7 @@ use gradc_ir::part::Part;
 use gradc_ir::plan::{Action, MemoryPlan, Place, RegionMemory, RegionSchedule, Segment};
 use gradc_ir::text::{parse_plan, print_plan};
 use gradc_ir::types::{DType, TensorType, TypeError};
+use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::memory::{SharedLayout, check_plan, guarded_live_bytes, live_bytes, plan_memory};
 use gradc_passes::optimizers::{Adam, Optimizer};
 use gradc_passes::schedule::{Ordering, schedule};
@@ -46,6 +47,7 @@ fn step_with(layers: usize, part: Option<&Part>) -> Graph {
         gradient_outputs: false,
         importance_outputs: false,
         steps_apart: false,
+        fp: NumericClass::Bitwise,
     };
     derive_step(&forward, &spec).expect("it differentiates")
 }

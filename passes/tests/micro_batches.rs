@@ -10,6 +10,7 @@ use gradc_ir::part::Part;
 use gradc_ir::region::RegionForm;
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
+use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::loops::LoopPolicies;
 use gradc_passes::micro_batch::{batch_sizes, derive_step_in_parts, evaluate_in_parts};
 use gradc_passes::optimizers::{Adam, Optimizer, Schedule};
@@ -201,6 +202,7 @@ fn spec(forward: &Graph, part: Option<(&str, Part)>) -> TrainSpec {
         gradient_outputs: true,
         importance_outputs: false,
         steps_apart: false,
+        fp: NumericClass::Bitwise,
     }
 }
 

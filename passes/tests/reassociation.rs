@@ -87,6 +87,7 @@ fn lora_step(layers: usize, sizes: &Sizes, writing: Writing) -> Graph {
         gradient_outputs: false,
         importance_outputs: false,
         steps_apart: false,
+        fp: NumericClass::Bitwise,
     };
     derive_step(&forward, &spec).unwrap_or_else(|e| panic!("{e}"))
 }

@@ -7,6 +7,7 @@ use gradc_ir::ops::Op;
 use gradc_ir::target::{Target, VectorIsa};
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{TensorType, TypeError};
+use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
 use gradc_passes::recompute::recompute;
 use gradc_passes::schedule::{Ordering, schedule};
@@ -39,6 +40,7 @@ fn step(layers: usize, after: impl Fn(&mut Builder, Value) -> Result<Value, Type
         gradient_outputs: true,
         importance_outputs: false,
         steps_apart: false,
+        fp: NumericClass::Bitwise,
     };
     derive_step(&forward, &spec).expect("it differentiates").with_checked("loss")
 }

@@ -7,6 +7,7 @@ use gradc_ir::target::{Target, VectorIsa};
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{TensorType, TypeError};
 use gradc_ir::verify::verify;
+use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::fit::{Rematerialised, rematerialise};
 use gradc_passes::memory::{SharedLayout, check_plan, largest_action_bytes, live_bytes, plan_memory};
 use gradc_passes::schedule::{Ordering, schedule};
@@ -48,6 +49,7 @@ fn step(layers: usize) -> Graph {
         gradient_outputs: false,
         importance_outputs: false,
         steps_apart: false,
+        fp: NumericClass::Bitwise,
     };
     derive_step(&forward, &spec).expect("it differentiates").with_checked("loss")
 }

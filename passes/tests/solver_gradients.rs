@@ -8,6 +8,7 @@ use gradc_ir::ops::{Op, Scan};
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
 use gradc_passes::differentiate::differentiate_loops;
+use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::loops::{Backward, FALLBACKS, LoopPolicies, Tolerance, merge_loops};
 use gradc_passes::optimizers::Schedule;
 use gradc_passes::train::{TrainSpec, derive_step_of_loops};
@@ -403,6 +404,7 @@ fn gradients_of(trainable: Vec<String>) -> TrainSpec {
         gradient_outputs: true,
         importance_outputs: false,
         steps_apart: false,
+        fp: NumericClass::Bitwise,
     }
 }
 
@@ -593,7 +595,7 @@ fn loops_that_are_not_one_map_are_refused() {
             let half = b.scale(x[0], 0.5)?;
             Ok(vec![half, half])
         })?;
-        let op = Scan { body, carries: 1, scanned: 0, length: 4, reverse: false };
+        let op = Scan { body, carries: 1, scanned: 0, length: 4, reverse: false, in_order: false };
         Ok(b.apply(op, &[w])?[1])
     };
     let frozen = Backward::Frozen(TIGHT);

@@ -6,6 +6,7 @@ use gradc_ir::interpret::step;
 use gradc_ir::lower::CompareFn;
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
+use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::optimizers::{Adam, Decay, Optimizer, Schedule, Sgd};
 use gradc_passes::train::{TrainSpec, derive_step};
 use std::collections::HashMap;
@@ -43,6 +44,7 @@ fn spec(optimizer: Optimizer) -> TrainSpec {
         gradient_outputs: false,
         importance_outputs: false,
         steps_apart: false,
+        fp: NumericClass::Bitwise,
     }
 }
 

@@ -3,7 +3,7 @@
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Function, OutputKind, Value};
 use gradc_ir::interpret;
-use gradc_ir::op::{Cotangent, Sample, SampleOperand, VjpContext};
+use gradc_ir::op::{Cotangent, NothingSoFar, Sample, SampleOperand, VjpContext};
 use gradc_ir::ops::{Call, Op};
 use gradc_ir::tensor::{Data, Tensor};
 use gradc_ir::types::{TensorType, TypeError};
@@ -35,6 +35,7 @@ fn vjp_function(sample: &Sample) -> Result<Function, TypeError> {
         cotangents: &cotangents,
         wanted: &wanted,
         bodies: &Bodies::default(),
+        so_far: &mut NothingSoFar,
     };
     let answers = sample.op.vjp(&mut cx)?;
     for (k, answer) in answers.into_iter().enumerate().filter(|&(k, _)| wanted[k]) {

@@ -41,7 +41,7 @@ pub fn lstm(b: &mut Builder, spec: &LstmSpec) -> Result<(Value, Value, Value), T
     let projected = spec.b_hh.map_or(Ok(projected), |bias| b.add(projected, bias))?;
     let operands = [spec.h0, spec.c0, projected, spec.w_hh];
     let body = body("lstm_cell", b, &operands, 2, lstm_cell)?;
-    let op = Scan { body, carries: 2, scanned: 1, length, reverse: spec.reverse };
+    let op = Scan { body, carries: 2, scanned: 1, length, reverse: spec.reverse, in_order: false };
     let results = b.apply(op, &operands)?;
     Ok((results[2], results[0], results[1]))
 }
@@ -86,7 +86,7 @@ pub fn gru(b: &mut Builder, spec: &GruSpec) -> Result<(Value, Value), TypeError>
     let projected = linear(b, spec.x, spec.w_ih, spec.b_ih)?;
     let operands: Vec<Value> = [spec.h0, projected, spec.w_hh].into_iter().chain(spec.b_hh).collect();
     let body = body("gru_cell", b, &operands, 1, gru_cell)?;
-    let op = Scan { body, carries: 1, scanned: 1, length, reverse: spec.reverse };
+    let op = Scan { body, carries: 1, scanned: 1, length, reverse: spec.reverse, in_order: false };
     let results = b.apply(op, &operands)?;
     Ok((results[1], results[0]))
 }

@@ -52,7 +52,8 @@ impl Builder {
         let length = xs.first().and_then(|&x| self.shape(x).first().copied());
         let length =
             length.ok_or_else(|| TypeError::new("a scan runs over the leading axis of its first scanned operand"))?;
-        let op = Scan { body: body.clone(), carries: carries.len(), scanned: xs.len(), length, reverse };
+        let op =
+            Scan { body: body.clone(), carries: carries.len(), scanned: xs.len(), length, reverse, in_order: false };
         let mut results = self.apply(op, &[carries, xs, consts].concat())?;
         let ys = results.split_off(carries.len());
         Ok((results, ys))
@@ -69,7 +70,7 @@ impl Builder {
         if count == 0 {
             return Ok(carries.to_vec());
         }
-        let op = Iterate { body: body.clone(), count, carries: carries.len() };
+        let op = Iterate { body: body.clone(), count, carries: carries.len(), in_order: false };
         self.apply(op, &[carries, consts].concat())
     }
     /// The carries after as many applications of `body` as it takes until it says that it is done, at most `max`, and

@@ -24,13 +24,15 @@ op_struct! {
         count: usize,
         /// Number of carries.
         carries: usize,
+        /// Whether its gradient keeps the order of sums that unrolled steps have.
+        in_order: bool,
     }
 }
 
 impl Iterate {
     /// The same loop as a scan.
     pub fn scan(&self) -> Scan {
-        Scan { body: self.body.clone(), carries: self.carries, scanned: 0, length: self.count, reverse: false }
+        Scan { body: self.body.clone(), carries: self.carries, scanned: 0, length: self.count, reverse: false, in_order: self.in_order }
     }
 }
 
@@ -92,7 +94,7 @@ impl OpDef for Iterate {
             let sum = b.add(product, x[1])?;
             Ok(vec![b.tanh(sum)?])
         });
-        let op = Iterate { body: body.expect("the sample is well typed"), count: 3, carries: 1 };
+        let op = Iterate { body: body.expect("the sample is well typed"), count: 3, carries: 1, in_order: false };
         vec![Sample::new(op).float(&[3], -1.0..1.0).float(&[3], -1.0..1.0).float(&[3, 3], -1.0..1.0)]
     }
 }
@@ -106,7 +108,7 @@ mod tests {
         let ty = TensorType::f32([2]);
         let types = [ty.clone(), ty.clone()];
         let body = Builder::function("sum", &types, |b, x| Ok(vec![b.add(x[0], x[1])?])).unwrap();
-        let op = Iterate { body, count: 2, carries: 1 };
+        let op = Iterate { body, count: 2, carries: 1, in_order: false };
         assert!(op.infer(&[&ty, &ty]).is_ok());
         assert!(Iterate { count: 0, ..op.clone() }.infer(&[&ty, &ty]).is_err());
         assert!(Iterate { carries: 0, ..op.clone() }.infer(&[&ty, &ty]).is_err(), "a result that is no carry");

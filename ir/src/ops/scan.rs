@@ -30,6 +30,8 @@ op_struct! {
         length: usize,
         /// From the last slice to the first.
         reverse: bool,
+        /// Whether sums over steps, its own and those of its gradient, keep the order of the steps.
+        in_order: bool,
     }
 }
 
@@ -166,7 +168,7 @@ impl OpDef for Scan {
                 Ok(vec![next, b.mul(next, x[1])?])
             });
             let body = body.expect("the sample is well typed");
-            Scan { body, carries: 1, scanned: 1, length: 4, reverse }
+            Scan { body, carries: 1, scanned: 1, length: 4, reverse, in_order: false }
         };
         let recurrent = |reverse| {
             Sample::new(cell(reverse)).float(&[2, 3], r.clone()).float(&[4, 2, 3], r.clone()).float(&[3, 3], r.clone())
@@ -181,10 +183,10 @@ impl OpDef for Scan {
             Ok(vec![count, b.mul(x[1], scaled)?, count, x[1]])
         });
         let counting = counting.expect("the sample is well typed");
-        let counting = Scan { body: counting, carries: 2, scanned: 1, length: 3, reverse: true };
+        let counting = Scan { body: counting, carries: 2, scanned: 1, length: 3, reverse: true, in_order: false };
         let square = Builder::function("square", &[TensorType::f32([2])], |b, x| Ok(vec![b.mul(x[0], x[0])?]));
         let square = square.expect("the sample is well typed");
-        let square = Scan { body: square, carries: 0, scanned: 1, length: 1, reverse: false };
+        let square = Scan { body: square, carries: 0, scanned: 1, length: 1, reverse: false, in_order: false };
         vec![
             recurrent(false),
             recurrent(true),
@@ -207,7 +209,7 @@ mod tests {
         let (carry, xs) = (TensorType::f32([2]), TensorType::f32([3, 2]));
         let types = [carry.clone(), carry.clone()];
         let body = Builder::function("sum", &types, |b, x| Ok(vec![b.add(x[0], x[1])?, x[0]])).unwrap();
-        let scan = Scan { body, carries: 1, scanned: 1, length: 3, reverse: false };
+        let scan = Scan { body, carries: 1, scanned: 1, length: 3, reverse: false, in_order: false };
         assert_eq!(scan.infer(&[&carry, &xs]).unwrap(), [carry.clone(), xs.clone()]);
         assert!(scan.infer(&[&carry]).is_err(), "no scanned operand");
         assert!(scan.infer(&[&carry, &carry]).is_err(), "no leading axis");
@@ -222,7 +224,7 @@ mod tests {
     fn refuses_a_body_that_changes_the_carry() {
         let body =
             Builder::function("sum", &[TensorType::f32([2])], |b, x| Ok(vec![b.reduce_sum(x[0], &[0])?])).unwrap();
-        let scan = Scan { body, carries: 1, scanned: 0, length: 2, reverse: false };
+        let scan = Scan { body, carries: 1, scanned: 0, length: 2, reverse: false, in_order: false };
         assert!(scan.infer(&[&TensorType::f32([2])]).is_err());
     }
 
@@ -231,7 +233,7 @@ mod tests {
         let mut b = Builder::new("long");
         let x = b.input("x", TensorType::f32([])).unwrap();
         let body = Builder::function("same", &[TensorType::f32([])], |b, x| Ok(vec![b.neg(x[0])?])).unwrap();
-        let op = Op::from(Scan { body, carries: 1, scanned: 0, length: 1 << 40, reverse: false });
+        let op = Op::from(Scan { body, carries: 1, scanned: 0, length: 1 << 40, reverse: false, in_order: false });
         assert!(expand(&op, &mut b, &[x]).is_err());
     }
 }

@@ -25,6 +25,7 @@ pub(super) fn backward(
         scanned: plan.stacked.len() + plan.xs.len() + plan.ys.len(),
         length: scan.length,
         reverse: !scan.reverse,
+        in_order: scan.in_order,
     };
     let operands = plan.operands(cx, &results)?;
     let gradients = cx.builder.apply(op, &operands)?;
@@ -147,8 +148,10 @@ impl<'a> Plan<'a> {
             operands.push(cx.cotangents[k].map_or_else(|| cx.builder.splat(&self.argument(k), 0.0), Ok)?);
         }
         for &k in &self.consts {
-            // −0 + x = x for every x, −0 included: sums are those of the unrolled loop, bit for bit
-            operands.push(cx.builder.splat(&self.argument(k), -0.0)?);
+            // Readers after the loop come first, as in the unrolled loop: sums have its order, and its bits.
+            let start = cx.take_sum_so_far(k)?;
+            // −0 + x = x for every x, −0 included
+            operands.push(start.map_or_else(|| cx.builder.splat(&self.argument(k), -0.0), Ok)?);
         }
         operands.extend(self.next.iter().map(|&k| results[k]));
         operands.extend(self.stacked.iter().map(|&k| results[k]));

@@ -46,6 +46,7 @@ struct Frame {
     scanned: usize,
     length: usize,
     reverse: bool,
+    in_order: bool,
 }
 
 impl Merged {
@@ -53,8 +54,9 @@ impl Merged {
         let mut groups: BTreeMap<Frame, Vec<(NodeId, Scan)>> = BTreeMap::new();
         for id in graph.node_ids() {
             if let Some(scan) = graph.op(id).and_then(as_scan) {
-                let Scan { carries, scanned, length, reverse, .. } = scan;
-                let frame = Frame { operands: graph.node(id).operands.clone(), carries, scanned, length, reverse };
+                let Scan { carries, scanned, length, reverse, in_order, .. } = scan;
+                let operands = graph.node(id).operands.clone();
+                let frame = Frame { operands, carries, scanned, length, reverse, in_order };
                 groups.entry(frame).or_default().push((id, scan));
             }
         }

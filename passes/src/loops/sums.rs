@@ -5,11 +5,15 @@
 //! sums over steps and rows at once. The sum has another order than that of the steps, as every contraction has its own;
 //! each element is still summed in one fixed order. Where operands have to be stacked for it, the sum leaves the loop if
 //! they are small beside it; else it stays, and memory does not grow for it.
+//!
+//! A loop that keeps its [order](Scan::in_order), as one found in a flat graph does, keeps its sums unless sums may be
+//! re-associated.
 
 use super::extract::extract;
 use super::rebuild::rebuild;
 use crate::bodies::map_bodies;
 use crate::differentiate::dependents;
+use crate::egraph::rules::NumericClass;
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Loc};
 use gradc_ir::graph::{Graph, Output, Value};
@@ -20,17 +24,19 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Of what a step moves to add to a sum, the most that stacking operands instead may be: one part in so many.
 const STACKED_SHARE: usize = 4;
 
-/// The graph with carries that only sum up products of stacked values replaced by one product each, in bodies too.
-pub fn sum_after_loops(graph: &Graph) -> Result<Graph, Diagnostic> {
+/// The graph with carries that only sum up products of stacked values replaced by one product each, in bodies too; of
+/// the loops that `fp` allows it for.
+pub fn sum_after_loops(graph: &Graph, fp: NumericClass) -> Result<Graph, Diagnostic> {
     let ill_typed = |e| Diagnostic::from_type_error("internal-sums", e, Loc::default());
-    let graph = map_bodies(graph, &mut |body| of_graph(body).map_err(ill_typed))?;
-    of_graph(&graph).map_err(ill_typed)
+    let graph = map_bodies(graph, &mut |body| of_graph(body, fp).map_err(ill_typed))?;
+    of_graph(&graph, fp).map_err(ill_typed)
 }
 
-fn of_graph(graph: &Graph) -> Result<Graph, TypeError> {
+fn of_graph(graph: &Graph, fp: NumericClass) -> Result<Graph, TypeError> {
     rebuild(graph, |b, _, op, operands| {
         let Op::Scan(scan) = op else { return b.apply(op.clone(), operands) };
-        let sums = sums(scan);
+        let stays = scan.in_order && fp != NumericClass::Reassociation;
+        let sums = if stays { vec![] } else { sums(scan) };
         if sums.is_empty() { b.apply(op.clone(), operands) } else { after(b, scan, &sums, operands) }
     })
 }

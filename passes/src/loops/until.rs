@@ -80,7 +80,7 @@ pub(super) fn masked(until: &IterateUntil, operands: &[TensorType]) -> Result<Sc
     })?;
     let keep = Builder::function("done", &types, |_, x| Ok(x[..carries + 2].to_vec()))?;
     let body = Builder::function(&until.body.name, &types, |b, x| b.cond(x[carries], &keep, &go, x))?;
-    Ok(Scan { body, carries: carries + 2, scanned: 0, length: until.max, reverse: false })
+    Ok(Scan { body, carries: carries + 2, scanned: 0, length: until.max, reverse: false, in_order: false })
 }
 
 /// The step as one map, without whether it is the last.
@@ -89,5 +89,5 @@ pub(super) fn one_map(until: &IterateUntil) -> Result<Scan, TypeError> {
     let arguments: Vec<Value> = body.inputs().iter().map(|i| i.value).collect();
     let results: Vec<Value> = body.outputs()[..until.carries].iter().map(|o| o.value).collect();
     let body: Function = extract(&body.name, body, &arguments, &results)?;
-    Ok(Scan { body, carries: until.carries, scanned: 0, length: until.max, reverse: false })
+    Ok(Scan { body, carries: until.carries, scanned: 0, length: until.max, reverse: false, in_order: false })
 }

@@ -263,9 +263,9 @@ impl<'a> Rebuild<'a> {
         }
         let (count, reverse) = (unrolled.count(), unrolled.reverse());
         let op: Op = if unrolled.is_iterate() {
-            Iterate { body, count, carries }.into()
+            Iterate { body, count, carries, in_order: true }.into()
         } else {
-            Scan { body, carries, scanned, length: count, reverse }.into()
+            Scan { body, carries, scanned, length: count, reverse, in_order: true }.into()
         };
         self.builder.apply(op, &operands)
     }

@@ -4,6 +4,7 @@ use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::Loc;
 use gradc_ir::graph::{Graph, OutputKind, Value};
 use gradc_ir::types::{TensorType, TypeError};
+use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::optimizers::{Adam, Optimizer, Schedule};
 use gradc_passes::train::{LOSS, TrainSpec, derive_step};
 
@@ -145,6 +146,7 @@ pub fn training_step(layers: usize, sizes: Sizes) -> Graph {
         gradient_outputs: false,
         importance_outputs: false,
         steps_apart: false,
+        fp: NumericClass::Bitwise,
     };
     derive_step(&forward, &spec).unwrap_or_else(|e| panic!("{e}"))
 }

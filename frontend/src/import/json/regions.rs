@@ -90,7 +90,7 @@ fn cond(c: &mut Call, bodies: &mut Bodies) -> Results {
 fn iterate(c: &mut Call, bodies: &mut Bodies) -> Results {
     let body = bodies.function(&c.attr::<String>("body")?, &types(c))?;
     let (count, carries) = (bodies.steps(c, "count")?, body.outputs().len());
-    c.b.apply(ops::Iterate { body, count, carries }, &c.operands)
+    c.b.apply(ops::Iterate { body, count, carries, in_order: false }, &c.operands)
 }
 
 fn iterate_until(c: &mut Call, bodies: &mut Bodies) -> Results {
@@ -106,5 +106,5 @@ fn scan(c: &mut Call, bodies: &mut Bodies) -> Results {
         first.ok_or_else(|| TypeError::new("a scan runs over the leading axis of an operand after the carries"))?;
     let arguments = Scan::slice_types(&types(c), carries, scanned, length)?;
     let body = bodies.function(&c.attr::<String>("body")?, &arguments)?;
-    c.b.apply(Scan { body, carries, scanned, length, reverse }, &c.operands)
+    c.b.apply(Scan { body, carries, scanned, length, reverse, in_order: false }, &c.operands)
 }
