@@ -43,6 +43,17 @@ pub(super) const ADDRESS: Register = Register::RDX;
 /// Rows still to come; the same register, because streams of bytes have no rows.
 pub(crate) const ROWS: Register = Register::R15;
 
+/// Which lanes of its vectors a block computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lanes {
+    /// All of them.
+    All,
+    /// Of its only vector, as many as [`COUNT`] says.
+    Counted,
+    /// Of its only vector, so many.
+    First(usize),
+}
+
 /// What a block needed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Needs {
@@ -61,19 +72,22 @@ pub(crate) fn emit(
     steps: &[Step],
     layout: &Layout,
     copies: usize,
-    tail: bool,
+    lanes: Lanes,
 ) -> Needs {
-    let mut free = layout.free;
     // The last vector's mask has a register of its own.
-    if tail {
-        free -= 1;
-        machine.set_inside(free, COUNT, ADDRESS);
+    let inside = (lanes != Lanes::All).then(|| layout.free - 1);
+    let free = inside.unwrap_or(layout.free);
+    match lanes {
+        Lanes::All => {}
+        Lanes::Counted => machine.set_inside(free, COUNT, ADDRESS),
+        Lanes::First(count) => machine.set_first(free, count),
     }
     let mut block = Block {
         code,
         layout,
         copies,
-        inside: tail.then_some(free),
+        lanes,
+        inside,
         uses: uses(steps, copies),
         register: vec![None; steps.len() * copies],
         slot: vec![None; steps.len() * copies],
@@ -89,7 +103,7 @@ pub(crate) fn emit(
             block.step(number * copies + copy, step, copy);
         }
     }
-    if tail {
+    if inside.is_some() {
         block.needs.registers += 1;
     }
     block.needs
@@ -119,6 +133,8 @@ pub(super) struct Block<'a> {
     /// What outlives the block.
     pub layout: &'a Layout,
     copies: usize,
+    /// The lanes that are computed.
+    pub lanes: Lanes,
     /// Register of the mask of the last vector, in its block.
     pub inside: Option<u8>,
     /// Of every value, the positions still to come at which it is read, latest first.

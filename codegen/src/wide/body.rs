@@ -76,7 +76,7 @@ pub(crate) fn rows(plan: &LoopPlan) -> Option<Strip> {
     if plan.extents[vector] >= SHORTEST && computes_by_row(&plan.body, row, vector) {
         return None;
     }
-    let mut translator = Translator::new(plan, Which::Point, Shape::Rows, 1)?;
+    let mut translator = Translator::new(plan, Which::Point, Shape::Rows { points: plan.extents[vector] }, 1)?;
     translator.row = Some(row);
     translator.stores()?;
     let strip = translator.finish();

@@ -51,10 +51,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         let callee = self.callee(strip, isa, None);
         let rows = self.part(bounds);
         let points = self.part((Bound::Static(0), Bound::Static(self.plan.extents[row + 1] as i64)));
-        for (k, count) in [rows.count, points.count].into_iter().enumerate() {
-            let offset = result_offset(&callee.strip.code) + 8 * k;
-            self.b.ins().store(MEMORY, count, callee.arguments, offset as i32);
-        }
+        self.b.ins().store(MEMORY, rows.count, callee.arguments, result_offset(&callee.strip.code) as i32);
         self.at(row, rows.first, |e| e.call_strip(&callee, row + 1, points));
         true
     }

@@ -1,5 +1,6 @@
 //! Straight-line vector code of a strip, before registers are given out.
 
+use super::allocate::Lanes;
 use crate::simd::{Op1, Op2, Simd};
 use gradc_ir::lower::Combine;
 
@@ -113,7 +114,10 @@ pub(crate) enum Shape {
     /// Points are computed and stored.
     Map,
     /// Points of as many rows as the caller says are computed and stored, one row after the other.
-    Rows,
+    Rows {
+        /// Points of each row.
+        points: usize,
+    },
     /// Values of all points are combined into one.
     Row(Combination),
     /// Values of as many rows as the caller says are combined point by point, into a stream of partial results.
@@ -157,7 +161,7 @@ impl Shape {
     /// How values meet, if they do.
     pub fn combination(&self) -> Option<Combination> {
         match *self {
-            Shape::Map | Shape::Rows => None,
+            Shape::Map | Shape::Rows { .. } => None,
             Shape::Row(combination) | Shape::Columns { combination, .. } => Some(combination),
         }
     }
@@ -193,6 +197,11 @@ impl Code {
     pub fn new(shape: Shape) -> Code {
         let [steps, tail, together] = [vec![], vec![], vec![]];
         Code { steps, tail, together, invariants: vec![], streams: vec![], uniforms: 0, shape }
+    }
+
+    /// The computations for these lanes of a vector.
+    pub fn steps_of(&self, lanes: Lanes) -> &[Step] {
+        if lanes == Lanes::All { &self.steps } else { &self.tail }
     }
 
     /// An invariant value.

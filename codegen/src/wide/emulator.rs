@@ -285,6 +285,14 @@ impl Emulator {
                         Self::write(self.address(i) + k as u64, lane as u8);
                     }
                 }
+                Mnemonic::Vpextrd | Mnemonic::Vpextrw | Mnemonic::Vpextrb => {
+                    let size = i.memory_size().size();
+                    let x: Vec<u8> = self.vectors[Self::number(i.op1_register())].map(u32::to_le_bytes).concat();
+                    let first = size * usize::from(i.immediate8());
+                    for (k, &byte) in x[first..first + size].iter().enumerate() {
+                        Self::write(self.address(i) + k as u64, byte);
+                    }
+                }
                 Mnemonic::Vbroadcastss => self.set_vector(i, [Self::read(self.address(i)); 16]),
                 Mnemonic::Vmovd => {
                     let mut value = [0; 16];

@@ -1,10 +1,9 @@
 //! The function of a strip: loops around its blocks, and what comes before and after them.
 //!
 //! `extern "sysv64" fn(arguments, count)`. The caller's block has the streams' addresses (8 bytes each), the uniform
-//! values (4 bytes each), and room for the result; where there are rows, their number stands there, and where these are
-//! computed one after the other, the count behind it.
+//! values (4 bytes each), and room for the result; where there are rows, their number stands there.
 
-use super::allocate::{self, ARGUMENTS, COUNT, INDEX, Layout, Needs, ROWS, frame_slot};
+use super::allocate::{self, ARGUMENTS, COUNT, INDEX, Lanes, Layout, Needs, ROWS, frame_slot};
 use super::assembler::{at, indexed, pool_operand};
 use super::code::{Action, Code, Combination, Element, Invariant, ROWS_TOGETHER, Shape, Step, Value};
 use super::machine::{Isa, Machine};
@@ -48,7 +47,7 @@ fn by_need(code: &Code) -> (Vec<usize>, Vec<usize>) {
 
 /// Registers for addresses of streams in code of a shape.
 fn pointers_of(shape: Shape) -> &'static [Register] {
-    if shape == Shape::Rows { &POINTERS[..POINTERS.len() - 1] } else { &POINTERS }
+    if matches!(shape, Shape::Rows { .. }) { &POINTERS[..POINTERS.len() - 1] } else { &POINTERS }
 }
 
 /// Whether all addresses that must have registers get one.
@@ -68,7 +67,7 @@ pub(crate) fn result_offset(code: &Code) -> usize {
 
 /// Bytes of the caller's block.
 pub(crate) fn arguments_bytes(code: &Code) -> usize {
-    result_offset(code) + if code.shape == Shape::Rows { 16 } else { 8 }
+    result_offset(code) + 8
 }
 
 /// Machine code of a strip.
@@ -103,7 +102,7 @@ impl<'a> Frame<'a> {
             self.start_partials(self.copies, combination);
         }
         match self.code.shape {
-            Shape::Rows => self.rows(),
+            Shape::Rows { points } => self.rows(points),
             _ => self.blocks(),
         }
         if let Shape::Row(combination) = self.code.shape {
@@ -120,7 +119,7 @@ impl<'a> Frame<'a> {
     /// How many of the kept registers are used.
     fn kept(&self) -> usize {
         let bytes = self.code.streams.iter().any(|s| s.element == Element::Bool);
-        let rows = matches!(self.code.shape, Shape::Rows | Shape::Columns { .. });
+        let rows = matches!(self.code.shape, Shape::Rows { .. } | Shape::Columns { .. });
         match self.code.streams.len() {
             _ if bytes || rows => KEPT.len(),
             n => n.min(POINTERS.len()).saturating_sub(VOLATILE_POINTERS),
@@ -176,17 +175,42 @@ impl<'a> Frame<'a> {
         m.asm.push(Instruction::with(Opcode::Retnq));
     }
 
-    /// Loops over rows.
-    fn rows(&mut self) {
+    /// Loops over rows. That the points of each are known saves the tests for the last of them, which take longer than
+    /// short rows themselves.
+    fn rows(&mut self, points: usize) {
         let again = self.machine.asm.label();
         self.machine.load_pointer(ROWS_LEFT, ARGUMENTS, self.layout.result);
         self.machine.asm.place(again);
-        self.machine.load_pointer(COUNT, ARGUMENTS, self.layout.result + 8);
-        self.machine.general(Instruction::with2(Opcode::Xor_r32_rm32, Register::EAX, Register::EAX));
-        self.blocks();
+        let lanes = self.machine.isa.lanes();
+        if points >= lanes {
+            self.whole_vectors(points / lanes);
+        }
+        if !points.is_multiple_of(lanes) {
+            self.block(1, Lanes::First(points % lanes));
+        }
         self.advance(1);
         self.machine.general(Instruction::with1(Opcode::Dec_rm64, ROWS_LEFT));
         self.machine.asm.jump(Opcode::Jne_rel32_64, again);
+    }
+
+    /// So many vectors of a row: blocks of several, of one.
+    fn whole_vectors(&mut self, vectors: usize) {
+        let (lanes, copies) = (self.machine.isa.lanes(), self.copies);
+        self.machine.general(Instruction::with2(Opcode::Xor_r32_rm32, Register::EAX, Register::EAX));
+        if vectors >= 2 * copies {
+            let points = (vectors * lanes) as i32;
+            self.machine.general(Instruction::with2(Opcode::Mov_r32_imm32, Register::ESI, points));
+            self.while_fits((lanes * copies) as i32, copies);
+        } else if vectors >= copies {
+            self.one_block(copies);
+        }
+        (0..vectors % copies).for_each(|_| self.one_block(1));
+    }
+
+    fn one_block(&mut self, copies: usize) {
+        self.block(copies, Lanes::All);
+        let points = (self.machine.isa.lanes() * copies) as i32;
+        self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, INDEX, points));
     }
 
     /// Loops over blocks of several vectors, of one, and the last incomplete one.
@@ -200,7 +224,7 @@ impl<'a> Frame<'a> {
         let done = self.machine.asm.label();
         self.machine.general(Instruction::with2(Opcode::Sub_rm64_r64, COUNT, INDEX));
         self.machine.asm.jump(Opcode::Je_rel32_64, done);
-        self.block(1, true);
+        self.block(1, Lanes::Counted);
         self.machine.asm.place(done);
     }
 
@@ -211,7 +235,7 @@ impl<'a> Frame<'a> {
         self.machine.general(Instruction::with2(Opcode::Cmp_r64_rm64, INDEX, COUNT));
         self.machine.asm.jump(Opcode::Jg_rel32_64, done);
         self.machine.asm.place(again);
-        self.block(copies, false);
+        self.block(copies, Lanes::All);
         self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, INDEX, points));
         self.machine.general(Instruction::with2(Opcode::Cmp_r64_rm64, INDEX, COUNT));
         self.machine.asm.jump(Opcode::Jle_rel32_64, again);
@@ -219,27 +243,26 @@ impl<'a> Frame<'a> {
         self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, COUNT, points));
     }
 
-    fn block(&mut self, copies: usize, tail: bool) {
+    fn block(&mut self, copies: usize, lanes: Lanes) {
         match self.code.shape {
             Shape::Columns { combination, sums, continued } => {
-                self.column_block(combination, (sums, continued), copies, tail);
+                self.column_block(combination, (sums, continued), copies, lanes);
             }
-            _ => self.steps(copies, tail),
+            _ => self.steps(copies, lanes),
         }
     }
 
-    fn steps(&mut self, copies: usize, tail: bool) {
-        let code = self.code;
-        self.emit(if tail { &code.tail } else { &code.steps }, copies, tail);
+    fn steps(&mut self, copies: usize, lanes: Lanes) {
+        self.emit(self.code.steps_of(lanes), copies, lanes);
     }
 
-    fn emit(&mut self, steps: &[Step], copies: usize, tail: bool) {
-        let needs = allocate::emit(&mut self.machine, self.code, steps, &self.layout, copies, tail);
+    fn emit(&mut self, steps: &[Step], copies: usize, lanes: Lanes) {
+        let needs = allocate::emit(&mut self.machine, self.code, steps, &self.layout, copies, lanes);
         self.slots = self.slots.max(needs.slots);
     }
 
     /// All rows at one block of columns, partial results in registers.
-    fn column_block(&mut self, combination: Combination, (sums, continued): (u32, bool), copies: usize, tail: bool) {
+    fn column_block(&mut self, combination: Combination, (sums, continued): (u32, bool), copies: usize, lanes: Lanes) {
         if continued {
             self.each_partial(combination, sums, copies, |m, register, memory| m.load(register, memory));
         } else {
@@ -248,9 +271,9 @@ impl<'a> Frame<'a> {
         self.machine.load_pointer(ROWS, ARGUMENTS, self.layout.result);
         let code = self.code;
         if !code.together.is_empty() {
-            self.while_rows(&code.together, ROWS_TOGETHER, copies, tail);
+            self.while_rows(&code.together, ROWS_TOGETHER, copies, lanes);
         }
-        self.while_rows(if tail { &code.tail } else { &code.steps }, 1, copies, tail);
+        self.while_rows(code.steps_of(lanes), 1, copies, lanes);
         self.first_row();
         self.each_partial(combination, sums, copies, |m, register, memory| m.store(memory, register));
     }
@@ -264,13 +287,13 @@ impl<'a> Frame<'a> {
     }
 
     /// Repeats steps for so many rows at a time while there are as many.
-    fn while_rows(&mut self, steps: &'a [Step], rows: u8, copies: usize, tail: bool) {
+    fn while_rows(&mut self, steps: &'a [Step], rows: u8, copies: usize, lanes: Lanes) {
         let (again, done) = (self.machine.asm.label(), self.machine.asm.label());
         let (fewer, rows) = (i32::from(rows) - 1, i32::from(rows));
         self.machine.general(Instruction::with2(Opcode::Cmp_rm64_imm32, ROWS, fewer));
         self.machine.asm.jump(Opcode::Jle_rel32_64, done);
         self.machine.asm.place(again);
-        self.emit(steps, copies, tail);
+        self.emit(steps, copies, lanes);
         self.advance(rows);
         self.machine.general(Instruction::with2(Opcode::Sub_rm64_imm32, ROWS, rows));
         self.machine.general(Instruction::with2(Opcode::Cmp_rm64_imm32, ROWS, fewer));
@@ -331,7 +354,7 @@ impl<'a> Frame<'a> {
             pointers: vec![],
             ..self.layout.clone()
         };
-        allocate::emit(&mut self.machine, &code, &code.steps, &layout, 1, false);
+        allocate::emit(&mut self.machine, &code, &code.steps, &layout, 1, Lanes::All);
     }
 }
 
@@ -439,14 +462,14 @@ fn vector_of(isa: Isa, x: f32) -> Vec<u8> {
 
 /// What the blocks of a strip need with a layout.
 fn trial(code: &Code, layout: &Layout, isa: Isa, copies: usize) -> Needs {
-    let needs = |steps: &[Step], copies: usize, tail: bool| {
-        allocate::emit(&mut Machine::new(isa), code, steps, layout, copies, tail)
+    let needs = |steps: &[Step], copies: usize, lanes: Lanes| {
+        allocate::emit(&mut Machine::new(isa), code, steps, layout, copies, lanes)
     };
     let all = [
-        needs(&code.steps, copies, false),
-        needs(&code.together, copies, false),
-        needs(&code.tail, 1, true),
-        needs(&code.together, 1, true),
+        needs(&code.steps, copies, Lanes::All),
+        needs(&code.together, copies, Lanes::All),
+        needs(&code.tail, 1, Lanes::Counted),
+        needs(&code.together, 1, Lanes::Counted),
     ];
     let registers = all.iter().map(|n| n.registers).max().unwrap_or(0);
     Needs { registers, spills: all[0].spills.max(all[1].spills), ..all[0] }

@@ -204,16 +204,32 @@ impl Machine {
         self.asm.push(made(Instruction::with2(code, self.vector(to), from)));
     }
 
+    /// The lanes of a mask as bytes 0 and 1 of a register; AVX2.
+    pub fn pack_mask(&mut self, to: u8, x: u8) {
+        let (low, packed) = (numbered(Register::XMM0, x), numbered(Register::XMM0, to));
+        self.two_by(Code::VEX_Vextractf128_xmmm128_ymm_imm8, packed, self.vector(x), 1);
+        self.asm.push(made(Instruction::with3(Code::VEX_Vpackssdw_xmm_xmm_xmmm128, packed, low, packed)));
+        self.asm.push(made(Instruction::with3(Code::VEX_Vpacksswb_xmm_xmm_xmmm128, packed, packed, packed)));
+        self.two(Code::VEX_Vpabsb_xmm_xmmm128, packed, packed);
+    }
+
+    /// Writes bytes of a register from `first` on: four, two or one, `first` a multiple of that; AVX2.
+    pub fn store_bytes(&mut self, to: MemoryOperand, x: u8, first: usize, bytes: usize) {
+        let code = match bytes {
+            4 => Code::VEX_Vpextrd_rm32_xmm_imm8,
+            2 => Code::VEX_Vpextrw_r32m16_xmm_imm8,
+            _ => Code::VEX_Vpextrb_r32m8_xmm_imm8,
+        };
+        let x = numbered(Register::XMM0, x);
+        self.asm.push(made(Instruction::with3(code, to, x, (first / bytes) as i32)));
+    }
+
     /// A mask as bytes 0 and 1; `work` is overwritten.
     pub fn store_mask(&mut self, to: MemoryOperand, x: u8, work: u8) {
         match self.isa {
             Isa::Avx2 => {
-                let (low, packed) = (numbered(Register::XMM0, x), numbered(Register::XMM0, work));
-                self.two_by(Code::VEX_Vextractf128_xmmm128_ymm_imm8, packed, self.vector(x), 1);
-                self.asm.push(made(Instruction::with3(Code::VEX_Vpackssdw_xmm_xmm_xmmm128, packed, low, packed)));
-                self.asm.push(made(Instruction::with3(Code::VEX_Vpacksswb_xmm_xmm_xmmm128, packed, packed, packed)));
-                self.two(Code::VEX_Vpabsb_xmm_xmmm128, packed, packed);
-                self.asm.push(made(Instruction::with2(Code::VEX_Vmovq_xmmm64_xmm, to, packed)));
+                self.pack_mask(work, x);
+                self.asm.push(made(Instruction::with2(Code::VEX_Vmovq_xmmm64_xmm, to, numbered(Register::XMM0, work))));
             }
             Isa::Avx512 => {
                 self.two_by(Code::EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8, self.vector(work), self.vector(x), 31);
@@ -240,6 +256,23 @@ impl Machine {
                 self.asm.push(made(Instruction::with2(Code::Shl_rm32_CL, Register::EDX, Register::CL)));
                 self.asm.push(made(Instruction::with1(Code::Dec_rm32, Register::EDX)));
                 self.asm.push(made(Instruction::with2(Code::VEX_Kmovw_kr_r32, INSIDE, Register::EDX)));
+                self.mask_of(to, INSIDE);
+            }
+        }
+    }
+
+    /// Makes a mask of so many first lanes.
+    pub fn set_first(&mut self, to: u8, count: usize) {
+        match self.isa {
+            Isa::Avx2 => {
+                let mask: Vec<u8> = (0..32).map(|byte| if byte < 4 * count { 0xFF } else { 0 }).collect();
+                let table = self.asm.constant(&mask);
+                self.load(to, super::assembler::pool_operand(table, false));
+            }
+            Isa::Avx512 => {
+                let bits = (1 << count) - 1;
+                self.asm.push(made(Instruction::with2(Code::Mov_r32_imm32, Register::EDX, bits)));
+                self.two(Code::VEX_Kmovw_kr_r32, INSIDE, Register::EDX);
                 self.mask_of(to, INSIDE);
             }
         }

@@ -1,6 +1,6 @@
 //! How a block reads and writes streams: whole vectors, or of the last vector the points inside the strip.
 
-use super::allocate::{ADDRESS, ARGUMENTS, Block, COUNT, INDEX};
+use super::allocate::{ADDRESS, ARGUMENTS, Block, COUNT, INDEX, Lanes};
 use super::assembler::{at, indexed};
 use super::code::{Element, Stream};
 use super::machine::Isa;
@@ -67,10 +67,25 @@ impl Block<'_> {
     /// Writes words to a stream.
     pub fn store(&mut self, stream: u32, from: u8, copy: usize) {
         let to = self.address(stream, copy, 0);
-        match (self.inside.filter(|_| !self.code.streams[stream as usize].padded), self.machine.isa) {
-            (None, _) => self.machine.store(to, from),
-            (Some(_), Isa::Avx512) => self.machine.store_inside(to, from),
-            (Some(_), Isa::Avx2) => self.store_pieces(to, from),
+        let padded = self.code.streams[stream as usize].padded;
+        match (if padded { Lanes::All } else { self.lanes }, self.machine.isa) {
+            (Lanes::All, _) => self.machine.store(to, from),
+            (_, Isa::Avx512) => self.machine.store_inside(to, from),
+            (Lanes::Counted, Isa::Avx2) => self.store_pieces(to, from),
+            (Lanes::First(count), Isa::Avx2) => self.store_first(to, from, count),
+        }
+    }
+
+    /// Writes so many lanes, as [`Self::store_pieces`] does.
+    fn store_first(&mut self, to: MemoryOperand, mut from: u8, count: usize) {
+        let work = self.take();
+        self.temporaries.push(work);
+        for (first, lanes) in binary_pieces(count) {
+            self.machine.store_piece(further(to, 4 * first), from, lanes as u8);
+            if first + lanes < count {
+                self.machine.exchange(lanes as u8, work, from);
+                from = work;
+            }
         }
     }
 
@@ -99,8 +114,16 @@ impl Block<'_> {
         let work = self.take();
         self.temporaries.push(work);
         let to = self.address(stream, copy, 0);
-        if self.inside.is_none() {
-            return self.machine.store_mask(to, from, work);
+        match (self.lanes, self.machine.isa) {
+            (Lanes::All, _) => return self.machine.store_mask(to, from, work),
+            (Lanes::First(count), Isa::Avx2) => {
+                self.machine.pack_mask(work, from);
+                for (first, bytes) in binary_pieces(count) {
+                    self.machine.store_bytes(further(to, first), work, first, bytes);
+                }
+                return;
+            }
+            _ => {}
         }
         let buffer = self.bytes_buffer(stream);
         self.machine.store_mask(buffer, from, work);
@@ -116,7 +139,10 @@ impl Block<'_> {
     fn copy_bytes(&mut self, stream: MemoryOperand, buffer: MemoryOperand, store: bool) {
         let again = self.machine.asm.label();
         self.machine.general(Instruction::with2(Opcode::Lea_r64_m, ADDRESS, stream));
-        self.machine.general(Instruction::with2(Opcode::Mov_r64_rm64, BYTES, COUNT));
+        self.machine.general(match self.lanes {
+            Lanes::First(count) => Instruction::with2(Opcode::Mov_r32_imm32, Register::ECX, count as i32),
+            _ => Instruction::with2(Opcode::Mov_r64_rm64, BYTES, COUNT),
+        });
         self.machine.asm.place(again);
         let in_stream = indexed(ADDRESS, BYTES, 1, -1);
         let in_buffer = indexed(buffer.base, BYTES, 1, buffer.displacement - 1);
@@ -126,4 +152,14 @@ impl Block<'_> {
         self.machine.general(Instruction::with1(Opcode::Dec_rm64, BYTES));
         self.machine.asm.jump(Opcode::Jne_rel32_64, again);
     }
+}
+
+/// Fewer than eight things in pieces of four, two and one: where each begins, and its size.
+fn binary_pieces(count: usize) -> impl Iterator<Item = (usize, usize)> {
+    [4, 2, 1].into_iter().filter(move |size| count & size != 0).map(move |size| (count & !(2 * size - 1), size))
+}
+
+/// The memory so many bytes further on.
+fn further(from: MemoryOperand, bytes: usize) -> MemoryOperand {
+    MemoryOperand { displacement: from.displacement + bytes as i64, ..from }
 }

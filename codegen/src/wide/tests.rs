@@ -252,7 +252,7 @@ fn rows_are_computed_one_after_the_other() {
     for n in LENGTHS {
         // Rows of the operands follow each other, those of the results have others between them.
         let apart = 2 * n;
-        let mut code = Code::new(Shape::Rows);
+        let mut code = Code::new(Shape::Rows { points: n });
         let x = code.stream(Element::Float, 4 * n as i32, false);
         let mask = code.stream(Element::Bool, n as i32, false);
         let by_row = code.stream(Element::RowFloat, 4, false);
