@@ -42,9 +42,11 @@ impl Engine {
     /// What computes the kernel with this position.
     pub(crate) fn of(kernel: usize, codes: &[KernelCode], program: &Program) -> Engine {
         match &codes[kernel] {
-            KernelCode::Loops(..) | KernelCode::Rows(..) | KernelCode::Epilogue(..) | KernelCode::Finish(..) => {
-                Engine::Loops
-            }
+            KernelCode::Loops(..)
+            | KernelCode::Rows(..)
+            | KernelCode::Epilogue(..)
+            | KernelCode::Finish(..)
+            | KernelCode::Copy(..) => Engine::Loops,
             KernelCode::Scatter(..) => Engine::Scatter,
             KernelCode::Host(_) => Engine::Host,
             KernelCode::Call { function: Function::ContractRows, .. } => Engine::Rows,
@@ -53,7 +55,10 @@ impl Engine {
                 true => Engine::Gemm,
                 false => Engine::Tiles,
             },
-            KernelCode::Sequence(steps) => Engine::of(steps.start, codes, program),
+            KernelCode::Sequence(steps) => {
+                let mut engines = steps.clone().map(|step| Engine::of(step, codes, program));
+                engines.find(|engine| *engine != Engine::Loops).unwrap_or(Engine::Loops)
+            }
         }
     }
 

@@ -60,6 +60,13 @@ pub(crate) fn compile_kernel(
                 buffers.insert(dtypes.len() - plan.stores.len(), Buffer { base, dtype: DType::F32 });
                 strips = emit_loops(b, plan, &buffers, arguments, simd);
             }
+            KernelCode::Copy(plan, dtypes, first) => {
+                let mut buffers = load_buffers(b, parameters[1], dtypes);
+                let shared = load_field(b, parameters[0], offset_of!(StepContext, segments) + 24);
+                let base = b.ins().iadd_imm_s(shared, 4 * *first as i64);
+                buffers.push(Buffer { base, dtype: DType::F32 });
+                strips = emit_loops(b, plan, &buffers, arguments, simd);
+            }
             KernelCode::Scatter(plan, dtypes) => {
                 let buffers = load_buffers(b, parameters[1], dtypes);
                 emit_scatter(b, plan, &buffers, arguments, simd);

@@ -4,7 +4,7 @@ use crate::backend::Library;
 use crate::chunks::Chunks;
 use crate::contraction::{ContractionPlan, WorkSpace};
 use crate::host::HostKernel;
-use crate::indirect::{IndirectPlan, finishing_kernel};
+use crate::indirect::{IndirectPlan, Padding, finishing_kernel};
 use crate::loops::{EpiloguePlan, LoopPlan, Piece, RowsPlan, ScatterPlan, pieces, stores_only_sums};
 use crate::program::{PlacedContraction, PlacedIndirect, Program, Sums};
 use crate::runtime::Function;
@@ -16,6 +16,9 @@ use gradc_ir::plan::ALIGNMENT_BYTES;
 use gradc_ir::target::VectorIsa;
 use gradc_ir::types::DType;
 use std::ops::Range;
+
+/// Floats behind a copy of a factor that vectors may read as well.
+const READ_PAST_COPIES: usize = 16;
 
 /// What a kernel is compiled from.
 ///
@@ -37,6 +40,9 @@ pub(crate) enum KernelCode {
     Epilogue(Box<EpiloguePlan>, Vec<DType>),
     /// A loop nest behind a contraction; it reads the sums, which stand in the shared work space, as its last operand.
     Finish(Box<LoopPlan>, Vec<DType>),
+    /// A loop nest before a contraction; its result goes to the shared work space, so many floats from its beginning. The
+    /// dtypes are those of the operands.
+    Copy(Box<LoopPlan>, Vec<DType>, usize),
     /// An op called by its position in the program; it has no native function.
     Host(usize),
 }
@@ -45,7 +51,9 @@ impl KernelCode {
     /// How many chunks the kernel is cut into, by its shape.
     pub fn chunks(&self) -> usize {
         match self {
-            KernelCode::Loops(plan, _) | KernelCode::Finish(plan, _) => plan.chunks().count,
+            KernelCode::Loops(plan, _) | KernelCode::Finish(plan, _) | KernelCode::Copy(plan, ..) => {
+                plan.chunks().count
+            }
             KernelCode::Rows(plan, _) => plan.chunks().count,
             KernelCode::Call { chunks, .. } => *chunks,
             _ => Chunks::whole(1).count,
@@ -91,7 +99,7 @@ impl Planned {
         let library = if signature.for_library { library } else { Library::Never };
         match kind {
             KernelKind::Loops(kernel) => {
-                if let Some(plan) = contraction_plan(kernel, &operands, |c| IndirectPlan::new(c, isa)) {
+                if let Some(plan) = contraction_plan(kernel, &operands, |c| IndirectPlan::new(c, isa, operands.len())) {
                     self.indirect(plan, kernel, &operands, &results, next)
                 } else if let Some(plan) =
                     contraction_plan(kernel, &operands, |c| ContractionPlan::new(c, isa, library))
@@ -135,9 +143,8 @@ impl Planned {
         let whole = has_epilogue.then(|| epilogue(&plan));
         plan.cut(whole.as_ref());
         let WorkSpace { left, right, sums, shared } = plan.floats;
-        let bytes = |floats: usize| (4 * floats).next_multiple_of(ALIGNMENT_BYTES);
-        self.program.thread_bytes = self.program.thread_bytes.max(bytes(left + right + sums));
-        self.program.shared_bytes = self.program.shared_bytes.max(bytes(shared));
+        self.program.thread_bytes = self.program.thread_bytes.max(bytes_of(left + right + sums));
+        self.program.shared_bytes = self.program.shared_bytes.max(bytes_of(shared));
         let contraction = self.program.contractions.len();
         let step = |function, chunks| KernelCode::Call { function, tables: contraction, chunks };
         let (code, mut further) = match (step(Function::Contract, plan.chunks()), shared) {
@@ -164,32 +171,67 @@ impl Planned {
         next: usize,
     ) -> (KernelCode, Vec<KernelCode>) {
         let (partials, contraction) = (plan.partials(), self.program.indirect.len());
-        let sums = |plan: &IndirectPlan| KernelCode::Call {
-            function: Function::ContractRows,
-            tables: contraction,
-            chunks: plan.chunks(),
+        let finish = finishing_kernel(kernel, operands.len(), partials);
+        let by_product = finish.as_ref().and_then(|_| plan.cut_by_product());
+        let sums_are_shared = finish.is_some() && by_product.is_none();
+        let shared_sums = if sums_are_shared { partials * kernel.space.iter().product::<usize>() } else { 0 };
+        let copy = self.shared_copy(plan.padding.take(), shared_sums, operands);
+        let copy_at = copy.as_ref().map(|(_, at)| *at);
+        let product = KernelCode::Call { function: Function::ContractRows, tables: contraction, chunks: plan.chunks() };
+        let mut steps: Vec<KernelCode> = copy.into_iter().map(|(code, _)| code).chain([product]).collect();
+        let mut epilogue = None;
+        let all = [operands, results].concat();
+        let sums = match (finish, by_product) {
+            (None, _) => Sums::Result(operands.len()),
+            (Some(_), Some((groups, blocking))) => {
+                self.program.thread_bytes = self.program.thread_bytes.max(bytes_of(blocking.m * blocking.n));
+                let plan = EpiloguePlan::new(kernel, groups, operands, blocking);
+                epilogue = Some(KernelCode::Epilogue(Box::new(plan), all));
+                Sums::Epilogue(next + further_codes(&steps))
+            }
+            (Some(finish), None) => {
+                let read = [operands, &[DType::F32]].concat();
+                steps.push(KernelCode::Finish(Box::new(LoopPlan::new(&finish, &read)), all));
+                Sums::Shared
+            }
         };
-        let bytes = |floats: usize| (4 * floats).next_multiple_of(ALIGNMENT_BYTES);
-        let Some(finish) = finishing_kernel(kernel, operands.len(), partials) else {
-            let code = sums(&plan);
-            self.program.indirect.push(PlacedIndirect { plan, sums: Sums::Result(operands.len()) });
-            return (code, vec![]);
-        };
-        if let Some((groups, blocking)) = plan.cut_by_product() {
-            let code = sums(&plan);
-            let epilogue = EpiloguePlan::new(kernel, groups, operands, blocking);
-            self.program.thread_bytes = self.program.thread_bytes.max(bytes(blocking.m * blocking.n));
-            self.program.indirect.push(PlacedIndirect { plan, sums: Sums::Epilogue(next) });
-            return (code, vec![KernelCode::Epilogue(Box::new(epilogue), [operands, results].concat())]);
-        }
-        let sums = sums(&plan);
-        self.program.indirect.push(PlacedIndirect { plan, sums: Sums::Shared });
-        let shared = bytes(partials * kernel.space.iter().product::<usize>());
-        self.program.shared_bytes = self.program.shared_bytes.max(shared);
-        let read = [operands, &[DType::F32]].concat();
-        let finish = KernelCode::Finish(Box::new(LoopPlan::new(&finish, &read)), [operands, results].concat());
-        (KernelCode::Sequence(next..next + 2), vec![sums, finish])
+        self.program.indirect.push(PlacedIndirect { plan, copy: copy_at, sums });
+        let (code, mut further) = sequence(steps, next);
+        further.extend(epilogue);
+        (code, further)
     }
+
+    /// The copy of a factor behind so many floats of the shared work space, and at how many.
+    fn shared_copy(
+        &mut self,
+        padding: Option<Padding>,
+        before: usize,
+        operands: &[DType],
+    ) -> Option<(KernelCode, usize)> {
+        let at = before.next_multiple_of(ALIGNMENT_BYTES / 4);
+        let end = padding.as_ref().map_or(before, |padding| at + padding.floats() + READ_PAST_COPIES);
+        self.program.shared_bytes = self.program.shared_bytes.max(bytes_of(end));
+        let plan = LoopPlan::new(&padding?.kernel, operands);
+        Some((KernelCode::Copy(Box::new(plan), operands.to_vec(), at), at))
+    }
+}
+
+/// Bytes of so many floats, to where something else may begin.
+fn bytes_of(floats: usize) -> usize {
+    (4 * floats).next_multiple_of(ALIGNMENT_BYTES)
+}
+
+/// Steps one after the other; a single one is the code itself. The first further code will have position `next`.
+fn sequence(mut steps: Vec<KernelCode>, next: usize) -> (KernelCode, Vec<KernelCode>) {
+    match further_codes(&steps) {
+        0 => (steps.remove(0), vec![]),
+        count => (KernelCode::Sequence(next..next + count), steps),
+    }
+}
+
+/// How many codes a sequence of these steps needs beside its own.
+fn further_codes(steps: &[KernelCode]) -> usize {
+    if steps.len() > 1 { steps.len() } else { 0 }
 }
 
 fn loop_codes(kernel: &LoopKernel, operands: &[DType], all: &[DType], next: usize) -> (KernelCode, Vec<KernelCode>) {

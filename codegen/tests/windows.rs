@@ -146,6 +146,20 @@ fn dense_windows() {
 }
 
 #[test]
+fn few_channels() {
+    let same = convolution([1; 2], [2; 2], [2; 2], [1; 2], 1);
+    for outputs in 2..=9 {
+        check(&same, [3, 1, 19, 21], [outputs, 1, 5, 5]);
+    }
+    check(&convolution([1; 2], [1, 2], [2, 0], [1, 2], 1), [2, 2, 20, 9], [7, 2, 3, 4]);
+    check(&convolution([1, 2], [2; 2], [2; 2], [1; 2], 1), [2, 1, 16, 17], [6, 1, 5, 5]);
+    let deep = convolution([1; 2], [1; 2], [1; 2], [1; 2], 1);
+    for ordered in all_three(&deep, &[4, 40, 18, 18], &[6, 40, 3, 3], 7) {
+        ordered.check(Some((0.5, -1.0)));
+    }
+}
+
+#[test]
 fn strided_and_dilated_windows() {
     check(&convolution([2; 2], [1; 2], [1; 2], [1; 2], 1), [2, 16, 16, 16], [32, 16, 3, 3]);
     check(&convolution([2; 2], [0; 2], [0; 2], [1; 2], 1), [2, 16, 16, 16], [32, 16, 1, 1]);

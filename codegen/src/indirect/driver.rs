@@ -28,7 +28,8 @@ pub(crate) unsafe extern "C" fn contract_rows(
         let plan = &entry.plan;
         let floats = |k: usize| (*arguments.add(k)).cast::<f32>();
         let part = plan.part(chunk);
-        let factors = [floats(plan.left).cast_const(), floats(plan.right).cast_const()];
+        let left = entry.copy.map_or_else(|| floats(plan.left), |at| context.shared().add(at));
+        let factors = [left.cast_const(), floats(plan.right).cast_const()];
         let result = match entry.sums {
             Sums::Result(at) => floats(at),
             Sums::Shared => context.shared(),

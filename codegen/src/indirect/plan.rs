@@ -1,9 +1,10 @@
 //! How the tiles of a contraction are computed: in which order, and in which chunks.
 
+use super::padding::{Padding, padded};
 use super::roles::Roles;
 use super::tiles::Tables;
 use crate::loops::{Blocking, Groups};
-use crate::microkernel::{RowKernel, row_kernel};
+use crate::microkernel::{RowKernel, neighbour_kernel, row_kernel};
 use gradc_ir::lower::Contraction;
 use gradc_ir::target::VectorIsa;
 use std::ops::Range;
@@ -35,12 +36,17 @@ const PRODUCT_SUMS: usize = 1 << 15;
 /// Fewest multiplications for which tables are made.
 const FEWEST_PRODUCTS: usize = 512;
 
+/// Most columns for which a copy of the left factor may pay: more fill vectors, and their sums outweigh what rows cost.
+const FEW_COLUMNS: usize = 8;
+
 /// Products of matrices whose left rows are found through tables.
 #[derive(Clone, Debug)]
 pub(crate) struct IndirectPlan {
     /// Operand of the left and of the right factor.
     pub left: usize,
     pub right: usize,
+    /// The copy that stands for the left factor.
+    pub padding: Option<Padding>,
     /// From one depth to the next in them, in elements.
     pub(super) steps: [isize; 2],
     /// The left factor has the columns too.
@@ -75,16 +81,34 @@ pub(super) struct Part {
 }
 
 impl IndirectPlan {
-    /// Plans an f32 contraction; `None` where tables of rows do not serve.
-    pub fn new(contraction: &Contraction, isa: VectorIsa) -> Option<IndirectPlan> {
-        let roles = Roles::new(contraction, FEW_ROWS[0])?;
-        let columns = roles.count(&roles.columns);
+    /// Plans an f32 contraction; `None` where tables of rows do not serve. If a copy stands for the left factor, that is
+    /// operand `copy`.
+    pub fn new(contraction: &Contraction, isa: VectorIsa, copy: usize) -> Option<IndirectPlan> {
         let elements: usize = contraction.space.iter().product();
-        let products = elements * contraction.reduce.iter().product::<usize>();
-        if products < FEWEST_PRODUCTS {
+        if elements * contraction.reduce.iter().product::<usize>() < FEWEST_PRODUCTS {
             return None;
         }
+        let roles = Roles::new(contraction, FEW_ROWS[0])?;
+        let columns = roles.count(&roles.columns);
         let kernel = row_kernel(isa, columns, roles.lanewise);
+        let mut plans = vec![IndirectPlan::by(contraction, kernel, None)?];
+        if columns <= FEW_COLUMNS
+            && !roles.lanewise
+            && let Some((contraction, padding)) = padded(contraction, copy)
+        {
+            let kernels = [Some(kernel), neighbour_kernel(isa)].into_iter().flatten();
+            let on_copy = kernels.filter_map(|kernel| IndirectPlan::by(&contraction, kernel, Some(padding.clone())));
+            plans.extend(on_copy.filter(|plan| plan.left == copy));
+        }
+        plans.into_iter().min_by(|a, b| a.cost().total_cmp(&b.cost()))
+    }
+
+    /// The plan with a kernel and a copy.
+    fn by(contraction: &Contraction, kernel: RowKernel, padding: Option<Padding>) -> Option<IndirectPlan> {
+        let elements: usize = contraction.space.iter().product();
+        let products = elements * contraction.reduce.iter().product::<usize>();
+        let roles = Roles::new(contraction, FEW_ROWS[0])?;
+        let columns = roles.count(&roles.columns);
         let tables = FEW_ROWS.iter().filter_map(|&few| {
             let roles = Roles::new(contraction, few)?;
             Some((Tables::new(&roles, &kernel)?, roles.groups()))
@@ -93,7 +117,12 @@ impl IndirectPlan {
         let cut = Cut::new(&tables, products, elements);
         let steps = [&roles.left, &roles.right].map(|load| super::factor::step(load, roles.run) as isize);
         let (left, right, lanewise) = (roles.left.operand, roles.right.operand, roles.lanewise);
-        Some(IndirectPlan { left, right, steps, lanewise, columns, kernel, tables, cut, elements, groups })
+        Some(IndirectPlan { left, right, padding, steps, lanewise, columns, kernel, tables, cut, elements, groups })
+    }
+
+    /// What computing it takes; only comparisons count.
+    fn cost(&self) -> f64 {
+        self.tables.cost(&self.kernel, self.columns, self.padding.as_ref().map_or(0, Padding::floats))
     }
 
     /// Makes chunks of whole products, so that something can run on the sums of each while they are in the cache: where

@@ -79,8 +79,7 @@ struct Piece {
 /// Makes the tables of one contraction.
 struct Maker<'a> {
     roles: &'a Roles,
-    /// Rows of a full tile.
-    tile_rows: usize,
+    kernel: &'a RowKernel,
     /// What a lane of a row reads beside its offset: 1, or the columns of a tile.
     width: i64,
     rows: Vec<Part>,
@@ -103,7 +102,7 @@ impl Tables {
         let result = result_strides(roles);
         let maker = Maker {
             roles,
-            tile_rows: kernel.rows,
+            kernel,
             width: if roles.lanewise { kernel.columns as i64 } else { 1 },
             rows: parts(&roles.left, &roles.rows, &roles.extents, false),
             places: values(&result, &roles.rows, &roles.extents, false),
@@ -125,6 +124,16 @@ impl Tables {
     pub fn count(&self) -> usize {
         self.products.last().map_or(0, |p| p.first + p.tiles.len())
     }
+}
+
+/// The row that each place in a tile computes: absent ones as those before them, for they are not stored.
+fn computed_rows(slots: &[Option<usize>]) -> Vec<usize> {
+    let mut last = 0;
+    let row = |slot: &Option<usize>| {
+        last = slot.unwrap_or(last);
+        last
+    };
+    slots.iter().map(row).collect()
 }
 
 /// Where the elements of the space are in the result.
@@ -187,10 +196,21 @@ impl Maker<'_> {
     fn product_tiles(&mut self, left: &Part, right: &Part) -> Option<Range<usize>> {
         let first = self.tables.tiles.len();
         let order = self.order(left);
-        for rows in order.chunks(self.tile_rows) {
-            self.tile(rows, left, right)?;
+        let slots = match self.kernel.neighbours {
+            1 => order.into_iter().map(Some).collect(),
+            neighbours => self.groups_of_neighbours(&order, neighbours),
+        };
+        for slots in slots.chunks(self.kernel.rows) {
+            self.tile(slots, left, right)?;
         }
         Some(first..self.tables.tiles.len())
+    }
+
+    /// Rows in groups of so many, absent ones at the end of a group whose rows have no further neighbour.
+    fn groups_of_neighbours(&self, order: &[usize], neighbours: usize) -> Vec<Option<usize>> {
+        let are = |a: &usize, b: &usize| self.rows[*b].flat == self.rows[*a].flat + 1;
+        let groups = order.chunk_by(are).flat_map(|run| run.chunks(neighbours));
+        groups.flat_map(|group| (0..neighbours).map(|k| group.get(k).copied())).collect()
     }
 
     /// Rows by what they meet, so that those of a tile meet the same runs and few read zeros.
@@ -214,7 +234,8 @@ impl Maker<'_> {
         clipped(stretch(&self.roles.left, self.roles.run, self.roles.depth() as i64, &[outer, row, &line.left]), line)
     }
 
-    fn tile(&mut self, rows: &[usize], left: &Part, right: &Part) -> Option<()> {
+    fn tile(&mut self, slots: &[Option<usize>], left: &Part, right: &Part) -> Option<()> {
+        let rows = &computed_rows(slots)[..];
         let mut pieces: Vec<Vec<Piece>> = vec![];
         for group in self.groups.clone() {
             let mut of_group = vec![];
@@ -224,8 +245,8 @@ impl Maker<'_> {
             pieces.push(of_group);
         }
         let result_rows = self.tables.offsets.len();
-        for &row in rows {
-            self.tables.offsets.push(i32::try_from(self.places[row]).ok()?);
+        for slot in slots {
+            self.tables.offsets.push(slot.map_or(Some(ABSENT), |row| exact(self.places[row]))?);
         }
         let left_rows = self.tables.offsets.len();
         let shared = shared_offsets(&pieces, rows.len());

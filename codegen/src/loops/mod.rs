@@ -15,7 +15,7 @@ mod values;
 pub(crate) use emitter::{Bound, Buffer, Emitter, Which, Width};
 pub(crate) use epilogue::{Blocking, EpiloguePlan, Groups, Rectangle, emit_epilogue, stores_only_sums};
 pub(crate) use pieces::{Piece, pieces};
-pub(crate) use plan::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction};
+pub(crate) use plan::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction, range};
 pub(crate) use rows::{RowsPlan, emit_rows};
 pub(crate) use scatter::{ScatterPlan, emit_scatter};
 pub(crate) use values::{MEMORY, Rep};

@@ -6,6 +6,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod neighbours_avx2;
 mod portable;
 mod rows;
 #[cfg(target_arch = "x86_64")]
@@ -16,7 +18,7 @@ mod rows_portable;
 #[cfg(target_arch = "x86_64")]
 mod transpose_avx2;
 
-pub(crate) use rows::{ABSENT, RowKernel, RowTile, Segment, ZEROS, row_kernel};
+pub(crate) use rows::{ABSENT, RowKernel, RowTile, Segment, ZEROS, neighbour_kernel, row_kernel};
 
 use gradc_ir::target::VectorIsa;
 

@@ -5,7 +5,7 @@
 
 use super::rows_portable;
 #[cfg(target_arch = "x86_64")]
-use super::{rows_avx2, rows_avx512};
+use super::{neighbours_avx2, rows_avx2, rows_avx512};
 use gradc_ir::target::VectorIsa;
 
 /// Stands for the offset of a row that reads zeros.
@@ -50,7 +50,7 @@ pub(crate) struct RowTile {
     pub right_step: isize,
     /// The result; its columns are contiguous.
     pub result: *mut f32,
-    /// Where each row is in the result.
+    /// Where each row is in the result; [`ABSENT`] where the kernel takes rows in groups and a group has fewer.
     pub result_rows: *const i32,
     /// Rows, at most those of the kernel.
     pub rows: usize,
@@ -66,11 +66,12 @@ pub(crate) struct RowTile {
 
 impl RowTile {
     /// Calls `step` with the rows' addresses in a tile, the left offset and the right address of every k of every segment.
+    /// The rows are every `APART`-th of the tile.
     ///
     /// # Safety
-    /// The tables have entries for `ROWS` rows.
+    /// The tables have entries for `ROWS` such rows.
     #[inline(always)]
-    pub unsafe fn for_each_depth<const ROWS: usize>(
+    pub unsafe fn for_each_depth<const ROWS: usize, const APART: usize>(
         &self,
         tile: usize,
         mut step: impl FnMut(&[*const f32; ROWS], isize, *const f32),
@@ -78,8 +79,9 @@ impl RowTile {
         // SAFETY: as promised by the caller.
         unsafe {
             if self.left_rows_step == 0 {
-                let rows =
-                    std::array::from_fn(|r| self.left.wrapping_offset(self.row_offset(tile * self.tile_step + r)));
+                let rows = std::array::from_fn(|r| {
+                    self.left.wrapping_offset(self.row_offset(tile * self.tile_step + APART * r))
+                });
                 for at in 0..self.count {
                     let segment = &*self.segments.add(at);
                     self.along(segment, segment.left as isize, |left, right| step(&rows, left, right));
@@ -88,10 +90,21 @@ impl RowTile {
             }
             for at in 0..self.count {
                 let segment = &*self.segments.add(at);
-                let rows = self.rows_of::<ROWS>(at, segment);
+                let rows = self.rows_of::<ROWS, APART>(at, segment);
                 self.along(segment, 0, |left, right| step(&rows, left, right));
             }
         }
+    }
+
+    /// Where a row of a tile is in the result, if it is there.
+    ///
+    /// # Safety
+    /// The tables have entries for the row.
+    #[inline(always)]
+    pub unsafe fn present_row(&self, tile: usize, row: usize) -> Option<*mut f32> {
+        // SAFETY: as promised by the caller.
+        let offset = unsafe { *self.result_rows.add(tile * self.tile_step + row) };
+        (offset != ABSENT).then(|| self.result.wrapping_offset(offset as isize))
     }
 
     /// Where a row of a tile is in the result.
@@ -122,12 +135,16 @@ impl RowTile {
 
     /// Addresses of the rows in a segment that has its own offsets.
     #[inline(always)]
-    unsafe fn rows_of<const ROWS: usize>(&self, at: usize, segment: &Segment) -> [*const f32; ROWS] {
+    unsafe fn rows_of<const ROWS: usize, const APART: usize>(
+        &self,
+        at: usize,
+        segment: &Segment,
+    ) -> [*const f32; ROWS] {
         // Absent rows advance like the others, from that end of the zeros from which they stay inside.
         let zeros = ZEROS.as_ptr().wrapping_offset((segment.depth as isize - 1) * (-self.left_step).max(0));
         let left = self.left.wrapping_offset(segment.left as isize);
         // SAFETY: as promised by the caller.
-        std::array::from_fn(|r| match unsafe { self.row_offset(at * self.left_rows_step + r) } {
+        std::array::from_fn(|r| match unsafe { self.row_offset(at * self.left_rows_step + APART * r) } {
             offset if offset == ABSENT as isize => zeros,
             offset => left.wrapping_offset(offset),
         })
@@ -141,6 +158,11 @@ pub(crate) struct RowKernel {
     pub rows: usize,
     /// Most columns of a tile.
     pub columns: usize,
+    /// Columns of a vector.
+    pub lanes: usize,
+    /// Rows of a tile come in groups of so many that are neighbours in the left factor, which is read in vectors of them:
+    /// past a group's last row where that is absent from the result.
+    pub neighbours: usize,
     /// Computes a tile.
     ///
     /// # Safety
@@ -156,6 +178,15 @@ pub(crate) fn row_kernel(isa: VectorIsa, columns: usize, lanewise: bool) -> RowK
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx512 => rows_avx512::kernel(lanewise),
         _ => rows_portable::kernel(lanewise),
+    }
+}
+
+/// The row kernel that reads vectors of neighbouring rows, for few columns.
+pub(crate) fn neighbour_kernel(isa: VectorIsa) -> Option<RowKernel> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Avx2 | VectorIsa::Avx512 => Some(neighbours_avx2::KERNEL),
+        _ => None,
     }
 }
 

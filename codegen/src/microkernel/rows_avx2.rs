@@ -10,8 +10,8 @@ use std::arch::x86_64::{
 pub(super) fn kernel(columns: usize, lanewise: bool) -> RowKernel {
     let run = if lanewise { run::<true> } else { run::<false> };
     match columns <= LANES {
-        true => RowKernel { rows: 8, columns: LANES, run },
-        false => RowKernel { rows: 6, columns: 2 * LANES, run },
+        true => RowKernel { rows: 8, columns: LANES, lanes: LANES, neighbours: 1, run },
+        false => RowKernel { rows: 6, columns: 2 * LANES, lanes: LANES, neighbours: 1, run },
     }
 }
 
@@ -32,7 +32,7 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize, const MASKED: bool, c
         };
         for tile in 0..t.tiles {
             let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
-            t.for_each_depth::<ROWS>(tile, |rows, offset, right| {
+            t.for_each_depth::<ROWS, 1>(tile, |rows, offset, right| {
                 let columns: [__m256; VECTORS] = std::array::from_fn(|v| load(right, v));
                 for (row, sums) in rows.iter().zip(&mut sums) {
                     let left = row.wrapping_offset(offset);

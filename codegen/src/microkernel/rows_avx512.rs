@@ -8,7 +8,8 @@ use std::arch::x86_64::{
 };
 
 pub(super) fn kernel(lanewise: bool) -> RowKernel {
-    RowKernel { rows: 12, columns: 2 * LANES, run: if lanewise { run::<true> } else { run::<false> } }
+    let run = if lanewise { run::<true> } else { run::<false> };
+    RowKernel { rows: 12, columns: 2 * LANES, lanes: LANES, neighbours: 1, run }
 }
 
 unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {
@@ -27,7 +28,7 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize, const MASKED: bool, c
         let load = |p: *const f32, v: usize| _mm512_maskz_loadu_ps(mask(v), p.add(LANES * v));
         for tile in 0..t.tiles {
             let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-            t.for_each_depth::<ROWS>(tile, |rows, offset, right| {
+            t.for_each_depth::<ROWS, 1>(tile, |rows, offset, right| {
                 let columns: [__m512; VECTORS] = std::array::from_fn(|v| load(right, v));
                 for (row, sums) in rows.iter().zip(&mut sums) {
                     let left = row.wrapping_offset(offset);

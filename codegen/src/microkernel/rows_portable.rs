@@ -6,7 +6,8 @@ const ROWS: usize = 4;
 const COLUMNS: usize = 8;
 
 pub(super) fn kernel(lanewise: bool) -> RowKernel {
-    RowKernel { rows: ROWS, columns: COLUMNS, run: if lanewise { run::<true> } else { run::<false> } }
+    let run = if lanewise { run::<true> } else { run::<false> };
+    RowKernel { rows: ROWS, columns: COLUMNS, lanes: COLUMNS, neighbours: 1, run }
 }
 
 unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {
@@ -29,7 +30,7 @@ unsafe fn compute<const R: usize, const LANEWISE: bool>(t: &RowTile, columns: us
     unsafe {
         for tile in 0..t.tiles {
             let mut sums = [[0.0f32; COLUMNS]; R];
-            t.for_each_depth::<R>(tile, |rows, offset, right| {
+            t.for_each_depth::<R, 1>(tile, |rows, offset, right| {
                 for (row, sums) in rows.iter().zip(&mut sums) {
                     let left = row.wrapping_offset(offset);
                     for (j, sum) in sums.iter_mut().enumerate().take(columns) {

@@ -65,7 +65,7 @@ unsafe fn store(to: *mut f32, x: __m256, lanes: usize) {
 }
 
 #[target_feature(enable = "avx2")]
-fn transposed(r: [__m256; LANES]) -> [__m256; LANES] {
+pub(super) fn transposed(r: [__m256; LANES]) -> [__m256; LANES] {
     let low = |a: usize| _mm256_unpacklo_ps(r[a], r[a + 1]);
     let high = |a: usize| _mm256_unpackhi_ps(r[a], r[a + 1]);
     let pairs = [low(0), high(0), low(2), high(2), low(4), high(4), low(6), high(6)];
