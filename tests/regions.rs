@@ -5,14 +5,14 @@ use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Function, Graph, OutputKind, Value};
 use gradc_ir::interpret;
 use gradc_ir::lower::CompareFn;
-use gradc_ir::op::{Cotangent, NothingSoFar, Sample, VjpContext};
+use gradc_ir::op::{Cotangent, Sample};
 use gradc_ir::ops::{Op, Scan};
 use gradc_ir::plan::Action;
 use gradc_ir::region::RegionForm;
 use gradc_ir::tensor::{Data, Tensor};
 use gradc_ir::text::parse_plan;
 use gradc_ir::types::{DType, TensorType, TypeError};
-use gradc_passes::differentiate::Bodies;
+use gradc_passes::differentiate::vjp_alone;
 use gradc_passes::expand_regions::ExpandLimits;
 
 /// Largest difference from the interpreter, relative to the largest magnitude of the tensor: sums of a few products.
@@ -108,16 +108,7 @@ fn with_gradients(sample: &Sample) -> Graph {
     };
     let cotangents: Vec<Option<Value>> = outputs.iter().map(|&v| seed(&mut b, v)).collect();
     let wanted: Vec<bool> = sample.operands.iter().map(|o| o.differentiable).collect();
-    let mut cx = VjpContext {
-        builder: &mut b,
-        inputs: &inputs,
-        outputs: &outputs,
-        cotangents: &cotangents,
-        wanted: &wanted,
-        bodies: &Bodies::default(),
-        so_far: &mut NothingSoFar,
-    };
-    let answers = sample.op.vjp(&mut cx).unwrap();
+    let answers = vjp_alone(&mut b, &sample.op, [&inputs, &outputs], &cotangents, &wanted).unwrap();
     let gradients = answers.iter().filter_map(|a| if let Cotangent::Flows(g) = a { Some(*g) } else { None });
     let all: Vec<Value> = outputs.into_iter().chain(gradients).collect();
     outputs_of(&mut b, all);

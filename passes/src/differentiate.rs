@@ -9,7 +9,7 @@ use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Value};
 use gradc_ir::op::{Cotangent, DifferentiateBody, VjpContext};
-use gradc_ir::ops::{IterateUntil, Scan};
+use gradc_ir::ops::{IterateUntil, Op, Scan};
 use gradc_ir::types::TypeError;
 
 /// Appends the gradients of `loss` (a float scalar) with respect to `wrt`; `None` where it is symbolically zero.
@@ -50,6 +50,19 @@ pub fn where_gradient_stops(graph: &Graph, loss: Value, from: Value) -> Option<N
     let mut sweep = Sweep::new(&mut builder, &[from]);
     sweep.run(&[(loss, seed)], &[from]).ok()?;
     sweep.zero_at
+}
+
+/// The answers of one op by itself, which nothing else reads the operands of; regions in it are differentiated as loops
+/// and branches of a graph are.
+pub fn vjp_alone(
+    builder: &mut Builder,
+    op: &Op,
+    [inputs, outputs]: [&[Value]; 2],
+    cotangents: &[Option<Value>],
+    wanted: &[bool],
+) -> Result<Vec<Cotangent>, TypeError> {
+    let (bodies, so_far) = (&Bodies::default(), &mut Cotangents::default());
+    op.vjp(&mut VjpContext { builder, inputs, outputs, cotangents, wanted, bodies, so_far })
 }
 
 fn at_node(builder: &Builder, node: NodeId, error: TypeError) -> Diagnostic {

@@ -53,6 +53,23 @@ pub struct TrainSpec {
     pub fp: NumericClass,
 }
 
+impl TrainSpec {
+    /// At a constant rate, with an update per call, no results besides the loss, and sums as they are written.
+    pub fn new(trainable: Vec<Trainable>, optimizer: Option<Optimizer>) -> Self {
+        TrainSpec {
+            trainable,
+            optimizer,
+            schedule: Schedule::default(),
+            clip_norm: None,
+            accumulate: 1,
+            gradient_outputs: false,
+            importance_outputs: false,
+            steps_apart: false,
+            fp: NumericClass::Bitwise,
+        }
+    }
+}
+
 /// Name of the loss among the outputs of a training step.
 pub const LOSS: &str = "loss";
 

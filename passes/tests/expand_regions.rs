@@ -5,11 +5,11 @@ use gradc_ir::diagnostic::Loc;
 use gradc_ir::graph::{Function, Graph, InputId, OutputKind, Role, Value};
 use gradc_ir::interpret;
 use gradc_ir::lower::Lowering;
-use gradc_ir::op::{Cotangent, NothingSoFar, Sample, VjpContext};
+use gradc_ir::op::{Cotangent, Sample};
 use gradc_ir::ops::Op;
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
-use gradc_passes::differentiate::Bodies;
+use gradc_passes::differentiate::vjp_alone;
 use gradc_passes::expand_regions::expand_regions;
 
 fn is_region(sample: &Sample) -> bool {
@@ -39,16 +39,7 @@ fn with_gradients(sample: &Sample) -> Graph {
     };
     let cotangents: Vec<Option<Value>> = outputs.iter().map(|&v| seed(&mut b, v)).collect();
     let wanted: Vec<bool> = sample.operands.iter().map(|o| o.differentiable).collect();
-    let mut cx = VjpContext {
-        builder: &mut b,
-        inputs: &inputs,
-        outputs: &outputs,
-        cotangents: &cotangents,
-        wanted: &wanted,
-        bodies: &Bodies::default(),
-        so_far: &mut NothingSoFar,
-    };
-    let answers = sample.op.vjp(&mut cx).unwrap();
+    let answers = vjp_alone(&mut b, &sample.op, [&inputs, &outputs], &cotangents, &wanted).unwrap();
     let gradients = answers.iter().filter_map(|a| if let Cotangent::Flows(g) = a { Some(*g) } else { None });
     for (k, value) in outputs.into_iter().chain(gradients).enumerate() {
         b.output(&format!("y{k}"), value, OutputKind::Result);

@@ -6,7 +6,6 @@ use gradc_ir::part::Part;
 use gradc_ir::plan::{Action, MemoryPlan, Place, RegionMemory, RegionSchedule, Segment};
 use gradc_ir::text::{parse_plan, print_plan};
 use gradc_ir::types::{DType, TensorType, TypeError};
-use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::memory::{SharedLayout, check_plan, guarded_live_bytes, live_bytes, plan_memory};
 use gradc_passes::optimizers::{Adam, Optimizer};
 use gradc_passes::schedule::{Ordering, schedule};
@@ -38,17 +37,7 @@ fn step_with(layers: usize, part: Option<&Part>) -> Graph {
     let trainable = (0..layers).flat_map(|k| [weight(k), format!("b{k}").into()]).collect();
     let adam = Adam { lr: 0.1, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, decoupled: false };
     let optimizer = Some(Optimizer::Adam(adam));
-    let spec = TrainSpec {
-        trainable,
-        optimizer,
-        schedule: Default::default(),
-        clip_norm: None,
-        accumulate: 1,
-        gradient_outputs: false,
-        importance_outputs: false,
-        steps_apart: false,
-        fp: NumericClass::Bitwise,
-    };
+    let spec = TrainSpec::new(trainable, optimizer);
     derive_step(&forward, &spec).expect("it differentiates")
 }
 

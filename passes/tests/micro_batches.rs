@@ -10,10 +10,9 @@ use gradc_ir::part::Part;
 use gradc_ir::region::RegionForm;
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
-use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::loops::LoopPolicies;
 use gradc_passes::micro_batch::{batch_sizes, derive_step_in_parts, evaluate_in_parts};
-use gradc_passes::optimizers::{Adam, Optimizer, Schedule};
+use gradc_passes::optimizers::{Adam, Optimizer};
 use gradc_passes::train::{TrainSpec, Trainable, derive_step};
 use std::collections::HashMap;
 
@@ -194,15 +193,10 @@ fn spec(forward: &Graph, part: Option<(&str, Part)>) -> TrainSpec {
     let trainable = parameters.map(|i| Trainable { parameter: i.name.clone(), part: part_of(&i.name) });
     let adam = Adam { lr: 0.1, betas: [0.9, 0.999], eps: 1e-3, weight_decay: 0.1, decoupled: true };
     TrainSpec {
-        trainable: trainable.collect(),
-        optimizer: Some(Optimizer::Adam(adam)),
-        schedule: Schedule::default(),
         clip_norm: Some(0.5),
         accumulate: 2,
         gradient_outputs: true,
-        importance_outputs: false,
-        steps_apart: false,
-        fp: NumericClass::Bitwise,
+        ..TrainSpec::new(trainable.collect(), Some(Optimizer::Adam(adam)))
     }
 }
 

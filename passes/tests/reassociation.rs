@@ -10,7 +10,7 @@ use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::explain::{Replay, Rewrite};
 use gradc_passes::egraph::rules::{Family, NumericClass};
 use gradc_passes::egraph::{OptimizeOptions, optimize, replay};
-use gradc_passes::optimizers::{Adam, Optimizer, Schedule};
+use gradc_passes::optimizers::{Adam, Optimizer};
 use gradc_passes::train::{LOSS, TrainSpec, derive_step};
 
 type Built = Result<Value, TypeError>;
@@ -78,17 +78,7 @@ fn lora_step(layers: usize, sizes: &Sizes, writing: Writing) -> Graph {
     let forward = b.finish();
     let names = forward.inputs().iter().map(|i| i.name.clone()).filter(|name| name.contains("lora"));
     let adam = Adam { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, decoupled: true };
-    let spec = TrainSpec {
-        trainable: names.map(Into::into).collect(),
-        optimizer: Some(Optimizer::Adam(adam)),
-        schedule: Schedule::default(),
-        clip_norm: None,
-        accumulate: 1,
-        gradient_outputs: false,
-        importance_outputs: false,
-        steps_apart: false,
-        fp: NumericClass::Bitwise,
-    };
+    let spec = TrainSpec::new(names.map(Into::into).collect(), Some(Optimizer::Adam(adam)));
     derive_step(&forward, &spec).unwrap_or_else(|e| panic!("{e}"))
 }
 

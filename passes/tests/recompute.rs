@@ -7,7 +7,6 @@ use gradc_ir::ops::Op;
 use gradc_ir::target::{Target, VectorIsa};
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{TensorType, TypeError};
-use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
 use gradc_passes::recompute::recompute;
 use gradc_passes::schedule::{Ordering, schedule};
@@ -31,17 +30,8 @@ fn step(layers: usize, after: impl Fn(&mut Builder, Value) -> Result<Value, Type
         Ok(b.finish())
     };
     let forward = forward().expect("the model is well typed");
-    let spec = TrainSpec {
-        trainable: (0..layers).map(|k| format!("w{k}").into()).collect(),
-        optimizer: None,
-        schedule: Default::default(),
-        clip_norm: None,
-        accumulate: 1,
-        gradient_outputs: true,
-        importance_outputs: false,
-        steps_apart: false,
-        fp: NumericClass::Bitwise,
-    };
+    let trainable = (0..layers).map(|k| format!("w{k}").into()).collect();
+    let spec = TrainSpec { gradient_outputs: true, ..TrainSpec::new(trainable, None) };
     derive_step(&forward, &spec).expect("it differentiates").with_checked("loss")
 }
 

@@ -7,9 +7,9 @@ use gradc_ir::target::{Target, VectorIsa};
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{TensorType, TypeError};
 use gradc_ir::verify::verify;
-use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::fit::{Rematerialised, rematerialise};
 use gradc_passes::memory::{SharedLayout, check_plan, largest_action_bytes, live_bytes, plan_memory};
+use gradc_passes::optimizers::{Optimizer, Sgd};
 use gradc_passes::schedule::{Ordering, schedule};
 use gradc_passes::train::{TrainSpec, derive_step};
 
@@ -34,23 +34,9 @@ fn step(layers: usize) -> Graph {
         Ok(b.finish())
     };
     let forward = forward().expect("the model is well typed");
-    let spec = TrainSpec {
-        trainable: (0..layers).map(|k| format!("w{k}").into()).collect(),
-        optimizer: Some(gradc_passes::optimizers::Optimizer::Sgd(gradc_passes::optimizers::Sgd {
-            lr: 0.1,
-            momentum: 0.0,
-            dampening: 0.0,
-            nesterov: false,
-            weight_decay: 0.0,
-        })),
-        schedule: Default::default(),
-        clip_norm: None,
-        accumulate: 1,
-        gradient_outputs: false,
-        importance_outputs: false,
-        steps_apart: false,
-        fp: NumericClass::Bitwise,
-    };
+    let sgd = Sgd { lr: 0.1, momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0 };
+    let trainable = (0..layers).map(|k| format!("w{k}").into()).collect();
+    let spec = TrainSpec::new(trainable, Some(Optimizer::Sgd(sgd)));
     derive_step(&forward, &spec).expect("it differentiates").with_checked("loss")
 }
 

@@ -6,7 +6,6 @@ use gradc_ir::interpret::step;
 use gradc_ir::lower::CompareFn;
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
-use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::optimizers::{Adam, Decay, Optimizer, Schedule, Sgd};
 use gradc_passes::train::{TrainSpec, derive_step};
 use std::collections::HashMap;
@@ -34,18 +33,7 @@ fn model() -> Result<Graph, TypeError> {
 }
 
 fn spec(optimizer: Optimizer) -> TrainSpec {
-    let trainable = ["w1", "bias", "w2"].map(|name| name.to_string().into()).to_vec();
-    TrainSpec {
-        trainable,
-        optimizer: Some(optimizer),
-        schedule: Schedule::default(),
-        clip_norm: None,
-        accumulate: 1,
-        gradient_outputs: false,
-        importance_outputs: false,
-        steps_apart: false,
-        fp: NumericClass::Bitwise,
-    }
+    TrainSpec::new(["w1", "bias", "w2"].map(|name| name.to_string().into()).to_vec(), Some(optimizer))
 }
 
 fn tensors(graph: &Graph) -> HashMap<String, Tensor> {

@@ -3,11 +3,11 @@
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Function, OutputKind, Value};
 use gradc_ir::interpret;
-use gradc_ir::op::{Cotangent, NothingSoFar, Sample, SampleOperand, VjpContext};
+use gradc_ir::op::{Cotangent, Sample, SampleOperand};
 use gradc_ir::ops::{Call, Op};
 use gradc_ir::tensor::{Data, Tensor};
 use gradc_ir::types::{TensorType, TypeError};
-use gradc_passes::differentiate::Bodies;
+use gradc_passes::differentiate::vjp_alone;
 use std::sync::Arc;
 
 /// Half the distance of a central difference; its error is about its square times the third derivative.
@@ -28,16 +28,7 @@ fn vjp_function(sample: &Sample) -> Result<Function, TypeError> {
         cotangents.push(if ty.dtype.is_float() { Some(b.input(&format!("dy{k}"), ty)?) } else { None });
     }
     let wanted: Vec<bool> = sample.operands.iter().map(|o| o.differentiable).collect();
-    let mut cx = VjpContext {
-        builder: &mut b,
-        inputs: &inputs,
-        outputs: &outputs,
-        cotangents: &cotangents,
-        wanted: &wanted,
-        bodies: &Bodies::default(),
-        so_far: &mut NothingSoFar,
-    };
-    let answers = sample.op.vjp(&mut cx)?;
+    let answers = vjp_alone(&mut b, &sample.op, [&inputs, &outputs], &cotangents, &wanted)?;
     for (k, answer) in answers.into_iter().enumerate().filter(|&(k, _)| wanted[k]) {
         let gradient = gradient_of(&mut b, answer, inputs[k])?;
         b.output(&format!("dx{k}"), gradient, OutputKind::Result);

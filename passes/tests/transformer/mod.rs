@@ -4,8 +4,7 @@ use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::Loc;
 use gradc_ir::graph::{Graph, OutputKind, Value};
 use gradc_ir::types::{TensorType, TypeError};
-use gradc_passes::egraph::rules::NumericClass;
-use gradc_passes::optimizers::{Adam, Optimizer, Schedule};
+use gradc_passes::optimizers::{Adam, Optimizer};
 use gradc_passes::train::{LOSS, TrainSpec, derive_step};
 
 type Built = Result<Value, TypeError>;
@@ -137,16 +136,6 @@ pub fn training_step(layers: usize, sizes: Sizes) -> Graph {
     let forward = t.b.finish();
     let names = forward.inputs()[1..].iter().map(|i| i.name.clone().into()).collect();
     let adam = Adam { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.1, decoupled: true };
-    let spec = TrainSpec {
-        trainable: names,
-        optimizer: Some(Optimizer::Adam(adam)),
-        schedule: Schedule::default(),
-        clip_norm: None,
-        accumulate: 1,
-        gradient_outputs: false,
-        importance_outputs: false,
-        steps_apart: false,
-        fp: NumericClass::Bitwise,
-    };
+    let spec = TrainSpec::new(names, Some(Optimizer::Adam(adam)));
     derive_step(&forward, &spec).unwrap_or_else(|e| panic!("{e}"))
 }

@@ -1,164 +1,19 @@
 //! Gradients of solvers that were computed without their steps, against closed forms and against the exact gradients.
 
+mod algebra;
+mod solver;
+
+use algebra::{Matrix, flat, gram, matrix, noise, solve};
 use gradc_ir::builder::Builder;
-use gradc_ir::graph::{Function, Graph, NodeId, OutputKind, Role, Value};
+use gradc_ir::graph::{Function, NodeId, OutputKind, Role, Value};
 use gradc_ir::interpret;
 use gradc_ir::lower::CompareFn;
 use gradc_ir::ops::{Op, Scan};
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
-use gradc_passes::differentiate::differentiate_loops;
-use gradc_passes::egraph::rules::NumericClass;
-use gradc_passes::loops::{Backward, FALLBACKS, LoopPolicies, Tolerance, merge_loops};
-use gradc_passes::optimizers::Schedule;
+use gradc_passes::loops::{Backward, FALLBACKS, LoopPolicies, Tolerance};
 use gradc_passes::train::{TrainSpec, derive_step_of_loops};
-
-/// What f64 allows where the loop has arrived.
-const TIGHT: Tolerance = Tolerance { forward: 1e-10, backward: 1e-13, gap: 1e-3 };
-
-/// A dense matrix by rows.
-type Matrix = Vec<Vec<f64>>;
-
-/// One step of a solver, `(x, constants…) → x`, and how often it is made.
-struct Solver {
-    step: Function,
-    count: usize,
-    /// Where it starts.
-    start: Vec<f64>,
-    /// The constants; gradients are taken of all of them.
-    consts: Vec<Vec<f64>>,
-    /// The cotangent of its result.
-    g: Vec<f64>,
-}
-
-/// Gradients of the constants, and how often a guard did not hold.
-struct Outcome {
-    gradients: Vec<Vec<f64>>,
-    fallbacks: i64,
-}
-
-impl Solver {
-    /// `Σ g · x` and the gradients of the constants.
-    fn graph(&self, policy: Backward) -> Graph {
-        let mut b = Builder::new("solver");
-        let ty = |k: usize| self.step.ty(self.step.inputs()[k].value).clone();
-        let mut inputs = vec![];
-        for k in 0..self.step.inputs().len() {
-            inputs.push(b.input(&format!("in{k}"), ty(k)).expect("a fresh name"));
-        }
-        let g = b.input("g", ty(0)).expect("a fresh name");
-        let build = |b: &mut Builder| {
-            let x = b.iterate(&self.step, self.count, &inputs[..1], &inputs[1..])?[0];
-            let axes: Vec<usize> = (0..b.shape(x).len()).collect();
-            let pairing = b.mul(x, g)?;
-            Ok::<_, TypeError>((x, b.reduce_sum(pairing, &axes)?))
-        };
-        let (x, loss) = build(&mut b).expect("well typed");
-        let policies = LoopPolicies::from([(x.node, policy)]);
-        let gradients = differentiate_loops(&mut b, loss, &inputs[1..], &policies).expect("it differentiates");
-        b.output("x", x, OutputKind::Result);
-        for gradient in gradients {
-            b.output("gradient", gradient.expect("a gradient reaches it"), OutputKind::Result);
-        }
-        let graph = merge_loops(&b.finish().without_dead_nodes()).expect("well typed");
-        gradc_ir::verify::verify(&graph).expect("well formed");
-        graph
-    }
-
-    /// What goes into the graph.
-    fn data(&self) -> Vec<Vec<f64>> {
-        let before = std::iter::once(&self.start).chain(&self.consts);
-        before.chain([&self.g]).cloned().collect()
-    }
-
-    fn run(&self, policy: Backward) -> Outcome {
-        let graph = self.graph(policy);
-        let mut data = self.data().into_iter();
-        let tensor = |input: &gradc_ir::graph::Input| match input.role {
-            Role::State => Tensor::splat(graph.ty(input.value).clone(), 0.0),
-            _ => Tensor::float(graph.ty(input.value).clone(), data.next().expect("one per input")),
-        };
-        let inputs: Vec<Tensor> = graph.inputs().iter().map(tensor).collect();
-        let results = interpret::outputs(&graph, &inputs).expect("it runs");
-        let mut outcome = Outcome { gradients: vec![], fallbacks: 0 };
-        for (output, result) in graph.outputs().iter().zip(results) {
-            match output.name.as_str() {
-                "gradient" => outcome.gradients.push(result.floats().to_vec()),
-                name if name.starts_with(FALLBACKS) => outcome.fallbacks += result.ints()[0],
-                _ => {}
-            }
-        }
-        outcome
-    }
-
-    /// The implicit gradient of the first constant, computed without falling back.
-    fn implicit(&self) -> Vec<f64> {
-        let outcome = self.run(Backward::Implicit(TIGHT));
-        assert_eq!(outcome.fallbacks, 0, "the guard holds");
-        outcome.gradients[0].clone()
-    }
-
-    /// Whether the guards of both approximations refuse, and what comes out is the exact gradient.
-    fn falls_back(&self, policies: &[Backward]) {
-        let exact = self.run(Backward::Exact).gradients;
-        for &policy in policies {
-            let outcome = self.run(policy);
-            assert_eq!(outcome.fallbacks, 1, "{policy:?}");
-            for (found, exact) in outcome.gradients.iter().zip(&exact) {
-                assert_close(found, exact, 1e-13);
-            }
-        }
-    }
-}
-
-/// Largest difference, relative to the largest of `expected`; NaN is expected where it stands.
-fn assert_close(found: &[f64], expected: &[f64], tolerance: f64) {
-    let scale = expected.iter().filter(|e| e.is_finite()).fold(f64::MIN_POSITIVE, |s, e| s.max(e.abs()));
-    let differs = |(f, e): (&f64, &f64)| f.is_nan() != e.is_nan() || (f - e).abs() > tolerance * scale;
-    assert!(found.len() == expected.len(), "{found:?}");
-    assert!(!found.iter().zip(expected).any(differs), "found {found:?}, expected {expected:?}");
-}
-
-/// Values between −1 and 1 that no symmetry hides.
-fn noise(count: usize, seed: usize) -> Vec<f64> {
-    (0..count).map(|k| ((k * 13 + seed * 29 + 1) as f64 * 0.7).sin()).collect()
-}
-
-fn matrix(rows: usize, columns: usize, seed: usize) -> Matrix {
-    noise(rows * columns, seed).chunks(columns).map(<[f64]>::to_vec).collect()
-}
-
-fn flat(matrix: &Matrix) -> Vec<f64> {
-    matrix.concat()
-}
-
-/// `aᵀa / rows + diagonal · I`.
-fn gram(a: &Matrix, diagonal: f64) -> Matrix {
-    let n = a[0].len();
-    let entry = |i: usize, j: usize| a.iter().map(|row| row[i] * row[j]).sum::<f64>() / a.len() as f64;
-    (0..n).map(|i| (0..n).map(|j| entry(i, j) + if i == j { diagonal } else { 0.0 }).collect()).collect()
-}
-
-/// The solution of a linear system, by Gaussian elimination with pivots.
-fn solve(mut a: Matrix, mut b: Vec<f64>) -> Vec<f64> {
-    let n = b.len();
-    for k in 0..n {
-        let pivot = (k..n).max_by(|&i, &j| a[i][k].abs().total_cmp(&a[j][k].abs())).expect("not empty");
-        a.swap(k, pivot);
-        b.swap(k, pivot);
-        for i in k + 1..n {
-            let factor = a[i][k] / a[k][k];
-            let above = a[k].clone();
-            a[i].iter_mut().zip(above).skip(k).for_each(|(x, y)| *x -= factor * y);
-            b[i] -= factor * b[k];
-        }
-    }
-    for k in (0..n).rev() {
-        let known: f64 = (k + 1..n).map(|j| a[k][j] * b[j]).sum();
-        b[k] = (b[k] - known) / a[k][k];
-    }
-    b
-}
+use solver::{Solver, TIGHT, assert_close};
 
 /// A function of `x[1, n]` and further arguments of the given shapes.
 fn step(shapes: &[&[usize]], build: impl FnOnce(&mut Builder, &[Value]) -> Result<Value, TypeError>) -> Function {
@@ -395,17 +250,8 @@ fn deep_equilibrium_against_central_differences() {
 
 /// Gradients of parameters, and no updates.
 fn gradients_of(trainable: Vec<String>) -> TrainSpec {
-    TrainSpec {
-        trainable: trainable.into_iter().map(Into::into).collect(),
-        optimizer: None,
-        schedule: Schedule::default(),
-        clip_norm: None,
-        accumulate: 1,
-        gradient_outputs: true,
-        importance_outputs: false,
-        steps_apart: false,
-        fp: NumericClass::Bitwise,
-    }
+    let trainable = trainable.into_iter().map(Into::into).collect();
+    TrainSpec { gradient_outputs: true, ..TrainSpec::new(trainable, None) }
 }
 
 /// The gradients of `Σ g·x`, where `x` is where the equilibrium rests, and how often the guard did not hold.
