@@ -139,11 +139,12 @@ impl Planned {
         next: usize,
     ) -> (KernelCode, Vec<KernelCode>) {
         let has_epilogue = !stores_only_sums(kernel);
-        let epilogue = |plan: &ContractionPlan| EpiloguePlan::new(kernel, plan.groups, operands, plan.blocking);
+        let epilogue =
+            |plan: &ContractionPlan| EpiloguePlan::new(kernel, plan.groups, operands, plan.result_blocking());
         let whole = has_epilogue.then(|| epilogue(&plan));
         plan.cut(whole.as_ref());
-        let WorkSpace { left, right, sums, shared } = plan.floats;
-        self.program.thread_bytes = self.program.thread_bytes.max(bytes_of(left + right + sums));
+        let WorkSpace { left, right, sums, turned, shared } = plan.floats;
+        self.program.thread_bytes = self.program.thread_bytes.max(bytes_of(left + right + sums + turned));
         self.program.shared_bytes = self.program.shared_bytes.max(bytes_of(shared));
         let contraction = self.program.contractions.len();
         let step = |function, chunks| KernelCode::Call { function, tables: contraction, chunks };

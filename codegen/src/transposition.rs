@@ -101,6 +101,7 @@ impl TranspositionPlan {
                 depth: DEPTHS_AT_A_TIME.min(self.depth - depth),
                 to: to.wrapping_add(target + depth * self.width + first),
                 width: self.width,
+                room: rows.len(),
             };
             // SAFETY: rows and depths are those of a matrix; rows come in whole squares, so that nothing is written
             // beyond them.

@@ -98,6 +98,14 @@ fn factors_are_packed_where_that_pays() {
 }
 
 #[test]
+fn columns_become_rows_where_less_is_transposed() {
+    check(&matmul(1, 1), &[&[45, 270], &[301, 270]]);
+    check(&matmul(1, 1), &[&[64, 530], &[640, 530]]);
+    let batched = DotGeneral { lhs_batch: vec![0], rhs_batch: vec![0], lhs_contract: vec![2], rhs_contract: vec![2] };
+    check(&batched.into(), &[&[3, 33, 200], &[3, 205, 200]]);
+}
+
+#[test]
 fn batched_products() {
     let batched =
         DotGeneral { lhs_batch: vec![0, 2], rhs_batch: vec![0, 1], lhs_contract: vec![3], rhs_contract: vec![3] };
@@ -157,11 +165,11 @@ fn convolutions_and_their_adjoints() {
     }
 }
 
-/// `max(x · w + bias, 0) + residual` as one kernel.
-fn fused(m: usize, n: usize, k: usize) -> KernelKind {
-    let types = [TensorType::f32([m, k]), TensorType::f32([k, n])];
+/// `max(product + bias, 0) + residual` as one kernel.
+fn fused(product: &Op, factors: [&[usize]; 2], [m, n]: [usize; 2]) -> KernelKind {
+    let types = factors.map(TensorType::f32);
     let output = [TensorType::f32([m, n])];
-    let kernels = op_kernels(&matmul(1, 0), &[&types[0], &types[1]], &output).expect("a contraction");
+    let kernels = op_kernels(product, &[&types[0], &types[1]], &output).expect("a contraction");
     let Some(KernelKind::Loops(kernel)) = kernels.into_iter().next() else { panic!("a contraction is a loop kernel") };
     let mut body = Body::default();
     let sum = body.push(Scalar::Accumulated, DType::F32);
@@ -174,24 +182,36 @@ fn fused(m: usize, n: usize, k: usize) -> KernelKind {
     KernelKind::Loops(LoopKernel { body, stores: vec![out, negated], ..kernel })
 }
 
-#[test]
-fn what_follows_a_product_is_applied_to_its_sums() {
-    let (m, n, k) = (37, 50, 20);
-    let inputs = random_inputs(&[&[m, k], &[k, n], &[n], &[m, n]], 3);
+/// Checks [`fused`] on every instruction set and that 1, 2 and 4 threads give the same bits.
+fn check_fused(product: &Op, factors: [&[usize]; 2], [m, n]: [usize; 2]) {
+    let inputs = random_inputs(&[factors[0], factors[1], &[n], &[m, n]], 3);
     let types: Vec<TensorType> = inputs.iter().map(|t| t.ty.clone()).collect();
-    let case = Case::new(vec![fused(m, n, k)], &types, &[types[3].clone(), types[3].clone()]);
-    let (sums, limits) = reference(&matmul(1, 0), &inputs[..2]);
+    let case = Case::new(vec![fused(product, factors, [m, n])], &types, &[types[3].clone(), types[3].clone()]);
+    let (sums, limits) = reference(product, &inputs[..2]);
     let (bias, residual) = (inputs[2].floats(), inputs[3].floats());
     let expected: Vec<f64> =
         sums.floats().iter().enumerate().map(|(p, s)| (s + bias[p % n]).max(0.0) + residual[p]).collect();
     let limits: Vec<f64> = limits.iter().zip(&expected).map(|(l, e)| l + e.abs() * 4e-7).collect();
     for isa in instruction_sets() {
-        let found = case.run(&case.compile(&options(isa)), &inputs, &Pool::default());
+        let executable = case.compile(&options(isa));
+        let found = case.run(&executable, &inputs, &Pool::default());
         let expected = Tensor::float(types[3].clone(), expected.clone());
         let negated = Tensor::float(types[3].clone(), expected.floats().iter().map(|v| -v).collect());
         assert_near("sums", &found[0], &(expected, limits.clone()));
         assert_near("negated", &found[1], &(negated, limits.clone()));
+        for threads in [2, 4] {
+            let pool = Pool::new(threads).expect("threads start");
+            assert_eq!(found, case.run(&executable, &inputs, &pool), "{threads} threads change bits");
+        }
     }
+}
+
+#[test]
+fn what_follows_a_product_is_applied_to_its_sums() {
+    check_fused(&matmul(1, 0), [&[37, 20], &[20, 50]], [37, 50]);
+    // Products whose rows are the columns of the result, in one block and in several.
+    check_fused(&matmul(1, 1), [&[37, 300], &[331, 300]], [37, 331]);
+    check_fused(&matmul(1, 1), [&[130, 700], &[520, 700]], [130, 520]);
 }
 
 #[test]
@@ -199,7 +219,7 @@ fn two_compilations_give_the_same_bytes() {
     let types = [TensorType::f32([40, 30]), TensorType::f32([30, 50])];
     let case = Case::of_op(&matmul(1, 0), &types).expect("a contraction");
     let fused = Case::new(
-        vec![fused(9, 16, 8)],
+        vec![fused(&matmul(1, 0), [&[9, 8], &[8, 16]], [9, 16])],
         &[[9, 8], [8, 16], [16, 1], [9, 16]].map(TensorType::f32),
         &[TensorType::f32([9, 16]), TensorType::f32([9, 16])],
     );

@@ -53,15 +53,20 @@ const LITTLE: usize = 1 << 12;
 /// Elements between rows or depths from which on these compete for places in the cache.
 const FAR: usize = 512;
 
+/// Elements between depths from which on even few tiles had better not read them in place. Below, that is no slower than
+/// multiply-adds: the processor foresees the strides, and the second-level cache delivers a line in their time.
+const VERY_FAR: usize = 1024;
+
 impl ContractionPlan {
     /// Cuts the products into blocks and these into chunks, for the epilogue that runs on each block.
     pub fn cut(&mut self, epilogue: Option<&EpiloguePlan>) {
+        self.turn_if_it_pays(epilogue);
         let Blocking { m, n, .. } = self.blocking;
         let per_sum = self.k + epilogue.map_or(0, |e| PRODUCTS_PER_OPERATION * e.cost_per_point());
         let chunks = self.outer.saturating_mul(m * n).saturating_mul(per_sum) / CHUNK_PRODUCTS;
         let packs_right = !self.by_library && self.packs_right();
         let shares = packs_right && self.outer == 1 && self.k * n <= MOST_SHARED && self.right.guarded.is_empty();
-        let (rows, columns) = self.largest_block(epilogue.is_some(), packs_right && !shares);
+        let (rows, columns) = self.largest_block(epilogue.is_some() || self.turned, packs_right && !shares);
         let divisible = epilogue.is_none_or(EpiloguePlan::has_divisible_columns);
         self.divide(rows, divisible.then_some(columns), chunks.min(CHUNKS_WANTED));
         let right = match packs_right {
@@ -75,6 +80,7 @@ impl ContractionPlan {
         let rest = self.blocking.m - (self.grid.0 - 1) * self.blocking.rows;
         self.row_groups = [self.blocking.rows, rest].map(|rows| self.group_rows(rows));
         self.depths = parts(0..self.k, self.k.div_ceil(MOST_DEPTH)).collect();
+        self.row_offsets = self.rows_to_turn();
         self.floats = self.work_space(epilogue.is_some());
     }
 
@@ -130,9 +136,10 @@ impl ContractionPlan {
         let tiles = self.blocking.columns / self.kernel.columns;
         match step {
             1 => tiles >= MANY_COLUMN_TILES && row.unsigned_abs() >= FAR,
+            _ if step.unsigned_abs() >= VERY_FAR => tiles >= LEAST_COLUMN_TILES,
             _ => {
                 let little = self.blocking.rows * self.k.min(MOST_DEPTH) <= LITTLE;
-                tiles >= LEAST_COLUMN_TILES && (!little || step.unsigned_abs() >= FAR)
+                tiles >= MANY_COLUMN_TILES && (!little || step.unsigned_abs() >= FAR)
             }
         }
     }
@@ -161,7 +168,8 @@ impl ContractionPlan {
         WorkSpace {
             left: used(self.layouts[0] == Layout::Packed, packed_rows * depth),
             right: used(self.layouts[1] == Layout::Packed, columns.next_multiple_of(wide) * depth),
-            sums: used(has_epilogue, rows * self.blocking.row_stride()),
+            sums: used(has_epilogue || self.turned, rows * self.blocking.row_stride()),
+            turned: used(has_epilogue && self.turned, rows * self.blocking.row_stride()),
             shared: used(self.layouts[1] == Layout::Shared, n.next_multiple_of(wide) * self.k),
         }
     }

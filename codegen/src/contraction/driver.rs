@@ -100,19 +100,39 @@ impl<'a> Product<'a> {
     /// # Safety
     /// As for [`contract`].
     unsafe fn run(&self, block: &Block) {
-        let Blocking { m, n, .. } = self.plan.blocking;
+        let Blocking { m, n, .. } = self.plan.result_blocking();
         // SAFETY: the block's sums are inside the result, or inside the work space when an epilogue reads them.
         unsafe {
             let Some(epilogue) = self.entry.epilogue else {
                 let result = (*self.arguments.add(self.entry.result)).cast::<f32>();
-                return self.compute(block, result.add(block.outer * m * n), n);
+                return self.sum(block, result.add(block.outer * m * n), n);
             };
-            let row_stride = self.plan.blocking.row_stride();
-            let origin = self.sums.wrapping_sub(block.rows.start * row_stride + block.columns.start);
-            self.compute(block, origin, row_stride);
+            let (plan, part) = (self.plan, self.plan.result_block(block));
+            let row_stride = plan.result_blocking().row_stride();
+            let sums = if plan.turned { self.sums.wrapping_add(plan.floats.sums) } else { self.sums };
+            let origin = sums.wrapping_sub(part.rows.start * row_stride + part.columns.start);
+            self.sum(block, origin, row_stride);
             let epilogue: KernelFn = std::mem::transmute(*self.context.kernels.add(epilogue));
-            let rectangle = block.rectangle(origin);
+            let rectangle = part.rectangle(origin);
             epilogue(self.context, self.arguments, &raw const rectangle as usize);
+        }
+    }
+
+    /// Computes a block's part of the result; `origin` is where row 0 and column 0 of the result would be.
+    unsafe fn sum(&self, block: &Block, origin: *mut f32, row_stride: usize) {
+        let plan = self.plan;
+        if !plan.turned {
+            // SAFETY: as promised by the caller.
+            return unsafe { self.compute(block, origin, row_stride) };
+        }
+        let (part, stride) = (plan.result_block(block), plan.blocking.row_stride());
+        let first = self.sums.wrapping_sub(block.rows.start * stride + block.columns.start);
+        // SAFETY: the work space has room for the sums of a block; they are inside the result, or inside the part of the
+        // work space for turned sums.
+        unsafe {
+            self.compute(block, first, stride);
+            let to = origin.wrapping_add(part.rows.start * row_stride + part.columns.start);
+            plan.turn(block, self.sums, to, row_stride);
         }
     }
 

@@ -6,6 +6,7 @@ mod factor;
 mod library;
 mod pack;
 mod plan;
+mod turning;
 
 pub(crate) use driver::{contract, pack_shared};
 pub(crate) use plan::{ContractionPlan, WorkSpace};

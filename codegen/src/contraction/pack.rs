@@ -55,6 +55,7 @@ pub(super) unsafe fn pack(
                             depth: run.len(),
                             to: to.wrapping_add((run.start - depth.start) * width),
                             width,
+                            room: width,
                         });
                     }
                 }

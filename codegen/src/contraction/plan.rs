@@ -27,6 +27,10 @@ pub(crate) struct ContractionPlan {
     pub kernel: MicroKernel,
     /// Whether a library computes the blocks, not tiles.
     pub by_library: bool,
+    /// Whether the rows of the products are the columns of the result.
+    pub turned: bool,
+    /// Where the rows of a block's sums begin, when they are to be turned.
+    pub row_offsets: Vec<i32>,
     /// Where tiles read the left and the right factor.
     pub layouts: [Layout; 2],
     /// Blocks along the rows and along the columns of one product.
@@ -56,8 +60,10 @@ pub(crate) struct WorkSpace {
     pub left: usize,
     /// For panels of columns that a thread packs.
     pub right: usize,
-    /// For the sums of a block that an epilogue reads.
+    /// For the sums of a block that an epilogue reads, or that are to be turned.
     pub sums: usize,
+    /// For turned sums that an epilogue reads.
+    pub turned: usize,
     /// For panels that all threads share.
     pub shared: usize,
 }
@@ -113,6 +119,8 @@ impl ContractionPlan {
             right,
             kernel,
             by_library: false,
+            turned: false,
+            row_offsets: vec![],
             layouts: [Layout::InPlace; 2],
             grid: (1, 1),
             blocks_per_chunk: 1,

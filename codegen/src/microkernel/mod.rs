@@ -81,10 +81,12 @@ pub(crate) struct Strip<'a> {
     pub rows: &'a [i32],
     /// Elements of each, next to each other.
     pub depth: usize,
-    /// The panel; what it has beyond the last row per k is left open.
+    /// The panel.
     pub to: *mut f32,
     /// From one k to the next in the panel, at least the number of rows.
     pub width: usize,
+    /// How many floats per k may be written, at least the number of rows; what is there beyond the last is left open.
+    pub room: usize,
 }
 
 /// Steps in depth between two tests for the end.

@@ -18,7 +18,7 @@ pub(super) unsafe fn transpose(strip: &Strip) {
     let whole = strip.depth - strip.depth % LANES;
     let count = strip.rows.len();
     for first in (0..count).step_by(LANES) {
-        let lanes = LANES.min(strip.width - first);
+        let lanes = LANES.min(strip.room - first);
         // Rows past the last are replaced by it.
         let rows: [*const f32; LANES] =
             std::array::from_fn(|i| strip.from.wrapping_offset(strip.rows[(first + i).min(count - 1)] as isize));

@@ -1,0 +1,73 @@
+//! Products whose rows are the columns of the result: `Yᵀ = W·Xᵀ` for `Y = X·Wᵀ`.
+//!
+//! Depths of `W` follow each other in memory, so as the right factor it has to be transposed into panels; as the left
+//! factor it is read where it is. Then `X` is transposed instead, and the sums, which pays where there are fewer of both.
+//! Every element is the same sum either way.
+
+use super::factor::Factor;
+use super::plan::{Block, ContractionPlan};
+use crate::loops::{Blocking, EpiloguePlan};
+use crate::microkernel::Strip;
+
+/// Fewest rows of a result that become columns: below, the right factor is read too rarely to be worth another look.
+const FEWEST_ROWS: usize = 32;
+
+/// What a transposed sum takes, in floats that are packed: it is written once more, and read.
+const SUM_TURNED: usize = 2;
+
+impl ContractionPlan {
+    /// Makes the columns of the result the rows of the products where less has to be transposed that way.
+    pub(super) fn turn_if_it_pays(&mut self, epilogue: Option<&EpiloguePlan>) {
+        let divisible = epilogue.is_none_or(EpiloguePlan::has_divisible_columns);
+        if self.by_library || !divisible || !self.turning_pays() {
+            return;
+        }
+        std::mem::swap(&mut self.left, &mut self.right);
+        let Blocking { m, n, .. } = self.blocking;
+        self.blocking = Blocking { m: n, n: m, rows: n, columns: m };
+        self.turned = true;
+    }
+
+    fn turning_pays(&self) -> bool {
+        let Blocking { m, n, .. } = self.blocking;
+        let in_rows = |factor: &Factor| matches!(factor.strides(), Some((row, 1)) if row != 1);
+        let wide_enough = m >= FEWEST_ROWS && n >= FEWEST_ROWS;
+        let (rows, columns) = (self.k.saturating_mul(m), self.k.saturating_mul(n));
+        let turned = rows.saturating_add(SUM_TURNED.saturating_mul(m.saturating_mul(n)));
+        wide_enough && in_rows(&self.left) && in_rows(&self.right) && turned < columns
+    }
+
+    /// How the result is cut into blocks.
+    pub fn result_blocking(&self) -> Blocking {
+        let Blocking { m, n, rows, columns } = self.blocking;
+        match self.turned {
+            true => Blocking { m: n, n: m, rows: columns, columns: rows },
+            false => self.blocking,
+        }
+    }
+
+    /// The part of the result that a block of the products is.
+    pub(super) fn result_block(&self, block: &Block) -> Block {
+        let Block { outer, rows, columns } = block.clone();
+        match self.turned {
+            true => Block { outer, rows: columns, columns: rows },
+            false => Block { outer, rows, columns },
+        }
+    }
+
+    /// Where the rows of a block's sums begin, if they are to be turned.
+    pub(super) fn rows_to_turn(&self) -> Vec<i32> {
+        let rows = if self.turned { self.blocking.rows } else { 0 };
+        (0..rows).map(|row| (row * self.blocking.row_stride()) as i32).collect()
+    }
+
+    /// Writes the sums of a block with rows as columns, `width` floats from one of the result's rows to the next.
+    ///
+    /// # Safety
+    /// The sums of the block are behind `sums`, as far apart as in a whole block; `to` has room for them.
+    pub(super) unsafe fn turn(&self, block: &Block, sums: *const f32, to: *mut f32, width: usize) {
+        let (rows, depth) = (&self.row_offsets[..block.rows.len()], block.columns.len());
+        // SAFETY: as promised by the caller.
+        unsafe { (self.kernel.transpose)(&Strip { from: sums, rows, depth, to, width, room: rows.len() }) };
+    }
+}
