@@ -95,3 +95,26 @@ fn sums_of_rows_and_moved_products_leave_the_loop_in_bodies_too() {
     }
     assert_close(&results(&after), &results(&before));
 }
+
+#[test]
+fn sums_that_steps_read_stay_in_the_loop() {
+    // Running sums of xₜᵀ yₜ: those after a step, or before it, are stacked as well.
+    let sum = TensorType::f32([4, 3]);
+    let types = [sum.clone(), TensorType::f32([2, 4]), TensorType::f32([2, 3])];
+    for reads_result in [false, true] {
+        let step = Builder::function("running", &types, |b, x| {
+            let outer = b.dot_general(x[1], x[2], [&[], &[]], [&[0], &[0]])?;
+            let next = b.add(x[0], outer)?;
+            let read = b.tanh(if reads_result { next } else { x[0] })?;
+            Ok(vec![next, read])
+        })
+        .expect("well typed");
+        let mut b = Builder::new("running");
+        let inputs = [sum.clone(), TensorType::f32([5, 2, 4]), TensorType::f32([5, 2, 3])];
+        let inputs = declare(&mut b, &inputs).expect("fresh names");
+        let (carries, stacked) = b.scan(&step, &inputs[..1], &inputs[1..], &[], false).expect("well typed");
+        carries.into_iter().chain(stacked).for_each(|v| b.output("y", v, OutputKind::Result));
+        let graph = b.finish();
+        assert_eq!(sum_after_loops(&graph, NumericClass::Bitwise).expect("well typed"), graph, "{reads_result}");
+    }
+}
