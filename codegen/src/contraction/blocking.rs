@@ -1,6 +1,6 @@
 //! How products are cut into blocks and chunks, and which factors are packed: by shape and cost alone.
 
-use super::plan::{ContractionPlan, Layout, RowGroup, WorkSpace};
+use super::plan::{ContractionPlan, Layout, OnlyTile, RowGroup, WorkSpace};
 use crate::loops::{Blocking, EpiloguePlan};
 use std::ops::{Range, RangeInclusive};
 
@@ -82,6 +82,17 @@ impl ContractionPlan {
         self.depths = parts(0..self.k, self.k.div_ceil(MOST_DEPTH)).collect();
         self.row_offsets = self.rows_to_turn();
         self.floats = self.work_space(epilogue.is_some());
+        self.only_tile = self.one_tile().filter(|_| epilogue.is_none());
+    }
+
+    fn one_tile(&self) -> Option<OnlyTile> {
+        let Blocking { m, n, .. } = self.blocking;
+        let in_place = !self.by_library && !self.turned && self.layouts == [Layout::InPlace; 2];
+        let fits = m <= self.kernel.rows && n <= self.kernel.columns && self.depths.len() == 1;
+        let factors = [&self.left, &self.right];
+        let [(row, left_step), (_, right_step)] = [factors[0].strides()?, factors[1].strides()?];
+        let first = factors.map(|factor| factor.first_offset(0, 0, 0));
+        (in_place && fits && self.outer == 1).then_some(OnlyTile { first, row, steps: [left_step, right_step] })
     }
 
     fn largest_block(&self, has_epilogue: bool, packs_both: bool) -> (usize, usize) {

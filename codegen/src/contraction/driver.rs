@@ -2,7 +2,7 @@
 
 use super::blocking::parts;
 use super::pack::pack;
-use super::plan::{Block, ContractionPlan, Layout, RowGroup};
+use super::plan::{Block, ContractionPlan, Layout, OnlyTile, RowGroup};
 use crate::loops::Blocking;
 use crate::microkernel::Tile;
 use crate::program::{PlacedContraction, Program};
@@ -23,11 +23,40 @@ pub(crate) unsafe extern "C" fn contract(
     unsafe {
         let program: &Program = &*(*context).program;
         let entry = &program.contractions[contraction];
+        if let Some(tile) = &entry.plan.only_tile {
+            return compute_only_tile(entry, tile, arguments);
+        }
         let product = Product::new(&*context, entry, arguments);
         let first = chunk * entry.plan.blocks_per_chunk;
         for at in first..entry.plan.blocks().min(first + entry.plan.blocks_per_chunk) {
             product.run(&entry.plan.block_at(at));
         }
+    }
+}
+
+/// Computes a product that is one tile, without looking for what it does not need.
+///
+/// # Safety
+/// As for [`contract`].
+unsafe fn compute_only_tile(entry: &PlacedContraction, tile: &OnlyTile, arguments: *const *mut u8) {
+    let PlacedContraction { plan, result, .. } = entry;
+    let Blocking { m, n, .. } = plan.blocking;
+    // SAFETY: the arguments are those of the kernel, and the offsets are inside the factors.
+    unsafe {
+        let float = |k: usize| (*arguments.add(k)).cast::<f32>();
+        (plan.kernel.run)(&Tile {
+            depth: plan.k,
+            a: float(plan.left.operand).wrapping_offset(tile.first[0]),
+            a_row: tile.row,
+            a_step: tile.steps[0],
+            b: float(plan.right.operand).wrapping_offset(tile.first[1]),
+            b_step: tile.steps[1],
+            c: float(*result),
+            c_row: n,
+            rows: m,
+            columns: n,
+            accumulate: false,
+        });
     }
 }
 

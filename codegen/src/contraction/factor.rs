@@ -94,7 +94,12 @@ impl Factor {
 
     /// The element with these three indices of a factor without guards that begins at `base`.
     pub fn first(&self, base: *const f32, outer: usize, free: usize, depth: usize) -> *const f32 {
-        base.wrapping_offset((self.flat.outer[outer] + self.flat.free[free] + self.flat.depth[depth]) as isize)
+        base.wrapping_offset(self.first_offset(outer, free, depth))
+    }
+
+    /// Its offset, in elements.
+    pub fn first_offset(&self, outer: usize, free: usize, depth: usize) -> isize {
+        (self.flat.outer[outer] + self.flat.free[free] + self.flat.depth[depth]) as isize
     }
 }
 

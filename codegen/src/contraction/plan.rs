@@ -31,6 +31,8 @@ pub(crate) struct ContractionPlan {
     pub turned: bool,
     /// Where the rows of a block's sums begin, when they are to be turned.
     pub row_offsets: Vec<i32>,
+    /// Where the factors are, if one tile on them in place is all there is to compute.
+    pub only_tile: Option<OnlyTile>,
     /// Where tiles read the left and the right factor.
     pub layouts: [Layout; 2],
     /// Blocks along the rows and along the columns of one product.
@@ -43,6 +45,17 @@ pub(crate) struct ContractionPlan {
     pub depths: Vec<Range<usize>>,
     /// Work space.
     pub floats: WorkSpace,
+}
+
+/// The factors of a product that is one tile; in elements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OnlyTile {
+    /// Offset of the first element of the left and of the right factor.
+    pub first: [isize; 2],
+    /// From one row to the next of the left factor.
+    pub row: isize,
+    /// From one depth to the next of the left and of the right factor.
+    pub steps: [isize; 2],
 }
 
 /// Rows of a block that are packed together; counted from the block's first row.
@@ -121,6 +134,7 @@ impl ContractionPlan {
             by_library: false,
             turned: false,
             row_offsets: vec![],
+            only_tile: None,
             layouts: [Layout::InPlace; 2],
             grid: (1, 1),
             blocks_per_chunk: 1,
