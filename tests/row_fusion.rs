@@ -230,3 +230,46 @@ fn random_graphs_keep_their_values() {
     }
     assert!(joined > 60, "only {joined} kernels run by rows");
 }
+
+/// The gates of a recurrent cell: more instructions per point than a processor has under way for several. What takes
+/// over the memory of the carry has read it.
+#[test]
+fn large_maps_run_in_stages() {
+    let plan = planned(graph(|b| {
+        let sums = b.input("sums", TensorType::f32([12, 4 * 96]))?;
+        let before = b.input("before", TensorType::f32([12, 96]))?;
+        let carry = b.exp(before)?;
+        let rotated = rotated(b, carry, 1)?;
+        let gate = |b: &mut Builder, k: usize| b.slice_axis(sums, 1, 96 * k, 96 * (k + 1));
+        let mut gates = vec![];
+        for k in 0..3 {
+            let x = gate(b, k)?;
+            let minus = b.neg(x)?;
+            let e = b.exp(minus)?;
+            let one = b.full_like(e, 1.0)?;
+            let sum = b.add(e, one)?;
+            gates.push(b.recip(sum)?);
+        }
+        let x = gate(b, 3)?;
+        gates.push(b.tanh(x)?);
+        let (kept, new) = (b.mul(gates[0], rotated)?, b.mul(gates[1], gates[3])?);
+        let next = b.add(kept, new)?;
+        let shown = b.tanh(next)?;
+        let hidden = b.mul(gates[2], shown)?;
+        for (k, value) in gates.into_iter().chain([next, hidden]).enumerate() {
+            b.output(&format!("y{k}"), value, OutputKind::Result);
+        }
+        Ok(())
+    }));
+    let rows = row_kernels(&plan);
+    assert_eq!(rows.len(), 1);
+    assert!(rows[0].steps.len() >= 3 && rows[0].rows > 1, "{rows:?}");
+    let mut random = Random(7);
+    let graph = &plan.schedule.graph;
+    let inputs: Vec<Tensor> = graph.inputs().iter().map(|i| random.tensor(graph.ty(i.value))).collect();
+    let expected = evaluate(graph, &inputs, Precision::Double).unwrap_or_else(|e| panic!("{e}"));
+    for threads in [1, 2] {
+        let found = run(&plan, &inputs, threads);
+        found.iter().zip(graph.outputs()).for_each(|(f, o)| assert_near(7, f, expected.get(o.value)));
+    }
+}

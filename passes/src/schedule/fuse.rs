@@ -4,6 +4,7 @@ use super::forms::{Form, Forms};
 use super::inline::{MAX_BODY, inlined};
 use super::kernels::kernels;
 use super::rows::RowFusion;
+use super::stages::cut_into_stages;
 use gradc_ir::graph::{NodeId, Value};
 use gradc_ir::kernel::{Kernel, KernelKind};
 use gradc_ir::lower::{Access, Scalar};
@@ -24,7 +25,9 @@ pub(crate) fn fuse(forms: &Forms) -> Vec<Group> {
     }
     let mut rows = RowFusion::new(partition);
     rows.join();
-    rows.partition.into_groups()
+    let mut partition = rows.partition;
+    cut_into_stages(&mut partition);
+    partition.into_groups()
 }
 
 /// Which group each stored node belongs to, as groups grow.

@@ -9,6 +9,7 @@ mod inline;
 mod kernels;
 mod order;
 mod rows;
+mod stages;
 
 pub(crate) use forms::{Form, Forms};
 use fuse::{identity_reads, tokens};

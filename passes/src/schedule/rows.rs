@@ -54,21 +54,28 @@ pub(super) fn row_kernel(forms: &Forms, steps: Vec<Kernel>, stored: &[Value]) ->
 /// The most rows that some loop kernels can share: their spaces begin with these, and of what one of them makes the others
 /// read the row that they are at.
 fn common_rows(steps: &[Kernel]) -> Option<usize> {
-    let made: BTreeSet<Value> = steps.iter().flat_map(|step| &step.results).copied().collect();
-    let loops = steps.iter().map(|step| Some((step, loops_of(step)?))).collect::<Option<Vec<_>>>()?;
-    let (_, first) = loops.first()?;
-    let prefixes: BTreeSet<usize> = (0..=first.space.len()).map(|axes| first.space[..axes].iter().product()).collect();
-    let shared = |rows: usize| {
-        loops.iter().all(|(step, loops)| {
-            let inside = |access: &Access| made.contains(&step.operands[access.operand]);
-            row_axes(&loops.space, rows).is_some()
-                && loops.reads().all(|(a, reduced)| !inside(a) || stays_in_row(a, &loops.space, reduced, rows))
-        })
-    };
-    prefixes.into_iter().rev().find(|&rows| rows > 0 && shared(rows))
+    shared_rows(steps).into_iter().next_back()
 }
 
-fn loops_of(kernel: &Kernel) -> Option<&LoopKernel> {
+/// All numbers of rows, ascending, that some loop kernels can share.
+fn shared_rows(steps: &[Kernel]) -> BTreeSet<usize> {
+    let made: BTreeSet<Value> = steps.iter().flat_map(|step| &step.results).copied().collect();
+    let loops = steps.iter().map(|step| Some((step, loops_of(step)?))).collect::<Option<Vec<_>>>();
+    let loops = loops.unwrap_or_default();
+    let Some((_, first)) = loops.first() else { return BTreeSet::new() };
+    let prefixes: BTreeSet<usize> = (0..=first.space.len()).map(|axes| first.space[..axes].iter().product()).collect();
+    let shared = |&rows: &usize| {
+        rows > 0
+            && loops.iter().all(|(step, loops)| {
+                let inside = |access: &Access| made.contains(&step.operands[access.operand]);
+                row_axes(&loops.space, rows).is_some()
+                    && loops.reads().all(|(a, reduced)| !inside(a) || stays_in_row(a, &loops.space, reduced, rows))
+            })
+    };
+    prefixes.into_iter().filter(shared).collect()
+}
+
+pub(super) fn loops_of(kernel: &Kernel) -> Option<&LoopKernel> {
     if let KernelKind::Loops(loops) = &kernel.kind { Some(loops) } else { None }
 }
 
@@ -209,8 +216,14 @@ impl RowFusion<'_> {
     }
 }
 
+/// Whether loop kernels fit together as steps of one kernel with several rows.
+pub(super) fn run_by_rows(forms: &Forms, steps: &[Kernel]) -> bool {
+    let all = Joined::new(forms, steps);
+    all.buffers.len() <= MAX_BUFFERS && shared_rows(steps).into_iter().any(|rows| rows > 1 && all.fits(rows))
+}
+
 /// The kernel of a group that can be a step: a loop nest other than a sum of products, which tiles compute.
-fn step_kernel(forms: &Forms, group: &Group) -> Option<Kernel> {
+pub(super) fn step_kernel(forms: &Forms, group: &Group) -> Option<Kernel> {
     let is_loop = |id: &NodeId| matches!(forms.get(*id), Form::Map(_) | Form::Reduce(_));
     let all_loops = group.nodes.iter().all(is_loop);
     let kernel = all_loops.then(|| kernels(forms, group).remove(0))?;
