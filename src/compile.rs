@@ -24,7 +24,7 @@ use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::{self, OptimizeOptions};
 use gradc_passes::fit::{Rematerialised, rematerialise};
 use gradc_passes::layout::{LaidOut, assign_layouts};
-use gradc_passes::loops::hoist;
+use gradc_passes::loops::{cut_loops, hoist};
 use gradc_passes::memory::{SharedLayout, check_plan, guarded_live_bytes, largest_action_bytes, plan_memory};
 use gradc_passes::micro_batch::map_parts;
 use gradc_passes::recompute::recompute;
@@ -187,9 +187,11 @@ pub(crate) fn plan_graph(
     options: &Options,
     report: &mut CompileReport,
 ) -> Result<Planned, Diagnostics> {
-    let laid_out: LaidOut = report.time("layout", || Ok::<_, Diagnostic>(assign_layouts(graph)))?;
+    let cut = report.time("blocks", || cut_loops(graph, &options.target))?;
+    checked(&cut, "blocks")?;
+    let laid_out: LaidOut = report.time("layout", || Ok::<_, Diagnostic>(assign_layouts(&cut)))?;
     checked(&laid_out.graph, "layout")?;
-    let copies = laid_out.graph.nodes().len() - graph.nodes().len();
+    let copies = laid_out.graph.nodes().len() - cut.nodes().len();
     let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(laid_out, options.ordering))?;
     let plan = report.time("plan", || Ok::<_, Diagnostic>(plan_memory(scheduled, layout)))?;
     check_plan(&plan, layout).map_err(|d| d.help("this is a bug in gradc: the planner made a wrong plan"))?;

@@ -118,7 +118,7 @@ impl InParts {
 
     /// Bytes that the bodies of loops work in.
     fn work_bytes(&self) -> usize {
-        self.planned.plan.memory.regions.values().map(|region| region.work_bytes()).max().unwrap_or(0)
+        self.planned.plan.memory.regions.values().map(|region| region.block_bytes()).max().unwrap_or(0)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use gradc_codegen::{EntryCode, Operand, PlacedAction, Until};
 use gradc_ir::graph::{Graph, Value};
-use gradc_ir::plan::{Action, MemoryLayout, MemoryPlan, Place, RegionSchedule, Schedule, Segment};
+use gradc_ir::plan::{Action, MemoryLayout, MemoryPlan, Place, RegionMemory, RegionSchedule, Schedule, Segment};
 use gradc_ir::region::{Argument, BodyResult, Loop, RegionForm};
 use gradc_ir::types::{DType, TensorType};
 use gradc_passes::schedule::{kernels, region_operands};
@@ -23,17 +23,25 @@ struct Spot {
 }
 
 impl Spot {
+    fn of(operand: &Operand) -> Self {
+        Spot { place: operand.place, strides_bytes: operand.strides_bytes.clone() }
+    }
+
     fn fixed(segment: Segment, offset_bytes: usize) -> Self {
         Spot { place: Place { segment, offset_bytes }, strides_bytes: vec![] }
     }
 
+    /// The place that moves with the steps of the loop numbered `depth` from outside.
+    fn moving(mut self, depth: usize, stride_bytes: i64) -> Self {
+        self.strides_bytes.resize(depth, 0);
+        self.strides_bytes.push(stride_bytes);
+        self
+    }
+
     /// The place of the slice that each step of a loop, the one numbered `depth` from outside, works on.
     fn slice(mut self, looped: &Loop, depth: usize, bytes: usize) -> Self {
-        let stride = if looped.reverse { -(bytes as i64) } else { bytes as i64 };
         self.place.offset_bytes += looped.slice_of_step(0) * bytes;
-        self.strides_bytes.resize(depth, 0);
-        self.strides_bytes.push(stride);
-        self
+        self.moving(depth, if looped.reverse { -(bytes as i64) } else { bytes as i64 })
     }
 
     fn operand(self, ty: TensorType) -> Operand {
@@ -48,6 +56,8 @@ struct Frame {
     depth: usize,
     /// Where its arena starts in the arena.
     arena_offset_bytes: usize,
+    /// As in [`Operand`], how that moves with the blocks around.
+    arena_strides_bytes: Vec<i64>,
     /// Where the arguments of a body are.
     arguments: Vec<Spot>,
     /// Where the results of a region are, for its body.
@@ -57,7 +67,10 @@ struct Frame {
 impl Frame {
     fn spot(&self, place: Place) -> Spot {
         match place.segment {
-            Segment::Arena => Spot::fixed(Segment::Arena, self.arena_offset_bytes + place.offset_bytes),
+            Segment::Arena => Spot {
+                place: Place { offset_bytes: self.arena_offset_bytes + place.offset_bytes, ..place },
+                strides_bytes: self.arena_strides_bytes.clone(),
+            },
             Segment::Argument(k) => self.arguments[k as usize].clone(),
             Segment::Result(k) => self.results[k as usize].clone(),
             segment => Spot::fixed(segment, place.offset_bytes),
@@ -103,7 +116,7 @@ impl Frame {
         let form = RegionForm::of_node(graph, region.node).expect("only regions are scheduled as such");
         let results: Vec<Operand> = graph.results(region.node).map(|v| self.operand(graph, memory, v)).collect();
         let work = &memory.regions[&region.node];
-        let frame = self.of_bodies(&form, operands, &results, work.work_offset_bytes);
+        let frame = self.of_bodies(&form, operands, &results, work);
         let bodies: Vec<Vec<PlacedAction>> =
             region.bodies.iter().zip(&work.bodies).map(|(body, memory)| frame.body(body, memory)).collect();
         match form {
@@ -121,32 +134,27 @@ impl Frame {
                     count: results[looped.carries].clone(),
                 });
                 let body = bodies.into_iter().next().expect("a loop has a body");
-                actions.push(PlacedAction::Loop { steps: looped.steps, body, until });
+                let steps = PlacedAction::Loop { steps: looped.steps, body, until };
+                actions.push(match looped.blocks {
+                    1 => steps,
+                    count => PlacedAction::Blocks { count, body: vec![steps] },
+                });
             }
         }
     }
 
-    /// The frame of a region's bodies, which work from an offset in this arena on.
-    fn of_bodies(&self, form: &RegionForm, operands: &[Operand], results: &[Operand], work_bytes: usize) -> Frame {
-        let spot = |o: &Operand| Spot { place: o.place, strides_bytes: o.strides_bytes.clone() };
-        let sliced = |o: &Operand| match form {
-            RegionForm::Loop(looped) => spot(o).slice(looped, self.depth, o.ty.size_bytes() / looped.steps),
-            RegionForm::Branch(_) => spot(o),
-        };
-        let argument = |k: usize| match form.argument(k) {
-            Argument::Carry => spot(&results[k]),
-            Argument::Slice => sliced(&operands[form.operand_of(k)]),
-            Argument::Whole => spot(&operands[form.operand_of(k)]),
-        };
-        let result = |(k, o): (usize, &Operand)| match form.result(k) {
-            BodyResult::Slice => sliced(o),
-            BodyResult::Carry | BodyResult::Whole | BodyResult::Done => spot(o),
-        };
+    /// The frame of a region's bodies.
+    fn of_bodies(&self, form: &RegionForm, operands: &[Operand], results: &[Operand], work: &RegionMemory) -> Frame {
+        let border = Border { form, depth: self.depth };
+        let argument = |k: usize| border.argument(k, &operands[form.operand_of(k)], results);
+        let arena = Place { segment: Segment::Arena, offset_bytes: work.work_offset_bytes };
+        let arena = border.block(self.spot(arena), work.work_bytes(form.blocks()));
         Frame {
-            depth: self.depth + usize::from(matches!(form, RegionForm::Loop(_))),
-            arena_offset_bytes: self.arena_offset_bytes + work_bytes,
+            depth: self.depth + border.loops(),
+            arena_offset_bytes: arena.place.offset_bytes,
+            arena_strides_bytes: arena.strides_bytes,
             arguments: (0..operands.len() - form.operand_of(0)).map(argument).collect(),
-            results: results.iter().enumerate().map(result).collect(),
+            results: results.iter().enumerate().map(|(k, result)| border.result(k, result)).collect(),
         }
     }
 
@@ -165,5 +173,59 @@ impl Frame {
     fn done(&self, body: &Schedule, memory: &MemoryLayout) -> Operand {
         let done = body.graph.outputs().last().expect("the body says whether it is done").value;
         self.operand(&body.graph, memory, done)
+    }
+}
+
+/// Between the operands and results of a region and its bodies.
+struct Border<'a> {
+    form: &'a RegionForm,
+    /// Number of loops around the region.
+    depth: usize,
+}
+
+impl Border<'_> {
+    /// Loops that the region puts around its bodies: over blocks of rows, if there are several, and over steps.
+    fn loops(&self) -> usize {
+        match self.form {
+            RegionForm::Loop(_) => 1 + usize::from(self.form.blocks() > 1),
+            RegionForm::Branch(_) => 0,
+        }
+    }
+
+    /// The place of the block that is worked on, given the bytes of all of them.
+    fn block(&self, spot: Spot, bytes: usize) -> Spot {
+        match self.form.blocks() {
+            1 => spot,
+            blocks => spot.moving(self.depth, (bytes / blocks) as i64),
+        }
+    }
+
+    fn rows(&self, operand: &Operand) -> Spot {
+        self.block(Spot::of(operand), operand.ty.size_bytes())
+    }
+
+    fn slice(&self, operand: &Operand) -> Spot {
+        let RegionForm::Loop(looped) = self.form else { return Spot::of(operand) };
+        let bytes = operand.ty.size_bytes() / looped.steps;
+        self.block(Spot::of(operand), bytes).slice(looped, self.depth + self.loops() - 1, bytes)
+    }
+
+    /// Where a body finds argument `k`, given the operand it is bound to; a carry is where the region's result is.
+    fn argument(&self, k: usize, operand: &Operand, results: &[Operand]) -> Spot {
+        match self.form.argument(k) {
+            Argument::Carry => self.rows(&results[k]),
+            Argument::Slice => self.slice(operand),
+            Argument::Block => self.rows(operand),
+            Argument::Whole => Spot::of(operand),
+        }
+    }
+
+    /// Where a body puts result `k`, given the region's.
+    fn result(&self, k: usize, result: &Operand) -> Spot {
+        match self.form.result(k) {
+            BodyResult::Slice => self.slice(result),
+            BodyResult::Carry => self.rows(result),
+            BodyResult::Whole | BodyResult::Done => Spot::of(result),
+        }
     }
 }

@@ -59,6 +59,7 @@ impl Engine {
                 let mut engines = steps.clone().map(|step| Engine::of(step, codes, program));
                 engines.find(|engine| *engine != Engine::Loops).unwrap_or(Engine::Loops)
             }
+            KernelCode::Kept { packing, .. } => Engine::of(*packing, codes, program),
         }
     }
 

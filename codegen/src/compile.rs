@@ -3,6 +3,7 @@
 use crate::backend::{Engine, Library};
 use crate::emit::{Compiled, compile_entry, compile_kernel};
 use crate::executable::{Executable, Needs, writable};
+use crate::fixed::{Fixed, fixed_operands};
 use crate::isa::{has_fused_multiply_add, target_isa};
 use crate::kernel_code::{KernelCode, Planned};
 use crate::loops::SimdOptions;
@@ -12,7 +13,7 @@ use cranelift_codegen::Context;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilderContext;
 use gradc_ir::diagnostic::Diagnostic;
-use gradc_ir::kernel::{Kernel, KernelKind};
+use gradc_ir::kernel::{Accumulate, Kernel, KernelKind, LoopKernel};
 use gradc_ir::plan::{Place, Segment};
 use gradc_ir::target::{Target, VectorIsa};
 use gradc_ir::types::TensorType;
@@ -70,6 +71,16 @@ pub enum PlacedAction {
         /// When to stop earlier.
         until: Option<Until>,
     },
+    /// Do the same for each of several blocks, in any order or at the same time: a loop around what is done, whose steps
+    /// write to different places and read nothing that another one writes.
+    ///
+    /// What is done contains no check, no kernel that may refuse, and no further blocks.
+    Blocks {
+        /// How many.
+        count: usize,
+        /// What is done for each.
+        body: Vec<PlacedAction>,
+    },
     /// Do the first where a boolean scalar holds, else the second.
     Branch {
         /// The boolean.
@@ -89,10 +100,22 @@ pub struct Until {
 }
 
 impl PlacedAction {
+    /// Whether there are blocks in it.
+    pub(crate) fn has_blocks(&self) -> bool {
+        match self {
+            PlacedAction::Blocks { .. } => true,
+            PlacedAction::Loop { body, .. } => body.iter().any(PlacedAction::has_blocks),
+            PlacedAction::Branch { bodies, .. } => bodies.iter().flatten().any(PlacedAction::has_blocks),
+            _ => false,
+        }
+    }
+
     /// The actions without parts of their own in it, in order: what is counted by failures and profiles.
     pub fn leaves(&self) -> Vec<&PlacedAction> {
         match self {
-            PlacedAction::Loop { body, .. } => body.iter().flat_map(PlacedAction::leaves).collect(),
+            PlacedAction::Loop { body, .. } | PlacedAction::Blocks { body, .. } => {
+                body.iter().flat_map(PlacedAction::leaves).collect()
+            }
             PlacedAction::Branch { bodies, .. } => bodies.iter().flatten().flat_map(PlacedAction::leaves).collect(),
             leaf => vec![leaf],
         }
@@ -159,26 +182,29 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
     let mut kernels = Kernels::default();
     let mut runs = Vec::with_capacity(entries.len());
     for entry in entries {
-        let leaves = entry.actions.iter().flat_map(PlacedAction::leaves);
-        runs.push(
-            leaves.map(|action| add_kernel(&mut kernels, action, options.library)).collect::<Result<Vec<_>, _>>()?,
-        );
+        let leaves = entry.actions.iter().flat_map(PlacedAction::leaves).zip(fixed_operands(&entry.actions));
+        let run = |(action, fixed)| add_kernel(&mut kernels, action, fixed, options.library);
+        runs.push(leaves.map(run).collect::<Result<Vec<_>, _>>()?);
     }
     let simd = SimdOptions { fma: has_fused_multiply_add(&options.target), strips: strip_isa(options) };
-    let Planned { codes, program } = Planned::new(&kernels.list, options.target.vector_isa, options.library);
+    let Planned { codes, mut program } = Planned::new(&kernels.list, options.target.vector_isa, options.library);
     let functions = compile_all(&codes, &*isa, simd, options)?;
     let mut needs = Vec::with_capacity(entries.len());
-    let mut entry_functions = Vec::with_capacity(entries.len());
+    let (mut entry_functions, mut blocks) = (Vec::with_capacity(entries.len()), vec![]);
     let mut scratch = (Context::new(), FunctionBuilderContext::new());
     for (entry, runs) in entries.iter().zip(&runs) {
         needs.push(Needs::of(entry)?);
-        entry_functions.push(compile_entry(entry, runs, &codes, &*isa, &mut scratch, options)?);
+        let first = codes.len() + blocks.len();
+        let (function, made) = compile_entry(entry, (runs, &codes), first, &*isa, &mut scratch, options)?;
+        entry_functions.push(function);
+        blocks.extend(made);
     }
+    program.has_blocks = !blocks.is_empty();
     let engine = |run: &Option<usize>| run.map(|kernel| Engine::of(kernel, &codes, &program));
     let engines = runs.iter().map(|runs| runs.iter().map(engine).collect()).collect();
     Executable::link(
         entries.iter().map(|e| e.name.clone()).collect(),
-        functions,
+        [functions, blocks],
         entry_functions,
         needs,
         engines,
@@ -189,16 +215,22 @@ pub fn compile(entries: &[EntryCode], options: &CodegenOptions) -> Result<Execut
 fn add_kernel<'a>(
     kernels: &mut Kernels<'a>,
     action: &'a PlacedAction,
+    fixed: Vec<Option<Fixed>>,
     library: Library,
 ) -> Result<Option<usize>, Diagnostic> {
     let PlacedAction::Run { kernel, operands, results } = action else { return Ok(None) };
     let types = |list: &[Operand]| list.iter().map(|o| o.ty.clone()).collect();
     let in_own_memory = || operands.iter().all(|o| !matches!(o.place.segment, Segment::Host(_)));
     let for_library = library != Library::Never && in_own_memory();
-    let signature = Signature { operands: types(operands), results: types(results), for_library };
+    let fixed = if is_contraction(&kernel.kind) { fixed } else { vec![] };
+    let signature = Signature { operands: types(operands), results: types(results), for_library, fixed };
     verify(&kernel.kind, &signature)?;
     results.iter().try_for_each(writable)?;
     Ok(Some(kernels.add(&kernel.kind, signature)))
+}
+
+fn is_contraction(kind: &KernelKind) -> bool {
+    matches!(kind, KernelKind::Loops(LoopKernel { accumulate: Some(Accumulate::Contract(_)), .. }))
 }
 
 fn strip_isa(options: &CodegenOptions) -> Option<Isa> {

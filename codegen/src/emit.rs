@@ -2,6 +2,7 @@
 
 use crate::compile::{CodegenOptions, EntryCode, Operand, PlacedAction, Until};
 use crate::executable::append_aligned;
+use crate::fixed::{Fixed, fixed_operands};
 use crate::kernel_code::KernelCode;
 use crate::loops::{Buffer, KernelArguments, MEMORY, SimdOptions, emit_epilogue, emit_loops, emit_rows, emit_scatter};
 use crate::runtime::{Function, StepContext, host_convention, load_field};
@@ -20,6 +21,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::plan::{Place, Segment};
 use gradc_ir::types::DType;
+use std::collections::BTreeSet;
 use std::mem::offset_of;
 
 /// Memory of the compiler that is used again for every function.
@@ -80,7 +82,7 @@ pub(crate) fn compile_kernel(
                 let [context, operands, chunk] = [parameters[0], parameters[1], parameters[2]];
                 function.emit_call(b, context, &[context, tables, operands, chunk]);
             }
-            KernelCode::Host(_) | KernelCode::Sequence(_) => {}
+            KernelCode::Host(_) | KernelCode::Sequence(_) | KernelCode::Kept { .. } => {}
         }
         b.ins().return_(&[]);
         strips
@@ -145,27 +147,50 @@ fn with_parts(
     Ok(code)
 }
 
-/// Compiles one entry; `runs` names the kernel of each leaf among its actions that has one.
+/// Compiles one entry, and what it does for blocks as functions that native code knows by numbers from `first` on.
+///
+/// `runs` names the kernel of each leaf among its actions that has one; `codes` are all kernels.
 pub(crate) fn compile_entry(
     entry: &EntryCode,
-    runs: &[Option<usize>],
-    codes: &[KernelCode],
+    (runs, codes): (&[Option<usize>], &[KernelCode]),
+    first: usize,
     isa: &dyn TargetIsa,
     scratch: &mut Scratch,
     options: &CodegenOptions,
-) -> Result<Compiled, Diagnostic> {
-    compile_function(isa, scratch, 1, true, options.keep_text, |b, parameters| {
-        let mut emitter = EntryEmitter::new(b, parameters[0], entry, runs, codes, options.profile);
+) -> Result<(Compiled, Vec<Compiled>), Diagnostic> {
+    let fixed = fixed_operands(&entry.actions);
+    let mut blocks = vec![];
+    let function = compile_function(isa, scratch, 1, true, options.keep_text, |b, parameters| {
+        let mut emitter = EntryEmitter::new(b, parameters[0], entry, (runs, codes), &fixed, options.profile);
+        emitter.first_function = first;
         emitter.mark(0);
         emitter.actions(&entry.actions);
         emitter.commit(&entry.commits);
+        blocks = emitter.blocks;
         vec![]
-    })
+    })?;
+    let blocks = blocks.into_iter().map(|block| {
+        compile_function(isa, scratch, 3, false, options.keep_text, |b, parameters| {
+            let mut emitter = EntryEmitter::new(b, parameters[0], entry, (runs, codes), &fixed, options.profile);
+            emitter.block(&block, parameters[1], parameters[2]);
+            vec![]
+        })
+    });
+    Ok((function, blocks.collect::<Result<_, _>>()?))
+}
+
+/// What is done for each of several blocks, a function of its own.
+struct BlockBody<'e> {
+    actions: &'e [PlacedAction],
+    /// Leaves of the entry before it.
+    leaves_before: usize,
+    /// Loops around it.
+    depth: usize,
 }
 
 /// Emits the calls of one entry, and the loops and branches around them.
-struct EntryEmitter<'e, 'f> {
-    b: &'e mut FunctionBuilder<'f>,
+struct EntryEmitter<'b, 'e, 'f> {
+    b: &'b mut FunctionBuilder<'f>,
     context: Value,
     kernels: Value,
     /// Where the addresses given to a kernel stand.
@@ -173,20 +198,26 @@ struct EntryEmitter<'e, 'f> {
     /// The kernel of each leaf that has one.
     runs: &'e [Option<usize>],
     codes: &'e [KernelCode],
+    /// What is fixed of each leaf's operands.
+    fixed: &'e [Vec<Option<Fixed>>],
     profile: bool,
     /// How many leaves are emitted.
     emitted: usize,
     /// Steps made of the loops around, outermost first.
     made: Vec<Value>,
+    /// Number of the function for the first of `blocks`.
+    first_function: usize,
+    /// What functions of their own do.
+    blocks: Vec<BlockBody<'e>>,
 }
 
-impl<'e, 'f> EntryEmitter<'e, 'f> {
+impl<'b, 'e, 'f> EntryEmitter<'b, 'e, 'f> {
     fn new(
-        b: &'e mut FunctionBuilder<'f>,
+        b: &'b mut FunctionBuilder<'f>,
         context: Value,
         entry: &EntryCode,
-        runs: &'e [Option<usize>],
-        codes: &'e [KernelCode],
+        (runs, codes): (&'e [Option<usize>], &'e [KernelCode]),
+        fixed: &'e [Vec<Option<Fixed>>],
         profile: bool,
     ) -> Self {
         let most = entry.actions.iter().flat_map(PlacedAction::leaves).map(|action| match action {
@@ -196,12 +227,29 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
         let bytes = 8 * most.max().unwrap_or(0) as u32;
         let arguments = b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3));
         let kernels = load_field(b, context, offset_of!(StepContext, kernels));
-        EntryEmitter { b, context, kernels, arguments, runs, codes, profile, emitted: 0, made: vec![] }
+        let (made, blocks) = (vec![], vec![]);
+        let (emitted, first_function) = (0, 0);
+        EntryEmitter {
+            b,
+            context,
+            kernels,
+            arguments,
+            runs,
+            codes,
+            fixed,
+            profile,
+            emitted,
+            made,
+            first_function,
+            blocks,
+        }
     }
 
-    fn actions(&mut self, actions: &[PlacedAction]) {
+    fn actions(&mut self, actions: &'e [PlacedAction]) {
         for action in actions {
+            self.pack_for(action);
             match action {
+                PlacedAction::Blocks { count, body } => self.call_blocks(*count, body),
                 PlacedAction::Loop { steps, body, until } => self.repeat(*steps, body, until.as_ref()),
                 PlacedAction::Branch { predicate, bodies } => self.branch(predicate, bodies),
                 leaf => self.leaf(leaf),
@@ -221,14 +269,16 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
                 let bytes = self.constant(from.ty.size_bytes());
                 Function::Copy.emit_call(self.b, self.context, &[destination, source, bytes]);
             }
-            PlacedAction::Loop { .. } | PlacedAction::Branch { .. } => unreachable!("they have parts of their own"),
+            PlacedAction::Loop { .. } | PlacedAction::Branch { .. } | PlacedAction::Blocks { .. } => {
+                unreachable!("they have parts of their own")
+            }
         }
         self.emitted += 1;
         self.mark(self.emitted);
     }
 
     /// Emits `do { body } while (++made < steps && !done)`.
-    fn repeat(&mut self, steps: usize, body: &[PlacedAction], until: Option<&Until>) {
+    fn repeat(&mut self, steps: usize, body: &'e [PlacedAction], until: Option<&Until>) {
         let (head, behind) = (self.b.create_block(), self.b.create_block());
         let [made, all] = [head, behind].map(|block| self.b.append_block_param(block, I64));
         let none = self.constant(0);
@@ -252,7 +302,55 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
         }
     }
 
-    fn branch(&mut self, predicate: &Operand, [then, otherwise]: &[Vec<PlacedAction>; 2]) {
+    /// Packs what the loop that follows keeps for all of its steps, but not the loop around it.
+    fn pack_for(&mut self, action: &PlacedAction) {
+        if !matches!(action, PlacedAction::Loop { .. } | PlacedAction::Blocks { .. }) {
+            return;
+        }
+        let mut packed = BTreeSet::new();
+        for (leaf, action) in (self.emitted..).zip(action.leaves()) {
+            let (Some(kernel), PlacedAction::Run { operands, .. }) = (self.runs[leaf], action) else { continue };
+            let KernelCode::Kept { packing, operand } = self.codes[kernel] else { continue };
+            let fixed = self.fixed[leaf][operand].as_ref().expect("only what is fixed is kept");
+            if fixed.depth == self.made.len() && packed.insert(packing) {
+                let address = self.operand_address(&operands[operand]);
+                self.b.ins().stack_store(I64, address, self.arguments, 8 * operand as i32);
+                let arguments = self.b.ins().stack_addr(I64, self.arguments, 0);
+                self.call(packing, self.codes[packing].chunks(), arguments);
+                self.mark(leaf + 1);
+            }
+        }
+    }
+
+    /// Emits the call that does the blocks, which are to be emitted as a function.
+    fn call_blocks(&mut self, count: usize, actions: &'e [PlacedAction]) {
+        let depth = self.made.len();
+        let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, 8 * depth as u32, 3);
+        let slot = self.b.create_sized_stack_slot(slot);
+        for (k, &made) in self.made.iter().enumerate() {
+            self.b.ins().stack_store(I64, made, slot, 8 * k as i32);
+        }
+        let made = self.b.ins().stack_addr(I64, slot, 0);
+        let number = self.first_function + self.blocks.len();
+        let function = self.b.ins().load(I64, MEMORY, self.kernels, 8 * number as i32);
+        let count = self.constant(count);
+        Function::Blocks.emit_call(self.b, self.context, &[self.context, function, made, count]);
+        self.mark(0);
+        self.blocks.push(BlockBody { actions, leaves_before: self.emitted, depth });
+        self.emitted += actions.iter().flat_map(PlacedAction::leaves).count();
+    }
+
+    /// Emits what is done for a block, given where the steps made of the loops around stand and which block it is.
+    fn block(&mut self, block: &BlockBody<'e>, made: Value, number: Value) {
+        let steps = (0..block.depth).map(|k| self.b.ins().load(I64, MEMORY, made, 8 * k as i32));
+        self.made = steps.collect();
+        self.made.push(number);
+        self.emitted = block.leaves_before;
+        self.actions(block.actions);
+        self.b.ins().return_(&[]);
+    }
+
+    fn branch(&mut self, predicate: &Operand, [then, otherwise]: &'e [Vec<PlacedAction>; 2]) {
         let [then_block, else_block, behind] = [(); 3].map(|()| self.b.create_block());
         let holds = self.flag(predicate);
         self.b.ins().brif(holds, then_block, &[], else_block, &[]);
@@ -323,6 +421,7 @@ impl<'e, 'f> EntryEmitter<'e, 'f> {
             KernelCode::Sequence(steps) => {
                 steps.clone().for_each(|step| self.call(step, codes[step].chunks(), arguments));
             }
+            KernelCode::Kept { packing, .. } => self.call(packing + 1, codes[packing + 1].chunks(), arguments),
             _ => self.call(kernel, codes[kernel].chunks(), arguments),
         }
     }

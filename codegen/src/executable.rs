@@ -9,8 +9,11 @@ use crate::pool::Pool;
 use crate::program::Program;
 use crate::runtime::{Function, StepContext};
 use gradc_ir::diagnostic::Diagnostic;
+use gradc_ir::kernel::KernelKind;
 use gradc_ir::plan::{ALIGNMENT_BYTES, Place, Segment};
 use gradc_ir::types::{DType, TensorType};
+use std::cell::Cell;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 /// Why a call of an entry did not come to its end.
@@ -72,6 +75,12 @@ impl Needs {
                         writable(&until.count)?;
                         self.cover_scalar(&until.count, DType::I64, loops)?;
                     }
+                }
+                PlacedAction::Blocks { count, body } => {
+                    check_blocks(*count, body)?;
+                    loops.push(*count);
+                    self.cover_actions(body, loops)?;
+                    loops.pop();
                 }
                 PlacedAction::Branch { predicate, bodies } => {
                     self.cover_scalar(predicate, DType::Bool, loops)?;
@@ -154,6 +163,20 @@ impl Needs {
     }
 }
 
+/// Fails unless threads may each do some of the blocks: nothing in them ends the call, or needs several threads.
+fn check_blocks(count: usize, body: &[PlacedAction]) -> Result<(), Diagnostic> {
+    let may_fail = |action: &PlacedAction| match action {
+        PlacedAction::Run { kernel, .. } => matches!(kernel.kind, KernelKind::Host(_)),
+        PlacedAction::CheckFinite { .. } => true,
+        _ => false,
+    };
+    let fails = body.iter().flat_map(PlacedAction::leaves).any(may_fail);
+    if count == 0 || fails || body.iter().any(PlacedAction::has_blocks) {
+        return Err(Diagnostic::new("invalid-kernel", "blocks are none, may fail, or have blocks in them"));
+    }
+    Ok(())
+}
+
 fn invalid_place(place: Place) -> Diagnostic {
     Diagnostic::new("invalid-place", "a place is not one the plan may give").found(format!("{place:?}"))
 }
@@ -182,8 +205,10 @@ pub struct Executable {
     code: CodeMemory,
     /// Offset of each entry's function.
     entries: Vec<usize>,
-    /// Addresses of the kernels.
-    kernels: Vec<usize>,
+    /// Addresses of the kernels, then of what is done for each block.
+    functions_by_number: Vec<usize>,
+    /// Number of kernels.
+    kernels: usize,
     functions: Vec<usize>,
     names: Vec<String>,
     texts: Vec<(String, String)>,
@@ -194,10 +219,10 @@ pub struct Executable {
 }
 
 impl Executable {
-    /// Puts functions into executable memory.
+    /// Puts functions into executable memory: kernels, what is done for each block, entries.
     pub(crate) fn link(
         names: Vec<String>,
-        kernels: Vec<Compiled>,
+        [kernels, blocks]: [Vec<Compiled>; 2],
         entries: Vec<Compiled>,
         needs: Vec<Needs>,
         engines: Vec<Vec<Option<Engine>>>,
@@ -206,15 +231,20 @@ impl Executable {
         let mut bytes = Vec::new();
         let mut append =
             |list: &[Compiled]| -> Vec<usize> { list.iter().map(|c| append_aligned(&mut bytes, &c.bytes)).collect() };
-        let (kernel_offsets, entry_offsets) = (append(&kernels), append(&entries));
+        let offsets = [append(&kernels), append(&blocks)].concat();
+        let entry_offsets = append(&entries);
         let code = CodeMemory::new(&bytes)?;
         let base = code.bytes().as_ptr() as usize;
-        let kernel_names = (0..kernels.len()).map(|k| format!("kernel {k}"));
-        let all = kernel_names.chain(names.iter().cloned()).zip(kernels.into_iter().chain(entries));
+        let count = kernels.len();
+        let kernel_names = (0..count).map(|k| format!("kernel {k}"));
+        let block_names = (0..blocks.len()).map(|k| format!("block {k}"));
+        let all_names = kernel_names.chain(block_names).chain(names.iter().cloned());
+        let all = all_names.zip(kernels.into_iter().chain(blocks).chain(entries));
         Ok(Executable {
             code,
             entries: entry_offsets,
-            kernels: kernel_offsets.into_iter().map(|offset| base + offset).collect(),
+            functions_by_number: offsets.into_iter().map(|offset| base + offset).collect(),
+            kernels: count,
             functions: Function::table(),
             texts: all.filter_map(|(name, c)| Some((name, c.text?))).collect(),
             names,
@@ -241,7 +271,7 @@ impl Executable {
 
     /// Number of different kernels.
     pub fn kernels(&self) -> usize {
-        self.kernels.len()
+        self.kernels
     }
 
     /// What computes each of the [leaves](PlacedAction::leaves) of an entry's actions; `None` for those that are no kernels.
@@ -256,17 +286,17 @@ impl Executable {
 
     /// Bytes of work space a call needs with this many threads.
     pub fn scratch_bytes(&self, threads: usize) -> usize {
-        self.program.shared_bytes + threads * self.program.thread_bytes
+        self.program.kept_bytes + self.program.shared_bytes + threads * self.program.thread_stride_bytes()
     }
 
     /// Runs an entry: one native call. `host` has a slice per data input and hyperparameter, of any alignment.
     pub fn run(&self, entry: usize, memory: &mut Memory, host: &[&[u8]], pool: &Pool) -> Result<(), StepFailure> {
-        self.run_marked(entry, memory, host, pool, std::ptr::null_mut())
+        self.run_marked(entry, memory, host, pool, &[])
     }
 
     /// Runs an entry compiled with [`CodegenOptions::profile`](crate::CodegenOptions) and returns how long each of the
     /// [leaves](PlacedAction::leaves) of its actions took, in all steps of the loops around it, ns; without that option
-    /// all are 0.
+    /// all are 0. Of what is done for blocks it is the time of all threads, divided by how many there were.
     pub fn profile(
         &self,
         entry: usize,
@@ -274,9 +304,9 @@ impl Executable {
         host: &[&[u8]],
         pool: &Pool,
     ) -> Result<Vec<u64>, StepFailure> {
-        let mut marks = vec![0; self.engines(entry).len() + 1];
-        self.run_marked(entry, memory, host, pool, marks.as_mut_ptr())?;
-        Ok(marks.split_off(1))
+        let marks: Vec<AtomicU64> = self.engines(entry).iter().map(|_| AtomicU64::new(0)).collect();
+        self.run_marked(entry, memory, host, pool, &marks)?;
+        Ok(marks.into_iter().map(AtomicU64::into_inner).collect())
     }
 
     fn run_marked(
@@ -285,24 +315,28 @@ impl Executable {
         memory: &mut Memory,
         host: &[&[u8]],
         pool: &Pool,
-        marks: *mut u64,
+        marks: &[AtomicU64],
     ) -> Result<(), StepFailure> {
         self.check(entry, memory, host, pool).map_err(StepFailure::Arguments)?;
         let slices: Vec<*const u8> = host.iter().map(|s| s.as_ptr()).collect();
         let status = pool.run(|board| {
+            let (kept, work_space) = memory.scratch.bytes_mut().split_at_mut(self.program.kept_bytes);
             let context = StepContext {
                 segments: [
                     memory.arena.bytes_mut().as_mut_ptr(),
                     memory.persistent.bytes_mut().as_mut_ptr(),
                     memory.constants.bytes().as_ptr().cast_mut(),
-                    memory.scratch.bytes_mut().as_mut_ptr(),
+                    work_space.as_mut_ptr(),
                 ],
                 host: slices.as_ptr(),
-                kernels: self.kernels.as_ptr(),
+                kept: kept.as_mut_ptr(),
+                kernels: self.functions_by_number.as_ptr(),
                 functions: self.functions.as_ptr(),
                 program: &self.program,
                 board: board.map_or(std::ptr::null(), std::ptr::from_ref),
-                marks,
+                marks: if marks.is_empty() { std::ptr::null() } else { marks.as_ptr() },
+                last_mark_ns: Cell::new(0),
+                sharers: 1,
                 start: Instant::now(),
             };
             // SAFETY: the offset is that of an entry's function, compiled with this signature and alive with `self.code`.

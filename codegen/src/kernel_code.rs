@@ -2,7 +2,7 @@
 
 use crate::backend::Library;
 use crate::chunks::Chunks;
-use crate::contraction::{ContractionPlan, WorkSpace};
+use crate::contraction::{ContractionPlan, Layout, WorkSpace};
 use crate::host::HostKernel;
 use crate::indirect::{IndirectPlan, Padding, finishing_kernel};
 use crate::loops::{EpiloguePlan, LoopPlan, Piece, RowsPlan, ScatterPlan, pieces, stores_only_sums};
@@ -20,6 +20,9 @@ use std::ops::Range;
 /// Floats behind a copy of a factor that vectors may read as well.
 const READ_PAST_COPIES: usize = 16;
 
+/// Bytes of panels that all loops together may keep.
+const MOST_KEPT_BYTES: usize = 4 << 20;
+
 /// What a kernel is compiled from.
 ///
 /// A function is given the addresses of the operands, then of the results; lists of dtypes are in that order.
@@ -32,6 +35,9 @@ pub(crate) enum KernelCode {
     /// Several one after the other: loop nests for parts of the points, steps of a contraction; the codes with these
     /// positions.
     Sequence(Range<usize>),
+    /// A contraction whose right factor, this operand, is packed before the loops around that do not change it: the code
+    /// with this position packs it, the next one computes.
+    Kept { packing: usize, operand: usize },
     /// A scatter.
     Scatter(Box<ScatterPlan>, Vec<DType>),
     /// A function that works from tables: which, position of its tables in the program, chunks.
@@ -104,7 +110,8 @@ impl Planned {
                 } else if let Some(plan) =
                     contraction_plan(kernel, &operands, |c| ContractionPlan::new(c, isa, library))
                 {
-                    self.contraction(plan, kernel, &operands, &results, next)
+                    let is_fixed = signature.fixed.get(plan.right.operand).is_some_and(Option::is_some);
+                    self.contraction((plan, is_fixed), kernel, &operands, &results, next)
                 } else if let Some(plan) = TranspositionPlan::new(kernel, &operands, isa) {
                     let (tables, chunks) = (self.program.transpositions.len(), plan.chunks());
                     self.program.transpositions.push(plan);
@@ -132,7 +139,7 @@ impl Planned {
 
     fn contraction(
         &mut self,
-        mut plan: ContractionPlan,
+        (mut plan, is_fixed): (ContractionPlan, bool),
         kernel: &LoopKernel,
         operands: &[DType],
         results: &[DType],
@@ -142,24 +149,32 @@ impl Planned {
         let epilogue =
             |plan: &ContractionPlan| EpiloguePlan::new(kernel, plan.groups, operands, plan.result_blocking());
         let whole = has_epilogue.then(|| epilogue(&plan));
-        plan.cut(whole.as_ref());
-        let WorkSpace { left, right, sums, turned, shared } = plan.floats;
+        let room = if is_fixed { MOST_KEPT_BYTES.saturating_sub(self.program.kept_bytes) / 4 } else { 0 };
+        plan.cut(whole.as_ref(), room);
+        let WorkSpace { left, right, sums, turned, shared, kept } = plan.floats;
         self.program.thread_bytes = self.program.thread_bytes.max(bytes_of(left + right + sums + turned));
         self.program.shared_bytes = self.program.shared_bytes.max(bytes_of(shared));
         let contraction = self.program.contractions.len();
         let step = |function, chunks| KernelCode::Call { function, tables: contraction, chunks };
-        let (code, mut further) = match (step(Function::Contract, plan.chunks()), shared) {
-            (product, 0) => (product, vec![]),
-            (product, _) => {
-                let packing = step(Function::PackShared, plan.packing_chunks());
-                (KernelCode::Sequence(next..next + 2), vec![packing, product])
-            }
+        let product = step(Function::Contract, plan.chunks());
+        let packing = || step(Function::PackShared, plan.packing_chunks());
+        let (code, mut further) = match plan.layouts[1] {
+            Layout::Shared => (KernelCode::Sequence(next..next + 2), vec![packing(), product]),
+            Layout::Kept => (KernelCode::Kept { packing: next, operand: plan.right.operand }, vec![packing(), product]),
+            Layout::InPlace | Layout::Packed => (product, vec![]),
         };
+        let kept_at = self.program.kept_bytes;
+        self.program.kept_bytes += bytes_of(kept);
         let epilogue_at = has_epilogue.then_some(next + further.len());
         if has_epilogue {
             further.push(KernelCode::Epilogue(Box::new(epilogue(&plan)), [operands, results].concat()));
         }
-        self.program.contractions.push(PlacedContraction { plan, epilogue: epilogue_at, result: operands.len() });
+        self.program.contractions.push(PlacedContraction {
+            plan,
+            epilogue: epilogue_at,
+            result: operands.len(),
+            kept_at,
+        });
         (code, further)
     }
 

@@ -11,6 +11,7 @@ mod compile;
 mod contraction;
 mod emit;
 mod executable;
+mod fixed;
 mod host;
 mod indirect;
 mod isa;

@@ -166,6 +166,11 @@ impl Board {
         }
     }
 
+    /// Number of threads, the one that leads among them.
+    pub fn threads(&self) -> usize {
+        self.asleep.len() + 1
+    }
+
     /// Runs all chunks of a kernel, the team helping, and returns when all are done.
     ///
     /// # Safety

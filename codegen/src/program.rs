@@ -16,10 +16,21 @@ pub(crate) struct Program {
     pub indirect: Vec<PlacedIndirect>,
     /// Copies that transpose.
     pub transpositions: Vec<TranspositionPlan>,
+    /// For panels that loops keep, bytes.
+    pub kept_bytes: usize,
     /// Work space that all threads share, bytes.
     pub shared_bytes: usize,
     /// Work space of one thread, bytes.
     pub thread_bytes: usize,
+    /// Whether threads work on blocks, each of them as if it were alone: with shared work space of its own.
+    pub has_blocks: bool,
+}
+
+impl Program {
+    /// Bytes from the work space of one thread to that of the next.
+    pub fn thread_stride_bytes(&self) -> usize {
+        self.thread_bytes + if self.has_blocks { self.shared_bytes } else { 0 }
+    }
 }
 
 /// A contraction and where its sums go.
@@ -31,6 +42,8 @@ pub(crate) struct PlacedContraction {
     pub epilogue: Option<usize>,
     /// Position of the first result's address among the arguments.
     pub result: usize,
+    /// Where its panels are among those that loops keep, if they are, bytes.
+    pub kept_at: usize,
 }
 
 /// A contraction by row tiles and where its sums go.

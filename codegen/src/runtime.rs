@@ -14,7 +14,9 @@ use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, Type, Value};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::FunctionBuilder;
 use gradc_ir::types::DType;
+use std::cell::Cell;
 use std::mem::offset_of;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// What native code of one call knows.
@@ -24,6 +26,8 @@ pub(crate) struct StepContext {
     pub segments: [*mut u8; 4],
     /// The host's slices.
     pub host: *const *const u8,
+    /// Panels that loops keep.
+    pub kept: *mut u8,
     /// Addresses of the kernels.
     pub kernels: *const usize,
     /// Addresses of the functions of [`Function`].
@@ -32,14 +36,18 @@ pub(crate) struct StepContext {
     pub program: *const Program,
     /// Where other threads find chunks to compute; null where there are none.
     pub board: *const Board,
-    /// The time of the last mark, then room for the time of each action, ns; null unless times are measured.
-    pub marks: *mut u64,
+    /// The time of each action so far, ns; null unless times are measured.
+    pub marks: *const AtomicU64,
+    /// When the last action ended.
+    pub last_mark_ns: Cell<u64>,
+    /// How many threads do what this context is for at the same time.
+    pub sharers: u64,
     /// What times count from.
     pub start: Instant,
 }
 
 // SAFETY: chunks of a kernel share the context; they write disjoint parts of the buffers behind it and scratch of
-// their own thread, and everything else is only read.
+// their own thread, the mark is that of the one thread that calls kernels, and everything else is only read.
 unsafe impl Sync for StepContext {}
 
 impl StepContext {
@@ -52,7 +60,7 @@ impl StepContext {
         // SAFETY: the scratch was checked to have room for every thread of the pool the call runs in.
         unsafe {
             let program = &*self.program;
-            self.segments[3].add(program.shared_bytes + thread * program.thread_bytes)
+            self.segments[3].add(program.shared_bytes + thread * program.thread_stride_bytes())
         }
     }
 }
@@ -61,6 +69,22 @@ impl StepContext {
     /// Work space of all threads.
     pub fn shared(&self) -> *mut f32 {
         self.segments[3].cast()
+    }
+
+    /// The context of a thread that does one of several blocks alone, shared work space included.
+    ///
+    /// # Safety
+    /// The context is that of a running call of a program that has blocks.
+    unsafe fn alone(&self, sharers: u64) -> StepContext {
+        let [arena, persistent, constants, _] = self.segments;
+        StepContext {
+            // SAFETY: as promised by the caller; the work space of a thread has room for that of a lone one.
+            segments: [arena, persistent, constants, unsafe { self.scratch_of_thread() }],
+            board: std::ptr::null(),
+            last_mark_ns: Cell::new(self.start.elapsed().as_nanos() as u64),
+            sharers,
+            ..*self
+        }
     }
 }
 
@@ -84,6 +108,8 @@ pub(crate) enum Function {
     AllFinite,
     /// (context, kernel, arguments, chunks)
     ParallelFor,
+    /// (context, function, steps made of the loops around, blocks)
+    Blocks,
     /// (context, contraction, arguments, chunk)
     Contract,
     /// (context, contraction, arguments, chunk)
@@ -110,6 +136,7 @@ impl Function {
         table.push(copy as *const () as usize);
         table.push(all_finite as *const () as usize);
         table.push(parallel_for as *const () as usize);
+        table.push(blocks as *const () as usize);
         table.push(contract as *const () as usize);
         table.push(pack_shared as *const () as usize);
         table.push(contract_rows as *const () as usize);
@@ -127,6 +154,7 @@ impl Function {
             Function::Copy => (vec![I64; 3], None),
             Function::AllFinite | Function::Host => (vec![I64; 3], Some(I64)),
             Function::ParallelFor
+            | Function::Blocks
             | Function::Contract
             | Function::PackShared
             | Function::ContractRows
@@ -214,6 +242,35 @@ unsafe extern "C" fn parallel_for(
     }
 }
 
+unsafe extern "C" fn blocks(context: *const StepContext, function: usize, made: *const *mut u8, count: usize) {
+    // SAFETY: native code passes its own context, the address of one of its functions, and what lives in its frame until
+    // all blocks are done; these write to different places.
+    unsafe {
+        match ((*context).board.as_ref(), u16::try_from(count)) {
+            (Some(board), Ok(count)) => {
+                let sharers = board.threads().min(count.into());
+                let arguments = [function as *mut u8, made.cast_mut().cast(), sharers as *mut u8];
+                board.lead(block_alone, context, arguments.as_ptr(), count);
+            }
+            _ => {
+                let function: KernelFn = std::mem::transmute(function);
+                (0..count).for_each(|block| function(context, made, block));
+            }
+        }
+    }
+}
+
+/// Does a block on the thread that calls; the arguments are the function, the steps made of the loops around,
+/// and how many threads do blocks.
+unsafe extern "C" fn block_alone(context: *const StepContext, arguments: *const *mut u8, block: usize) {
+    // SAFETY: `blocks` passes them.
+    unsafe {
+        let function: KernelFn = std::mem::transmute(*arguments);
+        let context = (*context).alone(*arguments.add(2) as u64);
+        function(&context, (*arguments.add(1)).cast(), block);
+    }
+}
+
 unsafe extern "C" fn work_space(context: *const StepContext) -> *mut u8 {
     // SAFETY: native code passes its own context, that of a running call.
     unsafe { (*context).scratch_of_thread() }
@@ -224,11 +281,11 @@ unsafe extern "C" fn mark(context: *const StepContext, action: usize) {
     unsafe {
         let context = &*context;
         if !context.marks.is_null() {
-            let now = context.start.elapsed().as_nanos() as u64;
+            let now_ns = context.start.elapsed().as_nanos() as u64;
+            let before_ns = context.last_mark_ns.replace(now_ns);
             if action > 0 {
-                *context.marks.add(action) += now - *context.marks;
+                (*context.marks.add(action - 1)).fetch_add((now_ns - before_ns) / context.sharers, Relaxed);
             }
-            *context.marks = now;
         }
     }
 }

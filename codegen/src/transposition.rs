@@ -70,7 +70,7 @@ impl TranspositionPlan {
             depth: space[column],
             width: strides[column],
             matrices: matrices_at(space, &load.flat, &strides, &repeated),
-            transpose: micro_kernel(isa, SQUARE).transpose,
+            transpose: micro_kernel(isa, SQUARE, SQUARE).transpose,
         })
     }
 

@@ -1,5 +1,6 @@
 //! What must hold of a kernel before it is compiled, so that running it is safe.
 
+use crate::fixed::Fixed;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel, RowKernel, RowStep, row_axes, stays_in_row};
 use gradc_ir::lower::{Access, Affine, Body, Contraction, Scalar, ScalarId, Scatter, UnaryFn};
@@ -14,6 +15,8 @@ pub(crate) struct Signature {
     pub results: Vec<TensorType>,
     /// Whether a library may read the operands: all are in memory that gradc aligns, none is the host's own.
     pub for_library: bool,
+    /// Of a contraction in a loop, the operands that stay as they are while it runs; else empty.
+    pub fixed: Vec<Option<Fixed>>,
 }
 
 /// Fails unless every access of the kernel stays inside its operand and every dtype can be computed with.

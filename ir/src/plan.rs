@@ -110,8 +110,13 @@ pub struct RegionMemory {
 }
 
 impl RegionMemory {
-    /// Size of the part of the arena that the bodies work in, one at a time.
-    pub fn work_bytes(&self) -> usize {
-        self.bodies.iter().map(|body| body.arena_bytes).max().unwrap_or(0)
+    /// Size of the part of the arena that the bodies of one block of rows work in, one at a time.
+    pub fn block_bytes(&self) -> usize {
+        self.bodies.iter().map(|body| body.arena_bytes).max().unwrap_or(0).next_multiple_of(ALIGNMENT_BYTES)
+    }
+
+    /// Size of the part of the arena that the bodies of so many blocks of rows work in.
+    pub fn work_bytes(&self, blocks: usize) -> usize {
+        self.block_bytes().saturating_mul(blocks)
     }
 }

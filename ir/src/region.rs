@@ -48,6 +48,10 @@ pub struct Loop {
     pub reverse: bool,
     /// Whether the body's last result, a boolean scalar, ends the loop.
     pub until_done: bool,
+    /// Number of blocks of rows, 1 where rows are not told apart; never more where `until_done`.
+    pub blocks: usize,
+    /// Number of constants, the first ones, of which the body takes its block; 0 where there is one.
+    pub blocked: usize,
 }
 
 /// What an argument of a body is bound to.
@@ -57,6 +61,8 @@ pub enum Argument {
     Carry,
     /// A slice of the operand along its leading axis.
     Slice,
+    /// The block of the operand that the loop runs for.
+    Block,
     /// The operand.
     Whole,
 }
@@ -93,10 +99,18 @@ impl RegionForm {
         }
     }
 
-    /// How often a body is applied at most.
+    /// How often a body is applied at most, in all blocks together.
     pub fn steps(&self) -> usize {
         match self {
-            RegionForm::Loop(looped) => looped.steps,
+            RegionForm::Loop(looped) => looped.steps * looped.blocks,
+            RegionForm::Branch(_) => 1,
+        }
+    }
+
+    /// How many runs of its bodies may be under way at the same time.
+    pub fn blocks(&self) -> usize {
+        match self {
+            RegionForm::Loop(looped) => looped.blocks,
             RegionForm::Branch(_) => 1,
         }
     }
@@ -112,9 +126,8 @@ impl RegionForm {
     /// What argument `k` of a body is bound to.
     pub fn argument(&self, k: usize) -> Argument {
         match self {
-            RegionForm::Loop(looped) if k < looped.carries => Argument::Carry,
-            RegionForm::Loop(looped) if k < looped.carries + looped.scanned => Argument::Slice,
-            _ => Argument::Whole,
+            RegionForm::Loop(looped) => looped.argument(k),
+            RegionForm::Branch(_) => Argument::Whole,
         }
     }
 
@@ -147,7 +160,7 @@ impl RegionForm {
         for (k, input) in frame.inputs.iter_mut().enumerate() {
             input.role = match self.argument(k) {
                 Argument::Carry => Role::Buffer,
-                Argument::Slice => Role::Input,
+                Argument::Slice | Argument::Block => Role::Input,
                 Argument::Whole => Role::Constant,
             };
         }
@@ -188,12 +201,63 @@ fn name_results(graph: &mut Graph) {
 }
 
 impl Loop {
+    /// What argument `k` of the body is bound to.
+    pub fn argument(&self, k: usize) -> Argument {
+        let kinds = [(self.carries, Argument::Carry), (self.scanned, Argument::Slice), (self.blocked, Argument::Block)];
+        let mut first = k;
+        for (count, kind) in kinds {
+            if first < count {
+                return kind;
+            }
+            first -= count;
+        }
+        Argument::Whole
+    }
+
+    /// The axis of rows of the operand for argument `k`; `None` of what all blocks share.
+    pub fn axis_of_rows(&self, k: usize) -> Option<usize> {
+        match self.argument(k) {
+            Argument::Carry | Argument::Block => Some(0),
+            Argument::Slice => Some(1),
+            Argument::Whole => None,
+        }
+    }
+
     /// The slice that a step works on.
     pub fn slice_of_step(&self, step: usize) -> usize {
         if self.reverse { self.steps - 1 - step } else { step }
     }
 
     fn evaluate(&self, operands: &[&Tensor], results: &[TensorType]) -> Result<Vec<Tensor>, EvalError> {
+        if self.blocks == 1 { self.evaluate_block(operands, results) } else { self.evaluate_blocks(operands, results) }
+    }
+
+    fn evaluate_blocks(&self, operands: &[&Tensor], results: &[TensorType]) -> Result<Vec<Tensor>, EvalError> {
+        let alone = Loop { blocks: 1, ..self.clone() };
+        let axis_of_result = |k: usize| usize::from(k >= self.carries);
+        let types = results.iter().enumerate().map(|(k, ty)| {
+            let mut shape = ty.shape.clone();
+            shape[axis_of_result(k)] /= self.blocks;
+            ty.with_shape(shape)
+        });
+        let types: Vec<TensorType> = types.collect();
+        let of_block = |block: usize| {
+            let cut = |(k, x): (usize, &&Tensor)| match self.axis_of_rows(k) {
+                Some(axis) => x.block(axis, self.blocks, block),
+                None => (*x).clone(),
+            };
+            let operands: Vec<Tensor> = operands.iter().enumerate().map(cut).collect();
+            alone.evaluate_block(&operands.iter().collect::<Vec<_>>(), &types)
+        };
+        let made = (0..self.blocks).map(of_block).collect::<Result<Vec<_>, _>>()?;
+        let join = |(k, ty): (usize, &TensorType)| {
+            let blocks: Vec<&Tensor> = made.iter().map(|of| &of[k]).collect();
+            Tensor::joined(ty.clone(), axis_of_result(k), &blocks)
+        };
+        Ok(results.iter().enumerate().map(join).collect())
+    }
+
+    fn evaluate_block(&self, operands: &[&Tensor], results: &[TensorType]) -> Result<Vec<Tensor>, EvalError> {
         let (carries, rest) = operands.split_at(self.carries);
         let (xs, consts) = rest.split_at(self.scanned);
         let mut carries: Vec<Tensor> = carries.iter().map(|&c| c.clone()).collect();

@@ -196,6 +196,22 @@ impl Tensor {
         Tensor { ty, ..stacked }
     }
 
+    /// The block with number `at` of the `count` of equal length that `axis` is cut into.
+    pub fn block(&self, axis: usize, count: usize, at: usize) -> Tensor {
+        let mut shape = self.ty.shape.clone();
+        shape[axis] /= count;
+        let run: usize = shape[axis..].iter().product();
+        self.gather_flat(self.ty.with_shape(shape), |k| (k / run * count + at) * run + k % run)
+    }
+
+    /// The tensor of type `ty` whose [blocks](Self::block) along `axis` are these.
+    pub fn joined(ty: TensorType, axis: usize, blocks: &[&Tensor]) -> Tensor {
+        let run = ty.shape[axis..].iter().product::<usize>() / blocks.len();
+        let number = |k: usize| blocks[k / run % blocks.len()].number(k / run / blocks.len() * run + k % run);
+        let numbers: Vec<Number> = (0..ty.elements()).map(number).collect();
+        Tensor::from_numbers(ty, numbers)
+    }
+
     /// Values rounded to the dtype's storage precision (identity for f64 and integers).
     pub fn rounded(&self) -> Tensor {
         self.to_host().to_tensor()

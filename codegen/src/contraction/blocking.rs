@@ -2,6 +2,7 @@
 
 use super::plan::{ContractionPlan, Layout, OnlyTile, RowGroup, WorkSpace};
 use crate::loops::{Blocking, EpiloguePlan};
+use crate::microkernel::MicroKernel;
 use std::ops::{Range, RangeInclusive};
 
 /// Largest depth of a block: what is summed before it is added to other sums. Part of the order of summation.
@@ -39,6 +40,10 @@ const CHUNK_PACKED: usize = 1 << 15;
 /// Products that take as long as a scalar operation of an epilogue.
 const PRODUCTS_PER_OPERATION: usize = 4;
 
+/// Tiles of rows up to which a factor is better read from panels that a loop keeps than in place, through strides between
+/// depths along which the processor neither looks ahead nor has many places in the first-level cache.
+const FEW_ROW_TILES: usize = 4;
+
 /// Tiles of the other factor from which on packing one that could be read in place pays.
 const MANY_ROW_TILES: usize = 16;
 const MANY_COLUMN_TILES: usize = 32;
@@ -58,8 +63,9 @@ const FAR: usize = 512;
 const VERY_FAR: usize = 1024;
 
 impl ContractionPlan {
-    /// Cuts the products into blocks and these into chunks, for the epilogue that runs on each block.
-    pub fn cut(&mut self, epilogue: Option<&EpiloguePlan>) {
+    /// Cuts the products into blocks and these into chunks, for the epilogue that runs on each block. `room` is how many
+    /// floats of the right factor the loop around may keep in panels; 0 where the factor changes with its steps.
+    pub fn cut(&mut self, epilogue: Option<&EpiloguePlan>, room: usize) {
         self.turn_if_it_pays(epilogue);
         let Blocking { m, n, .. } = self.blocking;
         let per_sum = self.k + epilogue.map_or(0, |e| PRODUCTS_PER_OPERATION * e.cost_per_point());
@@ -70,6 +76,7 @@ impl ContractionPlan {
         let divisible = epilogue.is_none_or(EpiloguePlan::has_divisible_columns);
         self.divide(rows, divisible.then_some(columns), chunks.min(CHUNKS_WANTED));
         let right = match packs_right {
+            _ if self.keeps_right(packs_right, room) => Layout::Kept,
             true if shares && self.grid.0 > 1 => Layout::Shared,
             true => Layout::Packed,
             false => Layout::InPlace,
@@ -142,6 +149,14 @@ impl ContractionPlan {
         self.blocking.m >= MANY_ROW_TILES * self.kernel.rows && floats > LITTLE
     }
 
+    /// Whether panels of the right factor had better be packed once for the steps of a loop.
+    fn keeps_right(&self, packs_right: bool, room: usize) -> bool {
+        let (Blocking { m, n, .. }, MicroKernel { rows, columns, .. }) = (self.blocking, self.kernel);
+        let one_matrix = !self.by_library && !self.turned && self.outer == 1 && self.right.guarded.is_empty();
+        let pays = m <= FEW_ROW_TILES * rows && (packs_right || self.k * n > LITTLE);
+        one_matrix && pays && self.k * n.next_multiple_of(columns) <= room
+    }
+
     pub(super) fn packs_left(&self) -> bool {
         let Some((row, step)) = self.left.strides() else { return true };
         let tiles = self.blocking.columns / self.kernel.columns;
@@ -182,13 +197,14 @@ impl ContractionPlan {
             sums: used(has_epilogue || self.turned, rows * self.blocking.row_stride()),
             turned: used(has_epilogue && self.turned, rows * self.blocking.row_stride()),
             shared: used(self.layouts[1] == Layout::Shared, n.next_multiple_of(wide) * self.k),
+            kept: used(self.layouts[1] == Layout::Kept, n.next_multiple_of(wide) * self.k),
         }
     }
 
     /// Chunks in which shared panels are packed.
     pub fn packing_chunks(&self) -> usize {
         let panels = self.blocking.n.div_ceil(self.kernel.columns);
-        (self.floats.shared / CHUNK_PACKED).clamp(1, panels.min(MOST_CHUNKS))
+        (self.floats.shared.max(self.floats.kept) / CHUNK_PACKED).clamp(1, panels.min(MOST_CHUNKS))
     }
 }
 

@@ -4,7 +4,7 @@ use super::blocking::parts;
 use super::pack::pack;
 use super::plan::{Block, ContractionPlan, Layout, OnlyTile, RowGroup};
 use crate::loops::Blocking;
-use crate::microkernel::Tile;
+use crate::microkernel::{MicroKernel, Tile};
 use crate::program::{PlacedContraction, Program};
 use crate::runtime::{KernelFn, StepContext};
 use std::ops::Range;
@@ -60,10 +60,11 @@ unsafe fn compute_only_tile(entry: &PlacedContraction, tile: &OnlyTile, argument
     }
 }
 
-/// Packs one chunk of what all blocks of a contraction share; see [`Function`](crate::runtime::Function).
+/// Packs one chunk of what all blocks of a contraction share, and maybe all steps of a loop; see
+/// [`Function`](crate::runtime::Function).
 ///
 /// # Safety
-/// As for [`contract`].
+/// As for [`contract`]; of the addresses, only that of the right factor is read.
 pub(crate) unsafe extern "C" fn pack_shared(
     context: *const StepContext,
     contraction: usize,
@@ -74,22 +75,15 @@ pub(crate) unsafe extern "C" fn pack_shared(
     unsafe {
         let program: &Program = &*(*context).program;
         let entry = &program.contractions[contraction];
-        let (plan, product) = (&entry.plan, Product::new(&*context, entry, arguments));
+        let plan = &entry.plan;
+        let right = (*arguments.add(plan.right.operand)).cast::<f32>();
         let width = plan.kernel.columns;
         let panels = plan.blocking.n.div_ceil(width);
         let panels = parts(0..panels, plan.packing_chunks()).nth(chunk).unwrap_or_default();
         let columns = panels.start * width..plan.blocking.n.min(panels.end * width);
         for depth in &plan.depths {
-            let to = product.shared_panel(depth, columns.start).cast_mut();
-            pack(
-                &plan.right,
-                &plan.kernel,
-                0,
-                plan.column_tiles(columns.clone()),
-                depth.clone(),
-                product.right,
-                (to, width),
-            );
+            let to = shared_panel(&*context, entry, depth, columns.start);
+            pack(&plan.right, &plan.kernel, 0, plan.column_tiles(columns.clone()), depth.clone(), right, (to, width));
         }
     }
 }
@@ -209,7 +203,7 @@ impl<'a> Product<'a> {
         };
         let mut column = columns.start;
         while column < columns.end {
-            tile.columns = kernel.columns.min(columns.end - column);
+            tile.columns = right.columns_of_tile(columns.end - column, kernel);
             for (i, rows) in group.tiles.iter().enumerate() {
                 tile.a = match left.panel {
                     0 => left.start.wrapping_offset((rows.start - group.rows.start) as isize * left.free),
@@ -220,8 +214,8 @@ impl<'a> Product<'a> {
                 // SAFETY: offsets of rows, columns and panels stay inside the factors, the packed panels and the sums.
                 unsafe { (kernel.run)(&tile) };
             }
-            tile.b = tile.b.wrapping_offset(right.panel);
-            column += kernel.columns;
+            tile.b = tile.b.wrapping_offset(if right.panel == 0 { tile.columns as isize } else { right.panel });
+            column += tile.columns;
         }
     }
 
@@ -242,36 +236,56 @@ impl<'a> Product<'a> {
         let (plan, factor, width) = (self.plan, &self.plan.right, self.plan.kernel.columns);
         if let (Layout::InPlace, Some((_, step))) = (plan.layouts[1], factor.strides()) {
             let start = factor.first(self.right, block.outer, block.columns.start, depth.start);
-            return Panels { start, panel: width as isize, free: 1, step };
+            return Panels { start, panel: 0, free: 1, step };
         }
-        let start = if plan.layouts[1] == Layout::Shared {
-            self.shared_panel(depth, block.columns.start)
+        let start = if matches!(plan.layouts[1], Layout::Shared | Layout::Kept) {
+            shared_panel(self.context, self.entry, depth, block.columns.start).cast_const()
         } else {
             // SAFETY: the work space has room for the block's columns.
             unsafe {
                 let (tiles, to) = (plan.column_tiles(block.columns.clone()), (self.packed_right, width));
                 pack(factor, &plan.kernel, block.outer, tiles, depth.clone(), self.right, to);
             }
-            self.packed_right
+            self.packed_right.cast_const()
         };
         Panels { start, panel: (width * depth.len()) as isize, free: 1, step: width as isize }
     }
+}
 
-    /// The shared panel of a depth that begins with this column.
-    fn shared_panel(&self, depth: &Range<usize>, column: usize) -> *const f32 {
-        let columns = self.plan.blocking.n.next_multiple_of(self.plan.kernel.columns);
-        self.context.shared().wrapping_add(depth.start * columns + column * depth.len())
-    }
+/// The panel of a depth that begins with this column, among those packed once.
+fn shared_panel(
+    context: &StepContext,
+    PlacedContraction { plan, kept_at, .. }: &PlacedContraction,
+    depth: &Range<usize>,
+    column: usize,
+) -> *mut f32 {
+    let columns = plan.blocking.n.next_multiple_of(plan.kernel.columns);
+    let first: *mut f32 = match plan.layouts[1] {
+        Layout::Kept => context.kept.wrapping_add(*kept_at).cast(),
+        _ => context.shared(),
+    };
+    first.wrapping_add(depth.start * columns + column * depth.len())
 }
 
 /// Where the tiles of a block of a factor are.
 #[derive(Debug)]
 struct Panels {
     start: *const f32,
-    /// From one packed panel to the next, or from one tile of columns to the next; 0 for rows read in place.
+    /// From one packed panel to the next; 0 for what is read in place.
     panel: isize,
     /// From one row to the next.
     free: isize,
     /// From one k to the next.
     step: isize,
+}
+
+impl Panels {
+    /// Columns of the next tile where so many are left. A panel fixes them; in place, the last two tiles share what is
+    /// left, so that neither is much narrower than the other.
+    fn columns_of_tile(&self, left: usize, kernel: &MicroKernel) -> usize {
+        if self.panel == 0 && left > kernel.columns && left < 2 * kernel.columns {
+            return left.div_ceil(2).next_multiple_of(kernel.lanes);
+        }
+        kernel.columns.min(left)
+    }
 }

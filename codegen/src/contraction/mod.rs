@@ -9,4 +9,4 @@ mod plan;
 mod turning;
 
 pub(crate) use driver::{contract, pack_shared};
-pub(crate) use plan::{ContractionPlan, WorkSpace};
+pub(crate) use plan::{ContractionPlan, Layout, WorkSpace};

@@ -79,6 +79,8 @@ pub(crate) struct WorkSpace {
     pub turned: usize,
     /// For panels that all threads share.
     pub shared: usize,
+    /// For panels that a loop keeps.
+    pub kept: usize,
 }
 
 /// Where tiles read a factor.
@@ -90,6 +92,8 @@ pub(crate) enum Layout {
     Packed,
     /// In panels that are packed once for all blocks.
     Shared,
+    /// In panels that are packed once for all steps of a loop.
+    Kept,
 }
 
 /// What uses a loop of the space.
@@ -120,7 +124,7 @@ impl ContractionPlan {
             _ => (&contraction.lhs, &contraction.rhs),
         };
         let factor = |access: &Access, free: &[usize]| Factor::new(access, &extents, [&outers, free, &depth]);
-        let kernel = micro_kernel(isa, n);
+        let kernel = micro_kernel(isa, m, n);
         let (left, right) = (factor(left, &rows)?, factor(right, &columns)?);
         let blocking = Blocking { m, n, rows: m, columns: n };
         let mut plan = ContractionPlan {

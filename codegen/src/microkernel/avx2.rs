@@ -1,8 +1,10 @@
-//! 6 × 16 tiles in 256-bit vectors: twelve sums, two vectors of `b` and a broadcast of `a` fill the registers. 8 × 8 tiles
-//! where there are no more columns: eight sums are as many as hide the latency of an addition.
+//! 6 × 16 tiles in 256-bit vectors: twelve sums, two vectors of `b` and a broadcast of `a` fill the registers. 4 × 24 tiles
+//! where rows would leave tiles of four or fewer: twelve sums as well. 8 × 8 tiles where there are no more columns: eight
+//! sums are as many as hide the latency of an addition.
 
 use super::{MicroKernel, Tile, UNROLL, dispatch};
 use crate::microkernel::transpose_avx2::transpose;
+use std::arch::asm;
 use std::arch::x86_64::{
     __m256, __m256i, _mm_castps_pd, _mm_movehl_ps, _mm_store_ss, _mm_storel_pd, _mm_storeu_ps, _mm256_add_ps,
     _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
@@ -11,18 +13,24 @@ use std::arch::x86_64::{
 
 pub(super) const LANES: usize = 8;
 
-pub(super) fn kernel(columns: usize) -> MicroKernel {
-    match columns <= LANES {
-        true => MicroKernel { rows: 8, columns: LANES, lanes: LANES, run, transpose },
-        false => MicroKernel { rows: 6, columns: 2 * LANES, lanes: LANES, run, transpose },
-    }
+/// Columns from which on a last tile that is not full hardly counts.
+const MANY_COLUMNS: usize = 256;
+
+pub(super) fn kernel(rows: usize, columns: usize) -> MicroKernel {
+    let fills_three = columns.is_multiple_of(3 * LANES) || columns >= MANY_COLUMNS;
+    let (rows, vectors) = match rows {
+        _ if columns <= LANES => (8, 1),
+        1..=4 | 7..=8 if fills_three => (4, 3),
+        _ => (6, 2),
+    };
+    MicroKernel { rows, columns: vectors * LANES, lanes: LANES, run, transpose }
 }
 
 /// Lanes set, then lanes clear: a window into it is the mask of any number of lanes.
 static MASKS: [i32; 2 * LANES] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 unsafe fn run(tile: &Tile) {
-    dispatch!(compute, tile, tile.columns.div_ceil(LANES), wide [1 2 3 4 5 6], narrow [1 2 3 4 5 6 7 8])
+    dispatch!(compute, tile, tile.columns.div_ceil(LANES), 1 [1 2 3 4 5 6 7 8], 2 [1 2 3 4 5 6], 3 [1 2 3 4])
 }
 
 /// `ROWS` rows of `VECTORS` vectors.
@@ -36,10 +44,7 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
         let mut step = || {
             let row: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(b.add(LANES * v)));
             for (r, sums) in sums.iter_mut().enumerate() {
-                let factor = _mm256_set1_ps(a.offset(r as isize * t.a_row).read_unaligned());
-                for (sum, x) in sums.iter_mut().zip(row) {
-                    *sum = _mm256_fmadd_ps(factor, x, *sum);
-                }
+                add_row(sums, a.offset(r as isize * t.a_row), &row);
             }
             a = a.wrapping_offset(t.a_step);
             b = b.wrapping_offset(t.b_step);
@@ -66,6 +71,39 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
                 store(c.add(LANES * v), sum, t.accumulate, if v == VECTORS - 1 { rest } else { 0 });
             }
         }
+    }
+}
+
+/// Adds `*a` times `row` to the sums of a row.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn add_row<const VECTORS: usize>(sums: &mut [__m256; VECTORS], a: *const f32, row: &[__m256; VECTORS]) {
+    if let ([s0, s1, s2], &[x0, x1, x2]) = (&mut sums[..], &row[..]) {
+        // The tile's other vectors leave one register. Left to itself the compiler has two factors under way and spills.
+        // SAFETY: the caller vouches for `a`; nothing else is touched.
+        unsafe {
+            asm!(
+                "vbroadcastss {factor}, dword ptr [{a}]",
+                "vfmadd231ps {s0}, {factor}, {x0}",
+                "vfmadd231ps {s1}, {factor}, {x1}",
+                "vfmadd231ps {s2}, {factor}, {x2}",
+                a = in(reg) a,
+                factor = out(ymm_reg) _,
+                s0 = inout(ymm_reg) *s0,
+                s1 = inout(ymm_reg) *s1,
+                s2 = inout(ymm_reg) *s2,
+                x0 = in(ymm_reg) x0,
+                x1 = in(ymm_reg) x1,
+                x2 = in(ymm_reg) x2,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        return;
+    }
+    // SAFETY: the caller vouches for `a`.
+    let factor = _mm256_set1_ps(unsafe { a.read_unaligned() });
+    for (sum, x) in sums.iter_mut().zip(row) {
+        *sum = _mm256_fmadd_ps(factor, *x, *sum);
     }
 }
 

@@ -11,7 +11,7 @@ pub(super) const LANES: usize = 16;
 pub(super) const KERNEL: MicroKernel = MicroKernel { rows: 12, columns: 2 * LANES, lanes: 1, run, transpose };
 
 unsafe fn run(tile: &Tile) {
-    dispatch!(compute, tile, tile.columns.div_ceil(LANES), wide [1 2 3 4 5 6 7 8 9 10 11 12], narrow [1 2 3 4 5 6 7 8 9 10 11 12])
+    dispatch!(compute, tile, tile.columns.div_ceil(LANES), 1 [1 2 3 4 5 6 7 8 9 10 11 12], 2 [1 2 3 4 5 6 7 8 9 10 11 12], 3 [])
 }
 
 /// `ROWS` rows of `VECTORS` vectors, the last one masked.

@@ -106,27 +106,27 @@ pub(crate) fn is_available(isa: VectorIsa) -> bool {
     }
 }
 
-/// The micro-kernel of an instruction set for a product of so many columns.
-pub(crate) fn micro_kernel(isa: VectorIsa, columns: usize) -> MicroKernel {
+/// The micro-kernel of an instruction set for a product of so many rows and columns.
+pub(crate) fn micro_kernel(isa: VectorIsa, rows: usize, columns: usize) -> MicroKernel {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx2 => avx2::kernel(columns),
+        VectorIsa::Avx2 => avx2::kernel(rows, columns),
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx512 => avx512::KERNEL,
         _ => portable::KERNEL,
     }
 }
 
-/// Calls `$function::<rows, vectors>` for run-time rows and vectors; `wide` lists the rows of tiles of two vectors,
-/// `narrow` those of one.
+/// Calls `$function::<rows, vectors>` for run-time rows and vectors; each list has the rows of tiles of so many vectors.
 #[cfg(target_arch = "x86_64")]
 macro_rules! dispatch {
-    ($function:ident, $tile:expr, $vectors:expr, wide [$($wide:literal)+], narrow [$($narrow:literal)+]) => {
+    ($function:ident, $tile:expr, $vectors:expr, 1 [$($one:literal)+], 2 [$($two:literal)+], 3 [$($three:literal)*]) => {
         // SAFETY: as promised to the caller.
         unsafe {
             match ($tile.rows, $vectors) {
-                $(($wide, 2) => $function::<$wide, 2>($tile),)+
-                $(($narrow, 1) => $function::<$narrow, 1>($tile),)+
+                $(($one, 1) => $function::<$one, 1>($tile),)+
+                $(($two, 2) => $function::<$two, 2>($tile),)+
+                $(($three, 3) => $function::<$three, 3>($tile),)*
                 _ => unreachable!("a tile is not larger than its kernel"),
             }
         }

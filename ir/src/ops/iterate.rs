@@ -8,7 +8,7 @@ use crate::graph::{Function, Value};
 use crate::interpret;
 use crate::lower::Lowering;
 use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct, require};
-use crate::region::{Loop, Region, RegionForm};
+use crate::region::{Region, RegionForm};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, TypeError};
 
@@ -78,9 +78,7 @@ impl OpDef for Iterate {
     }
 
     fn lower(&self, _: &[&TensorType], _: &[TensorType]) -> Lowering {
-        let (body, carries, steps) = (self.body.clone(), self.carries, self.count);
-        let form = RegionForm::Loop(Loop { body, carries, scanned: 0, steps, reverse: false, until_done: false });
-        Lowering::Region(Region { form, expand })
+        Lowering::Region(Region { form: RegionForm::Loop(self.scan().as_loop()), expand })
     }
 
     fn numerics(&self) -> Numerics {

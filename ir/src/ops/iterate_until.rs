@@ -88,9 +88,17 @@ impl OpDef for IterateUntil {
     }
 
     fn lower(&self, _: &[&TensorType], _: &[TensorType]) -> Lowering {
-        let (body, carries, steps) = (self.body.clone(), self.carries, self.max);
-        let form = RegionForm::Loop(Loop { body, carries, scanned: 0, steps, reverse: false, until_done: true });
-        Lowering::Region(Region { form, expand })
+        let looped = Loop {
+            body: self.body.clone(),
+            carries: self.carries,
+            scanned: 0,
+            steps: self.max,
+            reverse: false,
+            until_done: true,
+            blocks: 1,
+            blocked: 0,
+        };
+        Lowering::Region(Region { form: RegionForm::Loop(looped), expand })
     }
 
     fn numerics(&self) -> Numerics {

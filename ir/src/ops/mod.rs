@@ -132,6 +132,7 @@ ops! {
     round::Round,
     rsqrt::Rsqrt,
     scan::Scan,
+    scan_blocks::ScanBlocks,
     scatter_add::ScatterAdd,
     select::Select,
     shl::Shl,

@@ -36,7 +36,7 @@ op_struct! {
 }
 
 impl Scan {
-    fn as_loop(&self) -> Loop {
+    pub(super) fn as_loop(&self) -> Loop {
         Loop {
             body: self.body.clone(),
             carries: self.carries,
@@ -44,6 +44,8 @@ impl Scan {
             steps: self.length,
             reverse: self.reverse,
             until_done: false,
+            blocks: 1,
+            blocked: 0,
         }
     }
 
@@ -90,6 +92,11 @@ pub(super) fn require_same_carries(taken: &[TensorType], returned: &[TensorType]
 
 fn expand(op: &Op, b: &mut Builder, operands: &[Value]) -> Result<Vec<Value>, TypeError> {
     let Op::Scan(scan) = op else { unreachable!("an expansion is applied to the op it belongs to") };
+    unroll(scan, b, operands)
+}
+
+/// The steps of a scan one after the other.
+pub(super) fn unroll(scan: &Scan, b: &mut Builder, operands: &[Value]) -> Result<Vec<Value>, TypeError> {
     check_unrolled(scan.length, &scan.body)?;
     let (carries, rest) = operands.split_at(scan.carries);
     let (xs, consts) = rest.split_at(scan.scanned);

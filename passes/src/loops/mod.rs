@@ -6,6 +6,7 @@
 //! [`merge_loops`] makes one loop of both, and [`sum_after_loops`] takes out of a loop what sums up over its steps.
 
 mod activity;
+mod blocks;
 mod check;
 mod exact;
 mod extract;
@@ -25,6 +26,7 @@ mod split;
 mod sums;
 mod until;
 
+pub use blocks::cut_loops;
 pub(crate) use check::check_policies;
 pub use guard::FALLBACKS;
 pub use hoist::hoist;

@@ -80,7 +80,7 @@ fn lay_out(schedule: &Schedule, border: Border) -> MemoryLayout {
     let results = border.result_places(&schedule.graph);
     let outside = Outside {
         placed: results.iter().map(|(output, _)| forms.root(*output)).collect(),
-        work_bytes: regions.iter().map(|(&node, region)| (node, region.work_bytes())).collect(),
+        work_bytes: regions.iter().map(|(&node, region)| (node, region.work_bytes(blocks_of(&forms, node)))).collect(),
     };
     let storage = Storage::new(&forms, &schedule.actions, &outside);
     for (old, next) in &storage.in_place {
@@ -169,7 +169,13 @@ pub(crate) fn region_live_bytes(forms: &Forms, region: &RegionSchedule) -> usize
 fn region_live_bytes_while(forms: &Forms, region: &RegionSchedule, guards: Guards) -> usize {
     let Form::Region(form) = forms.get(region.node) else { unreachable!("only regions are scheduled as such") };
     let bodies = guards.bodies(region).iter();
-    bodies.map(|body| live_bytes_within(body, Some(form), guards)).max().unwrap_or(0)
+    let most = bodies.map(|body| live_bytes_within(body, Some(form), guards)).max().unwrap_or(0);
+    aligned(most) * form.blocks()
+}
+
+/// How many blocks of rows a region works on, each in memory of its own.
+fn blocks_of(forms: &Forms, region: NodeId) -> usize {
+    if let Form::Region(form) = forms.get(region) { form.blocks() } else { 1 }
 }
 
 /// What a schedule stores, without places yet; that of a body without what is written to the region's results.

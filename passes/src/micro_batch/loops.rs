@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// A loop whose steps keep the examples of different parts apart, given what its operands are.
 pub(super) fn fit_loop(op: &Op, form: &RegionForm, flows: &[Flow], parts: usize) -> Option<Fitted> {
-    let RegionForm::Loop(looped) = form else { return None };
+    let RegionForm::Loop(looped @ Loop { blocks: 1, .. }) = form else { return None };
     let arguments = flows.iter().enumerate().map(|(k, &flow)| argument(form, k, flow)).collect::<Option<Vec<_>>>()?;
     let (body, arguments, made) = settled(looped, arguments, parts)?;
     let operand = |(k, &flow): (usize, &Flow)| if form.argument(k) == Argument::Slice { stacked(flow) } else { flow };
@@ -26,6 +26,18 @@ pub(super) fn fit_loop(op: &Op, form: &RegionForm, flows: &[Flow], parts: usize)
     }
     let operands = arguments.iter().enumerate().map(operand).collect();
     Some(Fitted { op: op.with_functions([Arc::new(body)]), operands, results })
+}
+
+/// The body of a loop on one of `blocks` blocks of rows, the leading axis of carries and slices, and of which constants
+/// it takes its block, too; `None` where rows of different blocks meet, or a result does not consist of rows.
+pub(crate) fn body_of_block(looped: &Loop, blocks: usize) -> Option<(Graph, Vec<bool>)> {
+    let rows = Flow::Block(0);
+    let (first, inputs) = (looped.carries + looped.scanned, looped.body.inputs().len());
+    let given = (0..inputs).map(|k| if k < first { rows } else { Flow::Whole }).collect();
+    let (body, arguments, made) = settled(looped, given, blocks)?;
+    let takes_block: Vec<bool> = arguments[first..].iter().map(|&flow| flow == rows).collect();
+    let known = arguments[first..].iter().all(|flow| [rows, Flow::Whole].contains(flow));
+    (known && made.iter().all(|&flow| flow == rows)).then_some((body, takes_block))
 }
 
 /// What an argument of the body is; `None` where steps go from part to part, or over sums.

@@ -18,5 +18,6 @@ mod split;
 mod step;
 
 pub use body::{map_parts, takes_parts};
+pub(crate) use loops::body_of_block;
 pub use split::batch_sizes;
 pub use step::{derive_step_in_parts, evaluate_in_parts};
