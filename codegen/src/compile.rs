@@ -17,8 +17,11 @@ use gradc_ir::kernel::{Accumulate, Kernel, KernelKind, LoopKernel};
 use gradc_ir::plan::{Place, Segment};
 use gradc_ir::target::{Target, VectorIsa};
 use gradc_ir::types::TensorType;
-use rayon::prelude::*;
 use std::collections::HashMap;
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
 
 /// A value and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,9 +251,21 @@ fn compile_all(
     simd: SimdOptions,
     options: &CodegenOptions,
 ) -> Result<Vec<Compiled>, Diagnostic> {
-    let fresh = || (Context::new(), FunctionBuilderContext::new());
-    codes
-        .par_iter()
-        .map_init(fresh, |scratch, code| compile_kernel(code, isa, simd, scratch, options.keep_text))
-        .collect()
+    let next = AtomicUsize::new(0);
+    let compile_share = || -> Vec<(usize, Result<Compiled, Diagnostic>)> {
+        let mut scratch = (Context::new(), FunctionBuilderContext::new());
+        let claimed = std::iter::from_fn(|| Some(next.fetch_add(1, Relaxed)).filter(|&k| k < codes.len()));
+        claimed.map(|k| (k, compile_kernel(&codes[k], isa, simd, &mut scratch, options.keep_text))).collect()
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(codes.len());
+    let mut compiled = thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(compile_share)).collect();
+        let mut compiled = compile_share();
+        helpers
+            .into_iter()
+            .for_each(|helper| compiled.extend(helper.join().unwrap_or_else(|panic| resume_unwind(panic))));
+        compiled
+    });
+    compiled.sort_unstable_by_key(|(k, _)| *k);
+    compiled.into_iter().map(|(_, compiled)| compiled).collect()
 }

@@ -33,5 +33,5 @@ pub use backend::{Engine, Library};
 pub use compile::{CodegenOptions, EntryCode, Operand, PlacedAction, Until, compile};
 pub use executable::{Executable, StepFailure};
 pub use limits::Limits;
-pub use memory::{AlignedBuffer, Memory};
+pub use memory::{AlignedBuffer, Memory, release_freed_memory};
 pub use pool::Pool;

@@ -1,36 +1,25 @@
 //! The memory a step works in.
 
 use gradc_ir::plan::ALIGNMENT_BYTES;
-use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 
 /// Zero-initialised bytes aligned to [`ALIGNMENT_BYTES`].
 #[derive(Debug)]
 pub struct AlignedBuffer {
-    lines: Vec<Line>,
+    /// Whole lines of [`ALIGNMENT_BYTES`] from `start` on, and what alignment takes.
+    bytes: Vec<u8>,
+    start: usize,
     len: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([u8; ALIGNMENT_BYTES]);
-
 impl AlignedBuffer {
     /// A buffer of `len` zero bytes; pages that nothing touches take no memory.
+    ///
+    /// It is aligned within a larger vector: an allocator that is asked for alignment does not know of pages that they
+    /// are zero and writes to all of them.
     pub fn zeroed(len: usize) -> Self {
-        let count = len.div_ceil(ALIGNMENT_BYTES);
-        let layout = Layout::array::<Line>(count).expect("sizes of buffers were checked when they were planned");
-        if count == 0 {
-            return AlignedBuffer { lines: vec![], len };
-        }
-        // SAFETY: the layout is that of a vector of `count` lines and is not empty; zeros are valid lines.
-        let lines = unsafe {
-            let start = alloc_zeroed(layout);
-            if start.is_null() {
-                handle_alloc_error(layout);
-            }
-            Vec::from_raw_parts(start.cast(), count, count)
-        };
-        AlignedBuffer { lines, len }
+        let bytes = vec![0_u8; len.next_multiple_of(ALIGNMENT_BYTES) + ALIGNMENT_BYTES - 1];
+        let start = bytes.as_ptr().align_offset(ALIGNMENT_BYTES);
+        AlignedBuffer { bytes, start, len }
     }
 
     /// A buffer holding a copy of `bytes`.
@@ -52,20 +41,18 @@ impl AlignedBuffer {
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the lines are initialised, contiguous and at least `len` bytes long.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        &self.bytes[self.start..][..self.len]
     }
 
     /// The bytes, to be written.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`; the exclusive borrow of `self` covers the lines, and any byte is a valid value.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        &mut self.bytes[self.start..][..self.len]
     }
 }
 
 impl Clone for AlignedBuffer {
     fn clone(&self) -> Self {
-        AlignedBuffer { lines: self.lines.clone(), len: self.len }
+        Self::from_bytes(self.bytes())
     }
 }
 
@@ -80,4 +67,57 @@ pub struct Memory<'a> {
     pub constants: &'a AlignedBuffer,
     /// Work space of kernels, at least [`scratch_bytes`](crate::Executable::scratch_bytes) of the pool.
     pub scratch: &'a mut AlignedBuffer,
+}
+
+/// Gives memory that has been freed back to the system, where the C library has kept it.
+///
+/// What a compilation frees lies between what stays, so the C library keeps most of it until it is asked. It looks at
+/// all that the process has allocated, which only who owns the process should ask for.
+pub fn release_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: the declaration is that of `malloc.h`; it frees nothing that is in use and may be called any time.
+        unsafe extern "C" {
+            safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        }
+        malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_zero_also_when_cloned() {
+        for len in [0, 1, 63, 64, 65, 1 << 20] {
+            let mut buffer = AlignedBuffer::zeroed(len);
+            assert_eq!((buffer.len(), buffer.bytes().len()), (len, len));
+            assert!(buffer.bytes().iter().all(|&byte| byte == 0));
+            buffer.bytes_mut().fill(7);
+            for buffer in [&buffer, &buffer.clone()] {
+                assert_eq!(buffer.bytes().as_ptr().align_offset(ALIGNMENT_BYTES), 0);
+                assert_eq!(buffer.bytes(), vec![7; len]);
+            }
+        }
+    }
+
+    /// Resident memory of this process, KiB.
+    #[cfg(target_os = "linux")]
+    fn resident_kib() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells of every process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has resident memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_nothing_touches_takes_no_memory() {
+        let before = resident_kib();
+        let mut buffer = AlignedBuffer::zeroed(1 << 28);
+        // Other tests run meanwhile.
+        assert!(resident_kib() < before + (1 << 17), "a buffer of 256 MiB took memory before it was used");
+        buffer.bytes_mut().fill(1);
+        assert!(resident_kib() > before + (1 << 17));
+    }
 }

@@ -6,6 +6,7 @@ use gradc::budget::ParameterCost;
 use gradc::options::Backend;
 use gradc::training::Trained;
 use gradc::{CompiledStep, Diagnostic, ImportOptions, Model, Options, Recipe, Selector};
+use gradc_codegen::release_freed_memory;
 use gradc_frontend::bytes::parse_bytes;
 use gradc_ir::target::{Target, VectorIsa};
 use gradc_passes::egraph::rules::NumericClass;
@@ -170,8 +171,15 @@ impl ModelArguments {
         }
     }
 
-    /// The compiled model: loaded from a package, or compiled with the recipe if there is one.
+    /// The compiled model: loaded from a package, or compiled with the recipe if there is one. What compiling took of
+    /// memory and the model needs no more is the system's again.
     pub fn compile(&self, options: &Options) -> Result<CompiledStep, Failure> {
+        let step = self.load_or_compile(options)?;
+        release_freed_memory();
+        Ok(step)
+    }
+
+    fn load_or_compile(&self, options: &Options) -> Result<CompiledStep, Failure> {
         if gradc::package::is_package(&self.model) {
             return Ok(gradc::package::load(&self.model, options)?);
         }
