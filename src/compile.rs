@@ -8,7 +8,7 @@ use crate::micro_batches::{InParts, MicroBatches, Plan, Source, Training};
 use crate::options::{Options, Stage};
 use crate::parameters::ParameterReport;
 use crate::report::{CompileReport, EntryReport, MadeAgain};
-use crate::step::{CompiledStep, EntryInfo};
+use crate::step::CompiledStep;
 use crate::training_cost::TrainingCost;
 use gradc_codegen::{EntryCode, Executable};
 use gradc_frontend::model::Model;
@@ -22,7 +22,7 @@ use gradc_passes::bodies::map_bodies;
 use gradc_passes::cost::graph_cost;
 use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::{self, OptimizeOptions};
-use gradc_passes::fit::{Rematerialised, rematerialise};
+use gradc_passes::fit::{Rematerialised, rematerialise, rematerialise_in_spare_time};
 use gradc_passes::layout::{LaidOut, assign_layouts};
 use gradc_passes::loops::{cut_loops, hoist};
 use gradc_passes::memory::{SharedLayout, check_plan, guarded_live_bytes, largest_action_bytes, plan_memory};
@@ -74,12 +74,11 @@ pub(crate) fn compile_rolled(
     let executable = report.time("codegen", || gradc_codegen::compile(&codes, &options.codegen()))?;
     report.keep(options, Stage::Clif, "all", || clif(&executable));
     report.kernels = executable.kernels();
-    let infos = planned.into_iter().map(|(entry, plan)| EntryInfo::new(entry, plan, derived.loss.as_ref())).collect();
     CompiledStep::new(
         model.name.clone(),
         &model.tensors,
         executable,
-        infos,
+        planned,
         (derived.loss, recipe.cloned()),
         layout,
         options.pool()?,
@@ -94,14 +93,16 @@ pub(crate) struct PlannedStep {
     pub parameters: Vec<ParameterReport>,
 }
 
-/// Plans the training step of a model whose loops are rolled, as [`compile_rolled`] would for a step that updates.
+/// Plans the training step of a model whose loops are rolled, as [`compile_rolled`] would for a step that updates and
+/// makes nothing again in spare time.
 pub(crate) fn plan_step(
     model: &Model,
     recipe: &Recipe,
     chosen: Option<&BTreeSet<String>>,
     options: &Options,
 ) -> Result<PlannedStep, Diagnostics> {
-    let options = Options { explain: false, gradients: false, importances: false, emit: vec![], ..options.clone() };
+    let quiet = Options { explain: false, emit: vec![], ..options.clone() };
+    let options = Options { spare_time: false, gradients: false, importances: false, ..quiet };
     let derived = entries::derive(model, Some(recipe), chosen, &options)?;
     let layout = SharedLayout::of(derived.entries.iter().map(|entry| &entry.graph));
     let step = derived.entries.into_iter().find(|entry| entry.kind == EntryKind::Step);
@@ -154,7 +155,7 @@ fn plan_entry(
             let plan = Plan { kind: entry.kind, source, limit_bytes, layout, options };
             plan_within(&optimized, &plan, report)?
         }
-        None => plan_graph(&optimized, layout, options, report)?,
+        None => plan_in_spare_time(&optimized, layout, options, report)?,
     };
     let stored = format!("{} values stored in another order, {copies} copies", plan.schedule.layouts.len());
     report.note_pass(name, "layout", stored);
@@ -193,9 +194,51 @@ pub(crate) fn plan_graph(
     checked(&laid_out.graph, "layout")?;
     let copies = laid_out.graph.nodes().len() - cut.nodes().len();
     let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(laid_out, options.ordering))?;
+    plan_scheduled(scheduled, peaks, copies, layout, report)
+}
+
+fn plan_scheduled(
+    scheduled: Schedule,
+    peaks: Peaks,
+    copies: usize,
+    layout: &SharedLayout,
+    report: &mut CompileReport,
+) -> Result<Planned, Diagnostics> {
     let plan = report.time("plan", || Ok::<_, Diagnostic>(plan_memory(scheduled, layout)))?;
     check_plan(&plan, layout).map_err(|d| d.help("this is a bug in gradc: the planner made a wrong plan"))?;
     Ok(Planned { plan, peaks, copies, again: None, parts: None, checkpointed: 0 })
+}
+
+/// Plans a graph, with that made again for the backward pass which takes next to no time, where it saves memory and the
+/// options allow it.
+fn plan_in_spare_time(
+    graph: &Graph,
+    layout: &SharedLayout,
+    options: &Options,
+    report: &mut CompileReport,
+) -> Result<Planned, Diagnostics> {
+    if !options.spare_time {
+        return plan_graph(graph, layout, options, report);
+    }
+    let found: Option<Rematerialised> =
+        report.time("rematerialise", || rematerialise_in_spare_time(graph, options.ordering, &options.target))?;
+    match found {
+        Some(found) => plan_made_again(found, layout, report),
+        None => plan_graph(graph, layout, options, report),
+    }
+}
+
+/// Plans a graph with values made again as it has been scheduled.
+fn plan_made_again(
+    found: Rematerialised,
+    layout: &SharedLayout,
+    report: &mut CompileReport,
+) -> Result<Planned, Diagnostics> {
+    checked(&found.graph, "rematerialise")?;
+    checked(&found.schedule.graph, "layout")?;
+    let again = (found.dropped > 0).then(|| MadeAgain::of(&found));
+    let copies = found.schedule.graph.nodes().len() - found.graph.nodes().len();
+    Ok(Planned { again, ..plan_scheduled(found.schedule, found.peaks, copies, layout, report)? })
 }
 
 /// The largest arena that leaves room for what is kept between steps, if memory is limited.
@@ -255,20 +298,19 @@ fn plan_with_values_made_again(
     options: &Options,
     report: &mut CompileReport,
 ) -> Result<Planned, Diagnostics> {
-    let mut best = plan_graph(graph, layout, options, report)?;
-    let (mut aim_bytes, without_bytes) = (limit_bytes, best.peaks.chosen_bytes);
+    let mut best = plan_in_spare_time(graph, layout, options, report)?;
+    let mut aim_bytes = limit_bytes;
     for _ in 0..MOST_AIMS {
         if best.plan.memory.arena_bytes <= limit_bytes {
             break;
         }
         let fitted: Rematerialised =
             report.time("rematerialise", || rematerialise(graph, aim_bytes, options.ordering, &options.target))?;
-        checked(&fitted.graph, "rematerialise")?;
-        let planned = plan_graph(&fitted.graph, layout, options, report)?;
-        let (arena_bytes, is_met) = (planned.plan.memory.arena_bytes, fitted.peak_bytes <= aim_bytes);
-        let again = MadeAgain { values: fitted.dropped, flops: fitted.again.flops, without_bytes };
+        let is_met = fitted.peaks.chosen_bytes <= aim_bytes;
+        let planned = plan_made_again(fitted, layout, report)?;
+        let arena_bytes = planned.plan.memory.arena_bytes;
         if arena_bytes < best.plan.memory.arena_bytes {
-            best = Planned { again: Some(again), ..planned };
+            best = planned;
         }
         if !is_met {
             break;

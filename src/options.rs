@@ -26,6 +26,9 @@ pub struct Options {
     /// Values of the forward pass are made again for the backward pass as far as it takes; where that is not enough the
     /// batch is taken in parts, which sums over examples in another order.
     pub peak_mem_bytes: Option<usize>,
+    /// Make values again for the backward pass where that takes next to no time and saves memory. Never under a recipe's
+    /// budget: what a parameter costs would depend on all others.
+    pub spare_time: bool,
     /// Up to what size loops and branches are expanded, where the recipe does not say otherwise.
     pub expand: ExpandLimits,
     /// Whether unrolled loops of the model are rolled before anything is derived from it.
@@ -83,6 +86,7 @@ impl Default for Options {
             backend: Backend::default(),
             ordering: Ordering::default(),
             peak_mem_bytes: None,
+            spare_time: true,
             expand: ExpandLimits::default(),
             roll: true,
             optimize: true,

@@ -7,10 +7,11 @@ use crate::entries::{Entry, EntryKind, LossInfo};
 use crate::options::Options;
 use crate::place::entry_code;
 use crate::report::CompileReport;
-use crate::step::{CompiledStep, EntryInfo};
+use crate::step::CompiledStep;
 use gradc_codegen::EntryCode;
 use gradc_frontend::weights;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
+use gradc_ir::plan::MemoryPlan;
 use gradc_ir::text;
 use gradc_ir::verify::verify;
 use gradc_passes::memory::{SharedLayout, check_plan};
@@ -38,8 +39,8 @@ pub fn save(step: &CompiledStep, path: &Path) -> Result<(), Diagnostic> {
     let mut metadata =
         BTreeMap::from([("gradc".to_string(), VERSION.to_string()), ("name".to_string(), step.name().to_string())]);
     for entry in &step.inner.entries {
-        metadata.insert(format!("plan.{}", entry.kind.name()), text::print_plan(&entry.plan));
-        metadata.insert(format!("graph.{}", entry.kind.name()), text::print(&entry.entry.graph));
+        metadata.insert(format!("plan.{}", entry.kind.name()), entry.plan_text.to_string());
+        metadata.insert(format!("graph.{}", entry.kind.name()), entry.graph_text.to_string());
     }
     metadata.extend(step.loss().map(|loss| to_json("loss", loss)).transpose()?);
     metadata.extend(step.recipe().map(|recipe| to_json("recipe", recipe)).transpose()?);
@@ -51,19 +52,19 @@ pub fn load(path: &Path, options: &Options) -> Result<CompiledStep, Diagnostics>
     let (tensors, metadata) = weights::read_with_metadata(path)?;
     check_version(&metadata, path)?;
     let loss: Option<LossInfo> = json_field(&metadata, "loss", path)?;
-    let mut entries = Vec::new();
+    let mut planned = Vec::new();
     for kind in EntryKind::ALL {
-        entries.extend(entry(kind, &metadata, loss.as_ref()).map_err(|d| d.in_file(path.display()))?);
+        planned.extend(entry(kind, &metadata).map_err(|d| d.in_file(path.display()))?);
     }
-    let layout = SharedLayout::of(entries.iter().map(|e: &EntryInfo| &e.entry.graph));
-    entries.iter().try_for_each(|e| check_plan(&e.plan, &layout).map_err(|d| d.in_file(path.display())))?;
-    let codes: Vec<EntryCode> = entries.iter().map(|e| entry_code(e.kind.name(), &e.plan)).collect();
+    let layout = SharedLayout::of(planned.iter().map(|(entry, _): &(Entry, MemoryPlan)| &entry.graph));
+    planned.iter().try_for_each(|(_, plan)| check_plan(plan, &layout).map_err(|d| d.in_file(path.display())))?;
+    let codes: Vec<EntryCode> = planned.iter().map(|(entry, plan)| entry_code(entry.kind.name(), plan)).collect();
     let mut report = CompileReport::default();
     let executable = report.time("codegen", || gradc_codegen::compile(&codes, &options.codegen()))?;
-    report.loaded(&entries, executable.kernels());
+    report.loaded(&planned, executable.kernels());
     let name = metadata.get("name").cloned().unwrap_or_default();
     let recipe = json_field(&metadata, "recipe", path)?;
-    CompiledStep::new(name, &tensors, executable, entries, (loss, recipe), layout, options.pool()?, report)
+    CompiledStep::new(name, &tensors, executable, planned, (loss, recipe), layout, options.pool()?, report)
 }
 
 fn check_version(metadata: &BTreeMap<String, String>, path: &Path) -> Result<(), Diagnostic> {
@@ -96,11 +97,7 @@ fn json_field<T: DeserializeOwned>(
     metadata.get(name).map(parse).transpose()
 }
 
-fn entry(
-    kind: EntryKind,
-    metadata: &BTreeMap<String, String>,
-    loss: Option<&LossInfo>,
-) -> Result<Option<EntryInfo>, Diagnostic> {
+fn entry(kind: EntryKind, metadata: &BTreeMap<String, String>) -> Result<Option<(Entry, MemoryPlan)>, Diagnostic> {
     let (Some(plan), Some(graph)) =
         (metadata.get(&format!("plan.{}", kind.name())), metadata.get(&format!("graph.{}", kind.name())))
     else {
@@ -109,5 +106,5 @@ fn entry(
     let (plan, graph) = (text::parse_plan(plan)?, text::parse(graph)?);
     verify(&plan.schedule.graph)?;
     verify(&graph)?;
-    Ok(Some(EntryInfo::new(Entry { kind, graph }, plan, loss)))
+    Ok(Some((Entry { kind, graph }, plan)))
 }

@@ -80,8 +80,9 @@ pub fn profile(
 
 /// What each leaf of an entry's actions is, with no times yet.
 fn describe(entry: &EntryInfo) -> Vec<KernelTime> {
-    let code = entry_code(entry.kind.name(), &entry.plan);
-    let mut kernels = describe_actions(&entry.plan.schedule).into_iter();
+    let plan = entry.plan();
+    let code = entry_code(entry.kind.name(), &plan);
+    let mut kernels = describe_actions(&plan.schedule).into_iter();
     let describe = |(leaf, runs): (&PlacedAction, f64)| {
         let once = match leaf {
             PlacedAction::Copy { from, .. } => copy(from.ty.size_bytes() as f64),

@@ -1,14 +1,15 @@
 //! What a compilation tells.
 
 use crate::budget::Selection;
-use crate::entries::EntryKind;
+use crate::entries::{Entry, EntryKind};
 use crate::micro_batches::MicroBatches;
 use crate::options::{Options, Stage};
 use crate::parameters::ParameterReport;
-use crate::step::EntryInfo;
 use crate::training_cost::TrainingCost;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
+use gradc_ir::plan::MemoryPlan;
 use gradc_passes::egraph::explain::OptimizeReport;
+use gradc_passes::fit::Rematerialised;
 use gradc_passes::memory::{guarded_live_bytes, live_bytes};
 use gradc_passes::roll::RollReport;
 use gradc_passes::schedule::Peaks;
@@ -63,7 +64,7 @@ pub struct EntryReport {
     pub nodes: usize,
     /// Live bytes with and without reordering; the arena cannot be smaller than with it.
     pub peaks: Peaks,
-    /// What is made again for the backward pass so that memory suffices.
+    /// What is made again for the backward pass, because it takes next to no time or so that memory suffices.
     pub again: Option<MadeAgain>,
     /// The parts that the batch is taken in so that memory suffices; loss and gradients are the same but for the order
     /// in which examples are summed.
@@ -78,7 +79,7 @@ pub struct EntryReport {
     pub guarded_bytes: Option<usize>,
 }
 
-/// What a limit of memory costs.
+/// What is made again for the backward pass so that less is kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MadeAgain {
     /// Values of the forward pass that are made again instead of being kept.
@@ -89,24 +90,30 @@ pub struct MadeAgain {
     pub without_bytes: usize,
 }
 
+impl MadeAgain {
+    pub(crate) fn of(found: &Rematerialised) -> Self {
+        MadeAgain { values: found.dropped, flops: found.again.flops, without_bytes: found.without_bytes }
+    }
+}
+
 impl CompileReport {
     /// The report of a package that was loaded.
-    pub(crate) fn loaded(&mut self, entries: &[EntryInfo], kernels: usize) {
+    pub(crate) fn loaded(&mut self, planned: &[(Entry, MemoryPlan)], kernels: usize) {
         self.kernels = kernels;
-        self.entries = entries
+        self.entries = planned
             .iter()
-            .map(|e| {
-                let bytes = live_bytes(&e.plan.schedule);
+            .map(|(entry, plan)| {
+                let bytes = live_bytes(&plan.schedule);
                 let peaks = Peaks { program_bytes: bytes, chosen_bytes: bytes };
                 EntryReport {
-                    name: e.kind.name(),
-                    nodes: e.plan.schedule.graph.nodes().len(),
+                    name: entry.kind.name(),
+                    nodes: plan.schedule.graph.nodes().len(),
                     peaks,
                     again: None,
                     parts: None,
                     checkpointed: 0,
-                    arena_bytes: e.arena_bytes(),
-                    guarded_bytes: guarded_live_bytes(&e.plan.schedule),
+                    arena_bytes: plan.memory.arena_bytes,
+                    guarded_bytes: guarded_live_bytes(&plan.schedule),
                 }
             })
             .collect();

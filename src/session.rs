@@ -7,7 +7,7 @@ use crate::view::TensorView;
 use gradc_codegen::{AlignedBuffer, Executable, Memory, Pool, StepFailure};
 use gradc_frontend::weights;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
-use gradc_ir::graph::{Input, Role};
+use gradc_ir::graph::{Graph, Input, Role};
 use gradc_ir::interpret::{Precision, evaluate};
 use gradc_ir::plan::Segment;
 use gradc_ir::tensor::{HostTensor, Tensor};
@@ -265,10 +265,10 @@ impl Session {
 
     /// Names the first op that makes a non-finite value, by the reference semantics in the dtypes' own precision.
     fn explain_failure(&self, entry: &EntryInfo, hosts: &[TensorView]) -> SessionError {
-        let graph = &entry.entry.graph;
+        let graph = &entry.graph();
         let output = entry.outputs.iter().find(|o| o.checked).map_or("loss", |o| o.name.as_str()).to_string();
         let unknown = |output| SessionError::NonFinite { output, op: None, loc: Loc::default() };
-        let Some(tensors) = self.interpreter_inputs(entry, hosts) else { return unknown(output) };
+        let Some(tensors) = self.interpreter_inputs(graph, entry, hosts) else { return unknown(output) };
         let Ok(run) = evaluate(graph, &tensors, Precision::Storage) else { return unknown(output) };
         match run.first_non_finite(graph) {
             Some(node) => {
@@ -279,10 +279,9 @@ impl Session {
         }
     }
 
-    fn interpreter_inputs(&self, entry: &EntryInfo, hosts: &[TensorView]) -> Option<Vec<Tensor>> {
+    fn interpreter_inputs(&self, graph: &Graph, entry: &EntryInfo, hosts: &[TensorView]) -> Option<Vec<Tensor>> {
         let named = |name: &str| entry.inputs.iter().position(|i| i.name == name).map(|k| hosts[k].to_host());
         let of = |name: &str| self.parameter(name).map(|v| v.to_host()).or_else(|| named(name));
-        let graph = &entry.entry.graph;
         let constant = |input: &Input| self.constant(&input.name, graph.ty(input.value));
         graph.inputs().iter().map(|i| of(&i.name).or_else(|| constant(i)).map(|t| t.to_tensor())).collect()
     }

@@ -7,10 +7,11 @@ use crate::session::Session;
 use gradc_codegen::{Engine, Executable, Pool};
 use gradc_frontend::recipe::Recipe;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
-use gradc_ir::graph::{OutputKind, Role};
+use gradc_ir::graph::{Graph, OutputKind, Role};
 use gradc_ir::plan::{Action, MemoryPlan, Place, Schedule};
 use gradc_ir::target::Target;
 use gradc_ir::tensor::HostTensor;
+use gradc_ir::text;
 use gradc_ir::types::TensorType;
 use gradc_passes::cost::graph_cost;
 use gradc_passes::memory::SharedLayout;
@@ -80,6 +81,8 @@ pub struct HostOutput {
 }
 
 /// One entry of a compiled model.
+///
+/// Calls need none of its graphs, which would be most of what a session keeps on the heap: only their text stays.
 #[derive(Debug)]
 pub struct EntryInfo {
     /// Which it is.
@@ -88,30 +91,43 @@ pub struct EntryInfo {
     pub inputs: Vec<HostInput>,
     /// What it hands back.
     pub outputs: Vec<HostOutput>,
-    /// The entry before optimizing, whose reference semantics explain failures.
-    pub(crate) entry: Entry,
-    /// Its memory plan.
-    pub(crate) plan: MemoryPlan,
+    arena_bytes: usize,
+    kernels: usize,
+    flops: u64,
+    /// The graph before optimizing, as text.
+    pub(crate) graph_text: Box<str>,
+    /// The memory plan, as text.
+    pub(crate) plan_text: Box<str>,
 }
 
 impl EntryInfo {
     /// Arena the entry needs, bytes.
     pub fn arena_bytes(&self) -> usize {
-        self.plan.memory.arena_bytes
+        self.arena_bytes
     }
 
     /// Native kernels of the entry.
     pub fn kernels(&self) -> usize {
-        groups(&self.plan.schedule)
+        self.kernels
     }
 
     /// Floating-point operations of one call: two per product of a sum of products, one per scalar operation elsewhere;
     /// of loops that end early and of branches as many as there can be.
     pub fn flops(&self) -> u64 {
-        graph_cost(&self.plan.schedule.graph, &Target::host()).flops as u64
+        self.flops
     }
 
-    pub(crate) fn new(entry: Entry, plan: MemoryPlan, loss: Option<&LossInfo>) -> Self {
+    /// The graph before optimizing, whose reference semantics explain failures.
+    pub(crate) fn graph(&self) -> Graph {
+        text::parse(&self.graph_text).expect("what is printed parses back equal")
+    }
+
+    /// The memory plan.
+    pub(crate) fn plan(&self) -> MemoryPlan {
+        text::parse_plan(&self.plan_text).expect("what is printed parses back equal")
+    }
+
+    fn new(entry: &Entry, plan: &MemoryPlan, loss: Option<&LossInfo>) -> Self {
         let graph = &plan.schedule.graph;
         let ranges = index_ranges(graph);
         let labels = |name: &str| loss.filter(|l| l.target.as_deref() == Some(name)).and_then(|l| l.labels.clone());
@@ -129,7 +145,16 @@ impl EntryInfo {
             checked: o.kind == OutputKind::Checked,
             place: plan.memory.places[&o.value],
         });
-        EntryInfo { kind: entry.kind, inputs: inputs.collect(), outputs: outputs.collect(), entry, plan }
+        EntryInfo {
+            kind: entry.kind,
+            inputs: inputs.collect(),
+            outputs: outputs.collect(),
+            arena_bytes: plan.memory.arena_bytes,
+            kernels: groups(&plan.schedule),
+            flops: graph_cost(graph, &Target::host()).flops as u64,
+            graph_text: text::print(&entry.graph).into(),
+            plan_text: text::print_plan(plan).into(),
+        }
     }
 }
 
@@ -149,17 +174,19 @@ impl CompiledStep {
         name: String,
         weights: &BTreeMap<String, HostTensor>,
         executable: Executable,
-        entries: Vec<EntryInfo>,
+        planned: Vec<(Entry, MemoryPlan)>,
         training: (Option<LossInfo>, Option<Recipe>),
         layout: SharedLayout,
         pool: Pool,
         report: CompileReport,
     ) -> Result<Self, Diagnostics> {
-        let persistent = persistent_tensors(&entries, &layout);
+        let persistent = persistent_tensors(&planned, &layout);
         let needed = persistent.iter().map(|t| &t.name).chain(layout.constants.keys());
         let tensors = needed.filter_map(|n| Some((n.clone(), weights.get(n)?.clone()))).collect();
-        let hyper_defaults = hyper_defaults(&entries);
         let (loss, recipe) = training;
+        let entries: Vec<EntryInfo> =
+            planned.iter().map(|(entry, plan)| EntryInfo::new(entry, plan, loss.as_ref())).collect();
+        let hyper_defaults = hyper_defaults(&entries);
         let inner = Inner {
             name,
             executable,
@@ -277,10 +304,10 @@ fn hyper_defaults(entries: &[EntryInfo]) -> BTreeMap<String, HostTensor> {
     inputs.filter_map(|i| Some((i.name.clone(), HostTensor::splat(i.ty.clone(), i.default?)))).collect()
 }
 
-fn persistent_tensors(entries: &[EntryInfo], layout: &SharedLayout) -> Vec<PersistentTensor> {
+fn persistent_tensors(planned: &[(Entry, MemoryPlan)], layout: &SharedLayout) -> Vec<PersistentTensor> {
     let mut found: BTreeMap<usize, PersistentTensor> = BTreeMap::new();
-    for info in entries {
-        let graph = &info.plan.schedule.graph;
+    for (_, plan) in planned {
+        let graph = &plan.schedule.graph;
         for input in graph.inputs().iter().filter(|i| i.role.is_persistent()) {
             let offset_bytes = layout.persistent[&input.name];
             let default = input.default.map_or(0.0, |d| d.get());

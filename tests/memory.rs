@@ -73,6 +73,27 @@ fn under_a_limit_values_are_made_again_and_every_bit_stays() {
 }
 
 #[test]
+fn without_a_limit_what_takes_next_to_no_time_is_made_again_and_every_bit_stays() {
+    let Some(folder) = common::shared("reference/models/gpt_tiny") else { return };
+    let recipe = Recipe::from_file(&folder.join("recipe.json")).expect("the recipe is valid");
+    let model = gradc::import(&folder.join("model.pt2"), &ImportOptions::default()).expect("the model is valid");
+    let [all_kept, spared] = [false, true].map(|spare_time| {
+        let options = Options { spare_time, ..Options::default() };
+        gradc::compile(&model, Some(&recipe), &options).expect("it compiles")
+    });
+    let (kept_bytes, spared_bytes) = (all_kept.report().arena_bytes(), spared.report().arena_bytes());
+    assert!(spared_bytes <= kept_bytes / 12 * 11, "{spared_bytes} of {kept_bytes}");
+    let again = spared.report().entries[0].again.as_ref().expect("values are made again");
+    assert!(again.values > 0 && again.without_bytes == all_kept.report().entries[0].peaks.chosen_bytes);
+    let [mut a, mut b] = [all_kept, spared].map(|step| step.session().expect("a session"));
+    let inputs = batch(a.compiled(), 0);
+    for _ in 0..2 {
+        assert_eq!(step_on(&mut a, &inputs).to_bits(), step_on(&mut b, &inputs).to_bits());
+    }
+    assert_eq!(kept(&a), kept(&b));
+}
+
+#[test]
 fn what_does_not_fit_says_by_how_much() {
     let (model, recipe) = bundled("mlp");
     let options = Options { peak_mem_bytes: Some(1), ..Options::default() };

@@ -77,7 +77,7 @@ impl Selector {
             initial,
             model,
             recipe: recipe.clone(),
-            options: options.clone(),
+            options: Options { spare_time: false, ..options.clone() },
             planned: BTreeMap::new(),
             variants: vec![],
             measuring: None,

@@ -3,16 +3,18 @@
 use crate::layout::assign_traced;
 use crate::memory::{Lifetimes, lifetimes, storage_of};
 use crate::recompute::Repeated;
-use crate::schedule::{Forms, Ordering, schedule};
+use crate::schedule::{Forms, Ordering, Peaks, schedule};
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::graph::{NodeId, Value};
-use gradc_ir::plan::Action;
+use gradc_ir::plan::{Action, Schedule};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What became of the forward values of a graph when a version of it with values made again was scheduled.
 pub(crate) struct Simulation {
+    /// The schedule.
+    pub schedule: Schedule,
     /// Most bytes alive at once.
-    pub peak_bytes: usize,
+    pub peaks: Peaks,
     /// Forward nodes whose value is stored, each with how long.
     pub stored: BTreeMap<NodeId, Stored>,
 }
@@ -44,7 +46,7 @@ impl Simulation {
             let next = Stored::new(&forms, &life, &forward_reads, value, peak);
             stored.entry(origin).and_modify(|s| s.join(&next)).or_insert(next);
         }
-        Ok(Simulation { peak_bytes: peaks.chosen_bytes, stored })
+        Ok(Simulation { schedule, peaks, stored })
     }
 }
 
