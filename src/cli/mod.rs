@@ -14,8 +14,8 @@ mod train;
 use clap::{Parser, Subcommand};
 use gradc::Diagnostics;
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::process::ExitCode;
+use std::panic::{set_hook, take_hook};
+use std::process::{ExitCode, exit};
 
 /// A check failed, or a run ended early.
 pub(crate) const EXIT_FAILED: u8 = 1;
@@ -69,21 +69,20 @@ pub(crate) fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let report = take_hook();
     set_hook(Box::new(move |panic| {
-        if !is_closed_output(panic.payload()) {
-            report(panic)
+        if is_closed_output(panic.payload()) {
+            exit(0);
         }
+        report(panic);
+        eprintln!("this is a bug in gradc: please report it with the model, the recipe and the message above");
+        // Nothing is unwound, also where a build could.
+        exit(EXIT_BUG.into());
     }));
-    match catch_unwind(AssertUnwindSafe(|| dispatch(arguments.command))) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(Failure::Failed)) => ExitCode::from(EXIT_FAILED),
-        Ok(Err(Failure::Input(diagnostics))) => {
+    match dispatch(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Failed) => ExitCode::from(EXIT_FAILED),
+        Err(Failure::Input(diagnostics)) => {
             eprintln!("{diagnostics}");
             ExitCode::from(exit_code(&diagnostics))
-        }
-        Err(panic) if is_closed_output(&*panic) => ExitCode::SUCCESS,
-        Err(_) => {
-            eprintln!("this is a bug in gradc: please report it with the model, the recipe and the message above");
-            ExitCode::from(EXIT_BUG)
         }
     }
 }
