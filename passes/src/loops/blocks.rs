@@ -21,7 +21,7 @@ const LEAST_ROWS: usize = 8;
 const MOST_BLOCKS: usize = 4;
 
 /// Time that a block takes at least, nanoseconds: what it gains must make up for products of fewer rows on one thread.
-const LEAST_BLOCK_NS: f64 = 50_000.0;
+const LEAST_BLOCK_NS: f64 = 100_000.0;
 
 /// The graph with its loops cut into blocks of rows where these do not meet and enough work is in them, the outermost
 /// loop first. Blocks depend on shapes and estimated costs alone.
