@@ -31,7 +31,9 @@ JAX_MODELS = {"mlp_digits", "mlp_mnist", "gpt_tiny", "ista_denoiser"}
 PEERS = {"rlx": ["--release"], "dfdx": ["--release"], "burn": ["--release", "--features", "flex"],
          "candle": ["--release"], "topos": ["--release"]}
 BEGIN, END = "<!-- made by benches/compare.py --readme -->", "<!-- end -->"
+# The models that every Rust framework's program has, and those of programs that have others.
 PEER_MODELS = {"mlp_digits", "mlp_mnist", "lenet", "gpt_tiny"}
+PEER_MODELS_OF = {"dfdx": {"mlp_digits", "mlp_mnist"}}
 
 
 def setup_python(folder, packages):
@@ -87,8 +89,8 @@ def programs(model, threads, args, tools):
             tools["torch"], REFERENCE / "bench_torch.py", "--threads", threads, "--mode", mode, "--seconds", seconds, model])
     if model in JAX_MODELS:
         yield "jax", lambda: pinned(threads, [tools["jax"], REFERENCE / "bench_jax.py", "--seconds", seconds, model])
-    if model in PEER_MODELS:
-        for name, program in tools["peers"].items():
+    for name, program in tools["peers"].items():
+        if model in PEER_MODELS_OF.get(name, PEER_MODELS):
             yield name, lambda program=program: pinned(threads, [program, model, seconds])
 
 
