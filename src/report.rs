@@ -129,22 +129,20 @@ impl CompileReport {
     {
         let start = Instant::now();
         let result = run();
-        let elapsed = start.elapsed();
+        self.add_time(stage, start.elapsed());
+        Ok(result?)
+    }
+
+    fn add_time(&mut self, stage: &'static str, elapsed: Duration) {
         match self.stages.iter_mut().find(|(name, _)| *name == stage) {
             Some((_, total)) => *total += elapsed,
             None => self.stages.push((stage, elapsed)),
         }
-        Ok(result?)
     }
 
     /// Takes over what is told of an entry that was derived anew, and the time that took.
     pub(crate) fn replace(&mut self, other: CompileReport) {
-        for (stage, time) in other.stages {
-            match self.stages.iter_mut().find(|(name, _)| *name == stage) {
-                Some((_, total)) => *total += time,
-                None => self.stages.push((stage, time)),
-            }
-        }
+        other.stages.into_iter().for_each(|(stage, time)| self.add_time(stage, time));
         let last = other.rewrites.into_iter().last();
         self.rewrites.retain(|(entry, _)| last.as_ref().is_none_or(|(new, _)| new != entry));
         self.rewrites.extend(last);

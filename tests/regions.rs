@@ -344,6 +344,21 @@ fn rows_that_do_not_meet_are_cut_into_blocks() {
     assert_eq!(blocks(&compiled(&graph, &rolled(1))), [0usize; 0]);
 }
 
+/// An op that leaves native code may end the call, which one block must not do for the others.
+#[test]
+fn loops_that_leave_native_code_stay_whole() {
+    let ranked = body("ranked", &[&[32, 64], &[64, 64]], |b, x| {
+        let hidden = b.dot_general(x[0], x[1], [&[], &[]], [&[1], &[1]])?;
+        let ranks = b.iota(DType::F32, &[64], 0)?;
+        let ranks = b.sort(ranks, 0, true)?[0];
+        let ranks = b.broadcast(ranks, &[32, 64], &[1])?;
+        Ok(vec![b.add(hidden, ranks)?])
+    });
+    let op = Scan { body: ranked, carries: 1, scanned: 0, length: 200, reverse: false, in_order: false };
+    let graph = applied("ranked", op, &[&[32, 64], &[64, 64]]);
+    assert_eq!(blocks(&compiled(&graph, &rolled(1))), [0usize; 0]);
+}
+
 /// A loop in blocks inside a loop that gives it another weight in each step: panels of the weight are made anew each time.
 #[test]
 fn blocks_run_in_loops() {

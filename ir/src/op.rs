@@ -118,16 +118,6 @@ pub trait SoFar {
     fn take(&mut self, builder: &mut Builder, value: Value) -> Result<Option<Value>, TypeError>;
 }
 
-/// An op that is differentiated by itself: nothing was contributed before.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NothingSoFar;
-
-impl SoFar for NothingSoFar {
-    fn take(&mut self, _: &mut Builder, _: Value) -> Result<Option<Value>, TypeError> {
-        Ok(None)
-    }
-}
-
 /// Differentiation of regions, handed to their ops by whoever differentiates the graph around them.
 pub trait DifferentiateBody {
     /// From `f: (x…) → (y…)` makes `(x…, dy…) → (dx…)` with one `dx` per index in `wanted`, zeros written out.

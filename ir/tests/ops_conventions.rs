@@ -4,7 +4,7 @@ use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Graph, OutputKind, Value};
 use gradc_ir::interpret;
 use gradc_ir::lower::CompareFn;
-use gradc_ir::op::{Cotangent, DifferentiateBody, NothingSoFar, OpDef, VjpContext};
+use gradc_ir::op::{Cotangent, DifferentiateBody, OpDef, SoFar, VjpContext};
 use gradc_ir::ops::*;
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
@@ -33,6 +33,15 @@ fn built(x: &Tensor, build: impl FnOnce(&mut Builder, Value) -> Result<Value, Ty
 }
 
 struct NoBodies;
+
+/// An op by itself: nothing was contributed before.
+struct NothingSoFar;
+
+impl SoFar for NothingSoFar {
+    fn take(&mut self, _: &mut Builder, _: Value) -> Result<Option<Value>, TypeError> {
+        Ok(None)
+    }
+}
 
 impl DifferentiateBody for NoBodies {
     fn vjp_body(&self, _: &Graph, _: &[usize]) -> Result<Graph, TypeError> {

@@ -197,9 +197,9 @@ impl<'a> Sweep<'a> {
 
 /// Differentiates one region by the same sweep; regions inside of it as is the default.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bodies {
+struct Bodies {
     /// How the gradient is computed if the region is a loop.
-    pub backward: Backward,
+    backward: Backward,
 }
 
 impl DifferentiateBody for Bodies {
