@@ -111,7 +111,7 @@ fn figures(model: &Model, recipe: &Recipe, options: &Options, seconds: f64) -> R
     let cost = rewrites.after.cost;
     let inputs = random_inputs(step.entry(EntryKind::Step).ok_or("no training step")?, 0);
     let views: Vec<(&str, TensorView)> = inputs.iter().map(|(name, t)| (name.as_str(), TensorView::from(t))).collect();
-    let measured = measure(step, &views, Duration::from_secs_f64(seconds), 1)?;
+    let measured = measure(step.into_session()?, &views, Duration::from_secs_f64(seconds), 1)?;
     Ok([cost.flops, cost.bytes, measured.planned_peak_bytes as f64, measured.min_us])
 }
 

@@ -2,8 +2,10 @@
 
 use crate::entries::EntryKind;
 use crate::error::SessionError;
-use crate::step::{CompiledStep, EntryInfo, HostInput};
+use crate::session::Session;
+use crate::step::{EntryInfo, HostInput};
 use crate::view::TensorView;
+use gradc_codegen::process::release_unused_memory;
 use gradc_ir::tensor::{HostTensor, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -67,12 +69,11 @@ fn random_input(input: &HostInput, rng: &mut ChaCha8Rng) -> HostTensor {
 
 /// One warm step, then timed ones until `time` has passed, at least three.
 pub fn measure(
-    step: CompiledStep,
+    mut session: Session,
     inputs: &[(&str, TensorView)],
     time: Duration,
     threads: usize,
 ) -> Result<Measurement, SessionError> {
-    let mut session = step.into_session().map_err(SessionError::from)?;
     session.step(inputs)?;
     let (start, mut times_us) = (Instant::now(), Vec::new());
     while start.elapsed() < time || times_us.len() < 3 {
@@ -105,6 +106,8 @@ pub fn measure(
 
 /// High-water mark of the resident set, as Linux reports it.
 fn peak_rss_mib() -> f64 {
+    // What asking takes is not the step's.
+    release_unused_memory();
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
     line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<f64>().ok()).map_or(0.0, |kib| kib / 1024.0)

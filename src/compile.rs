@@ -10,6 +10,7 @@ use crate::parameters::ParameterReport;
 use crate::report::{CompileReport, EntryReport, MadeAgain};
 use crate::step::CompiledStep;
 use crate::training_cost::TrainingCost;
+use gradc_codegen::process::release_unused_memory;
 use gradc_codegen::{EntryCode, Executable};
 use gradc_frontend::model::Model;
 use gradc_frontend::recipe::Recipe;
@@ -71,7 +72,9 @@ pub(crate) fn compile_rolled(
     check_peak(options, &layout, &planned, &report)?;
     let codes: Vec<EntryCode> =
         planned.iter().map(|(entry, plan)| crate::place::entry_code(entry.kind.name(), plan)).collect();
+    stage_ends(options);
     let executable = report.time("codegen", || gradc_codegen::compile(&codes, &options.codegen()))?;
+    stage_ends(options);
     report.keep(options, Stage::Clif, "all", || clif(&executable));
     report.kernels = executable.kernels();
     CompiledStep::new(
@@ -84,6 +87,13 @@ pub(crate) fn compile_rolled(
         options.pool()?,
         report,
     )
+}
+
+/// Code generation takes most code and memory of all stages, and nothing that only the others need.
+fn stage_ends(options: &Options) {
+    if options.owns_process {
+        release_unused_memory();
+    }
 }
 
 /// A training step that was planned without being compiled.

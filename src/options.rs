@@ -52,6 +52,9 @@ pub struct Options {
     pub profile: bool,
     /// Stages whose text is kept in the compiled step's report.
     pub emit: Vec<Stage>,
+    /// Whether the process is there for this compilation alone, as the command is: memory that nobody needs then is
+    /// given back to the system between stages.
+    pub owns_process: bool,
 }
 
 impl Options {
@@ -98,6 +101,7 @@ impl Default for Options {
             importances: false,
             profile: false,
             emit: vec![],
+            owns_process: false,
         }
     }
 }

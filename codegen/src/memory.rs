@@ -69,21 +69,6 @@ pub struct Memory<'a> {
     pub scratch: &'a mut AlignedBuffer,
 }
 
-/// Gives memory that has been freed back to the system, where the C library has kept it.
-///
-/// What a compilation frees lies between what stays, so the C library keeps most of it until it is asked. It looks at
-/// all that the process has allocated, which only who owns the process should ask for.
-pub fn release_freed_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        // SAFETY: the declaration is that of `malloc.h`; it frees nothing that is in use and may be called any time.
-        unsafe extern "C" {
-            safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
-        }
-        malloc_trim(0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

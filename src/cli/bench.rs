@@ -9,6 +9,7 @@ use gradc::entries::EntryKind;
 use gradc::profile::{KernelTime, chrome_trace, profile};
 use gradc::{Diagnostic, Options, TensorView};
 use gradc_codegen::Limits;
+use gradc_codegen::process::release_unused_memory;
 use gradc_frontend::weights;
 use gradc_ir::target::Target;
 use std::io::Write;
@@ -61,7 +62,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let views: Vec<(&str, TensorView)> = tensors.iter().map(|(name, t)| (name.as_str(), TensorView::from(t))).collect();
     let seconds = Duration::try_from_secs_f64(arguments.seconds)
         .map_err(|e| Diagnostic::new("usage", format!("--seconds: {e}")))?;
-    let result = measure(step, &views, seconds, options.threads).map_err(|e| e.into_diagnostic())?;
+    let session = step.into_session()?;
+    // Making a session runs other code than its steps.
+    release_unused_memory();
+    let result = measure(session, &views, seconds, options.threads).map_err(|e| e.into_diagnostic())?;
     let profiled = arguments.profile || arguments.trace.is_some();
     let kernels = if profiled { profiled_kernels(model, &options, &views, seconds)? } else { vec![] };
     if let Some(trace) = trace {

@@ -6,7 +6,7 @@ use gradc::budget::ParameterCost;
 use gradc::options::Backend;
 use gradc::training::Trained;
 use gradc::{CompiledStep, Diagnostic, ImportOptions, Model, Options, Recipe, Selector};
-use gradc_codegen::release_freed_memory;
+use gradc_codegen::process::release_unused_memory;
 use gradc_frontend::bytes::parse_bytes;
 use gradc_ir::target::{Target, VectorIsa};
 use gradc_passes::egraph::rules::NumericClass;
@@ -101,6 +101,7 @@ impl CodeArguments {
             peak_mem_bytes: self.peak_mem,
             roll: !self.no_roll,
             fp: self.numeric_class(),
+            owns_process: true,
             ..defaults
         })
     }
@@ -158,6 +159,7 @@ impl ModelArguments {
     pub fn import(&self, recipe: Option<&Recipe>) -> Result<Model, Failure> {
         let model = gradc::import(&self.model, &self.import_options(recipe))?;
         model.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        release_unused_memory();
         Ok(model)
     }
 
@@ -175,7 +177,7 @@ impl ModelArguments {
     /// memory and the model needs no more is the system's again.
     pub fn compile(&self, options: &Options) -> Result<CompiledStep, Failure> {
         let step = self.load_or_compile(options)?;
-        release_freed_memory();
+        release_unused_memory();
         Ok(step)
     }
 
@@ -207,7 +209,7 @@ impl ModelArguments {
             if step.recipe().is_some_and(|packed| packed.budget.is_some()) {
                 eprintln!("note: a package trains what was selected when it was made");
             }
-            return Ok(step.session()?.into());
+            return Ok(step.into_session()?.into());
         };
         let trained = Trained::selected(Selector::new(&self.import(Some(&recipe))?, &recipe, options)?)?;
         trained.compiled().report().notes.iter().for_each(|note| eprintln!("note: {note}"));

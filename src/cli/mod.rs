@@ -13,6 +13,7 @@ mod train;
 
 use clap::{Parser, Subcommand};
 use gradc::Diagnostics;
+use gradc_codegen::process::keep_heap_small;
 use std::any::Any;
 use std::panic::{set_hook, take_hook};
 use std::process::{ExitCode, exit};
@@ -66,6 +67,7 @@ impl<T: Into<Diagnostics>> From<T> for Failure {
 
 /// Runs the command the arguments name.
 pub(crate) fn run() -> ExitCode {
+    keep_heap_small();
     let arguments = Arguments::parse();
     let report = take_hook();
     set_hook(Box::new(move |panic| {

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let inputs = weights::read(&arguments.inputs)?;
     let step = arguments.model.compile(&arguments.code.options()?)?;
-    let mut session = step.session()?;
+    let mut session = step.into_session()?;
     let views: Vec<(&str, TensorView)> = inputs.iter().map(|(name, t)| (name.as_str(), TensorView::from(t))).collect();
     let outputs = session.predict(&views).map_err(|e| e.into_diagnostic().in_file(arguments.inputs.display()))?;
     let tensors = outputs.iter().map(|(name, view)| (name.to_string(), view.to_host())).collect();
