@@ -25,7 +25,15 @@ impl Chunks {
 
     /// Chunks of a multiple of `step` trips for work of the given cost in scalar operations.
     pub fn new(extent: usize, cost: usize, step: usize) -> Chunks {
-        let wanted = (cost / GRAIN).clamp(1, MOST);
+        Chunks::of_equal_size(extent, (cost / GRAIN).clamp(1, MOST), step)
+    }
+
+    /// At most `wanted` chunks of a multiple of `step` trips, as equal as can be.
+    ///
+    /// Their number is wanted to be a power of two: threads have the same share, and one chunk of a kernel is some of
+    /// another's, so that a thread finds in its cache what it has made itself.
+    pub fn of_equal_size(extent: usize, wanted: usize, step: usize) -> Chunks {
+        let wanted = 1 << wanted.max(1).ilog2();
         let size = extent.div_ceil(wanted).next_multiple_of(step).max(1);
         let count = extent.div_ceil(size).max(1);
         if count == 1 { Chunks::whole(extent) } else { Chunks { extent, size, count } }

@@ -5,7 +5,7 @@ use crate::chunks::Chunks;
 use crate::contraction::{ContractionPlan, Layout, WorkSpace};
 use crate::host::HostKernel;
 use crate::indirect::{IndirectPlan, Padding, finishing_kernel};
-use crate::loops::{EpiloguePlan, LoopPlan, Piece, RowsPlan, ScatterPlan, pieces, stores_only_sums};
+use crate::loops::{EpiloguePlan, LoopPlan, RowsPlan, ScatterPlan, pieces, stores_only_sums};
 use crate::program::{PlacedContraction, PlacedIndirect, Program, Sums};
 use crate::runtime::Function;
 use crate::transposition::TranspositionPlan;
@@ -117,7 +117,7 @@ impl Planned {
                     self.program.transpositions.push(plan);
                     (KernelCode::Call { function: Function::Transpose, tables, chunks }, vec![])
                 } else {
-                    loop_codes(kernel, &operands, &all, next)
+                    self.loops(kernel, &operands, &all, next)
                 }
             }
             KernelKind::Rows(kernel) => {
@@ -135,6 +135,22 @@ impl Planned {
                 (KernelCode::Host(self.program.hosts.len() - 1), vec![])
             }
         }
+    }
+
+    fn loops(
+        &mut self,
+        kernel: &LoopKernel,
+        operands: &[DType],
+        all: &[DType],
+        next: usize,
+    ) -> (KernelCode, Vec<KernelCode>) {
+        let code = |plan: LoopPlan| KernelCode::Loops(Box::new(plan), all.to_vec());
+        let plans: Vec<LoopPlan> = pieces(kernel).iter().map(|piece| LoopPlan::of_piece(piece, operands)).collect();
+        let stages = if let [whole] = &plans[..] { whole.in_stages() } else { None };
+        if let Some([parts, _]) = &stages {
+            self.program.shared_bytes = self.program.shared_bytes.max(parts.stage_bytes());
+        }
+        sequence(stages.map_or(plans, Vec::from).into_iter().map(code).collect(), next)
     }
 
     fn contraction(
@@ -248,14 +264,6 @@ fn sequence(mut steps: Vec<KernelCode>, next: usize) -> (KernelCode, Vec<KernelC
 /// How many codes a sequence of these steps needs beside its own.
 fn further_codes(steps: &[KernelCode]) -> usize {
     if steps.len() > 1 { steps.len() } else { 0 }
-}
-
-fn loop_codes(kernel: &LoopKernel, operands: &[DType], all: &[DType], next: usize) -> (KernelCode, Vec<KernelCode>) {
-    let code = |piece: &Piece| KernelCode::Loops(Box::new(LoopPlan::of_piece(piece, operands)), all.to_vec());
-    match &pieces(kernel)[..] {
-        [whole] => (code(whole), vec![]),
-        parts => (KernelCode::Sequence(next..next + parts.len()), parts.iter().map(code).collect()),
-    }
 }
 
 /// What `plan` makes of a kernel that is an f32 contraction.

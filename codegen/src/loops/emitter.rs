@@ -94,6 +94,10 @@ pub(crate) struct Emitter<'e, 'f> {
     pub known: Known,
     /// Code of the strips called so far.
     pub strips: Vec<Vec<u8>>,
+    /// Where stages hand over the sums of parts.
+    pub shared_sums: Option<Value>,
+    /// The part that is summed and its rows, the first reduced loop's trips; `None` for all.
+    pub part: Option<(Value, (Bound, Bound))>,
 }
 
 impl<'e, 'f> Emitter<'e, 'f> {
@@ -116,6 +120,8 @@ impl<'e, 'f> Emitter<'e, 'f> {
             width: Width::POINT,
             known: Known::default(),
             strips: vec![],
+            shared_sums: None,
+            part: None,
         }
     }
 

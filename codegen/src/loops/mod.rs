@@ -4,6 +4,7 @@ mod access;
 mod emitter;
 mod epilogue;
 mod lanes;
+mod parts;
 mod pieces;
 mod plan;
 mod reduce;
@@ -14,7 +15,8 @@ mod values;
 
 pub(crate) use emitter::{Bound, Buffer, Emitter, Which, Width};
 pub(crate) use epilogue::{Blocking, EpiloguePlan, Groups, Rectangle, emit_epilogue, stores_only_sums};
-pub(crate) use pieces::{Piece, pieces};
+pub(crate) use parts::Stage;
+pub(crate) use pieces::pieces;
 pub(crate) use plan::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction, range};
 pub(crate) use rows::{RowsPlan, emit_rows};
 pub(crate) use scatter::{ScatterPlan, emit_scatter};
@@ -25,6 +27,7 @@ use crate::wide::Isa;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::FunctionBuilder;
+use parts::shared_sums;
 use values::LANES;
 
 /// Vectors interleaved in a block, so that the latencies of one overlap with the others.
@@ -57,6 +60,11 @@ pub(crate) struct SimdOptions {
 impl LoopPlan {
     /// How the outermost loop is cut, by shape and cost alone.
     pub fn chunks(&self) -> Chunks {
+        match self.stage {
+            Stage::Parts => return Chunks::new(self.parts().count, self.cost(), 1),
+            Stage::Rest => return Chunks::whole(self.outermost()),
+            Stage::Whole => {}
+        }
         let outermost = self.outermost();
         let in_vector_loop = self.vector == Some(0);
         if in_vector_loop && self.interior.is_some() {
@@ -89,9 +97,15 @@ pub(crate) fn emit_loops(
         return vec![];
     }
     let bounds = chunk_bounds(b, plan.chunks(), arguments.chunk);
+    let shared_sums = shared_sums(b, plan, arguments.context);
     let mut emitter = Emitter::new(b, plan, buffers, arguments.context, simd);
+    emitter.shared_sums = shared_sums;
     emitter.hoist_both();
-    emitter.space(0, bounds);
+    if plan.stage == Stage::Parts {
+        emitter.parts(bounds)
+    } else {
+        emitter.space(0, bounds)
+    }
     emitter.strips
 }
 
@@ -150,6 +164,9 @@ impl<'e, 'f> Emitter<'e, 'f> {
     pub(crate) fn point(&mut self) {
         self.accumulate();
         let plan = self.plan;
+        if plan.stage == Stage::Parts {
+            return;
+        }
         // All loads come before the first store: a result may live where an operand does.
         for &id in &plan.stores {
             self.rep(Which::Point, id);

@@ -1,5 +1,6 @@
 //! A loop kernel made ready for emission: accesses flattened to offsets, loops merged, vector loop chosen.
 
+use super::parts::Stage;
 use super::pieces::Piece;
 use gradc_ir::kernel::{Accumulate, LoopKernel};
 use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Combine, Contraction, Index, Scalar, ScalarId, UnaryFn};
@@ -33,6 +34,8 @@ pub(crate) struct LoopPlan {
     pub vector: Option<usize>,
     /// The plan for the part of the vector loop where guards moving with it hold, and that part.
     pub interior: Option<Box<(LoopPlan, (i64, i64))>>,
+    /// Which share of the accumulation is done.
+    pub stage: Stage,
 }
 
 /// An accumulation.
@@ -301,6 +304,7 @@ impl LoopPlan {
             result: Affine { base: result.base, coeffs: [&result.coeffs[..], &vec![0; reduced.len()]].concat() },
             vector: None,
             interior: None,
+            stage: Stage::Whole,
             extents,
         };
         let apart = [firsts, &[plan.space]].concat();

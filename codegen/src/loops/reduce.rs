@@ -3,7 +3,8 @@
 //! Long sums of f32 are kept in f64, as PyTorch keeps the statistics of batch norm: their rounding would otherwise
 //! move whole channels. Shorter ones stay in f32, whole rows at a time.
 
-use super::emitter::{Bound, Emitter, Which};
+use super::emitter::{Emitter, Which};
+use super::parts::Stage;
 use super::values::{LANES, Rep, shuffle};
 use cranelift_codegen::ir::types::{F32, F32X4, F64X2};
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -11,7 +12,7 @@ use gradc_ir::lower::{Scalar, ScalarId};
 use gradc_ir::types::DType;
 
 /// Two vectors of two f64 for a vector of four f32: the low half, then the high half.
-const HALVES: usize = 2;
+pub(super) const HALVES: usize = 2;
 
 impl<'e, 'f> Emitter<'e, 'f> {
     /// Emits the accumulation and makes its result known to the body.
@@ -25,9 +26,17 @@ impl<'e, 'f> Emitter<'e, 'f> {
         }
         let across = plan.vector.is_some_and(|v| v >= plan.space);
         let slots = if across { plan.groups() + 1 } else { self.width.groups };
-        let mut sums = self.starts(slots);
-        if !reduction.empty {
-            sums = self.reduce(plan.space, sums);
+        let sums = match plan.stage {
+            _ if reduction.empty => self.starts(slots),
+            Stage::Rest => self.add_parts(slots),
+            Stage::Whole if plan.parts().count > 1 => self.sum_by_parts(slots),
+            Stage::Whole | Stage::Parts => {
+                let starts = self.starts(slots);
+                self.reduce(plan.space, starts)
+            }
+        };
+        if plan.stage == Stage::Parts {
+            return self.store_sums(&sums);
         }
         let sums = match (self.plan.is_long_sum(), across) {
             (true, true) => vec![self.meet_long(&sums)],
@@ -47,7 +56,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         }
     }
 
-    fn starts(&mut self, slots: usize) -> Vec<Value> {
+    pub(super) fn starts(&mut self, slots: usize) -> Vec<Value> {
         if self.plan.is_long_sum() {
             let zero = self.b.ins().f64const(0.0);
             let zeros = self.b.ins().splat(F64X2, zero);
@@ -62,9 +71,11 @@ impl<'e, 'f> Emitter<'e, 'f> {
     ///
     /// Only the innermost adds to its f32 sums directly; the others combine whole rows, so that rounding errors grow
     /// with the extents' sum and not with their product.
-    fn reduce(&mut self, dim: usize, sums: Vec<Value>) -> Vec<Value> {
-        let Some(&extent) = self.plan.extents.get(dim) else { return self.combine_block(sums) };
-        let bounds = (Bound::Static(0), Bound::Static(extent as i64));
+    pub(super) fn reduce(&mut self, dim: usize, sums: Vec<Value>) -> Vec<Value> {
+        if dim == self.plan.extents.len() {
+            return self.combine_block(sums);
+        }
+        let bounds = self.reduced_bounds(dim);
         if self.plan.vector == Some(dim) {
             return self.vector_loop(dim, bounds, sums, &mut |e, sums| e.combine_block(sums));
         }

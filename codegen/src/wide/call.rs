@@ -4,8 +4,8 @@ use super::body::{self, COLUMNS, StreamSource, Strip, UniformSource, rows_at_a_t
 use super::code::Shape;
 use super::frame::{arguments_bytes, assemble, result_offset, uniforms_offset};
 use super::machine::Isa;
-use crate::loops::{Bound, Emitter, LoopPlan, MEMORY, Rep, Which, Width};
-use cranelift_codegen::ir::types::{F32, F32X4, F64, I32, I64};
+use crate::loops::{Bound, Emitter, LoopPlan, MEMORY, Rep, Stage, Which, Width};
+use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I32, I64};
 use cranelift_codegen::ir::{
     AbiParam, ExtFuncData, ExternalName, FuncRef, InstBuilder, Signature, StackSlotData, StackSlotKind,
     UserExternalName, Value,
@@ -14,19 +14,22 @@ use cranelift_codegen::isa::CallConv;
 use gradc_ir::lower::{Affine, ScalarId};
 use gradc_ir::types::DType;
 
-/// A strip that can be called: its code, and where the caller's block and the partial results are.
+/// Points that the widest vectors of strips have, two of them together: results of so many may be written at once.
+const WIDEST: i64 = 32;
+
+/// A strip that can be called: its code, and where the caller's block is.
 struct Callee {
     strip: Strip,
     function: FuncRef,
     arguments: Value,
-    sums: Option<Value>,
 }
 
-/// Points of a strip: index of the first, and how many.
+/// Points of a strip: index of the first, how many, and where their partial results are if they have any.
 #[derive(Clone, Copy)]
 struct Part {
     first: Value,
     count: Value,
+    sums: Option<Value>,
 }
 
 impl<'e, 'f> Emitter<'e, 'f> {
@@ -48,7 +51,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
             return false;
         }
         let Some(strip) = body::rows(self.plan) else { return false };
-        let callee = self.callee(strip, isa, None);
+        let callee = self.callee(strip, isa);
         let rows = self.part(bounds);
         let points = self.part((Bound::Static(0), Bound::Static(self.plan.extents[row + 1] as i64)));
         self.b.ins().store(MEMORY, rows.count, callee.arguments, result_offset(&callee.strip.code) as i32);
@@ -58,7 +61,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
 
     fn map_strip(&mut self, isa: Isa, dim: usize, bounds: (Bound, Bound)) -> bool {
         let Some(strip) = body::map(self.plan) else { return false };
-        let callee = self.callee(strip, isa, None);
+        let callee = self.callee(strip, isa);
         let part = self.part(bounds);
         self.call_strip(&callee, dim, part);
         true
@@ -82,7 +85,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
             });
         };
         points(self, low, *from);
-        let callee = self.callee(strip, isa, None);
+        let callee = self.callee(strip, isa);
         self.with_plan(interior, |e| {
             let part = e.part((Bound::Static(*from), Bound::Static(*to)));
             e.call_strip(&callee, dim, part);
@@ -94,14 +97,10 @@ impl<'e, 'f> Emitter<'e, 'f> {
     /// Columns in blocks: their partial results in memory of this function, then their points.
     fn column_strips(&mut self, isa: Isa, dim: usize, bounds: (Bound, Bound)) -> bool {
         let Some((accumulation, points)) = body::columns(self.plan) else { return false };
-        let size = if self.plan.is_long_sum() { 8 } else { 4 };
-        let columns = kept_columns(self.plan, dim);
-        let sums = self.stack(columns * size);
-        let accumulation = self.callee(accumulation, isa, Some(sums));
-        let points = self.callee(points, isa, Some(sums));
+        let callees = [self.callee(accumulation, isa), self.callee(points, isa)];
         let part = self.part(bounds);
-        if self.plan.extents[dim] as i64 <= columns {
-            self.column_block(&accumulation, &points, dim, part);
+        if self.plan.extents[dim] <= COLUMNS {
+            self.column_block(&callees, dim, part);
             return true;
         }
         let width = self.b.ins().iconst(I64, COLUMNS as i64);
@@ -111,34 +110,92 @@ impl<'e, 'f> Emitter<'e, 'f> {
         self.range(bounds, 1, vec![], &mut |e, block, _| {
             let done = e.b.ins().imul(block, width);
             let left = e.b.ins().isub(part.count, done);
-            let block = Part { first: e.b.ins().iadd(part.first, done), count: e.b.ins().smin(left, width) };
-            e.column_block(&accumulation, &points, dim, block);
+            let block = Part { first: e.b.ins().iadd(part.first, done), count: e.b.ins().smin(left, width), ..part };
+            e.column_block(&callees, dim, block);
             vec![]
         });
         true
     }
 
-    fn column_block(&mut self, accumulation: &Callee, points: &Callee, dim: usize, block: Part) {
-        if matches!(accumulation.strip.code.shape, Shape::Columns { continued: true, .. }) {
-            self.start_sums(accumulation.sums.expect("columns have partial results"), dim);
+    fn column_block(&mut self, [accumulation, points]: &[Callee; 2], dim: usize, block: Part) {
+        let by_parts = self.plan.parts().count > 1;
+        match self.plan.stage {
+            Stage::Parts => {
+                let (part, _) = self.part.expect("parts are summed one by one");
+                let sums = Some(self.shared_sum(part, block.first));
+                return self.sum_rows(accumulation, dim, Part { sums, ..block });
+            }
+            Stage::Whole if !by_parts => {
+                let block = Part { sums: Some(self.stack_of_sums(dim)), ..block };
+                self.sum_rows(accumulation, dim, block);
+                return self.call_strip(points, dim, block);
+            }
+            Stage::Whole | Stage::Rest => {}
         }
-        self.accumulate_rows(accumulation, dim, block, self.plan.space);
-        self.call_strip(points, dim, block);
+        let total = Part { sums: Some(self.stack_of_sums(dim)), ..block };
+        let of_part = (self.plan.stage == Stage::Whole).then(|| self.stack_of_sums(dim));
+        self.start_sums(total);
+        self.range(self.all_parts(), 1, vec![], &mut |e, part, _| {
+            let sums = match of_part {
+                Some(sums) => {
+                    e.in_part(part, |e| e.sum_rows(accumulation, dim, Part { sums: Some(sums), ..block }));
+                    sums
+                }
+                None => e.shared_sum(part, block.first),
+            };
+            e.add_sums(total, sums);
+            vec![]
+        });
+        self.call_strip(points, dim, total);
     }
 
-    /// Fills the partial results with what a combination starts from.
-    fn start_sums(&mut self, sums: Value, dim: usize) {
-        let columns = kept_columns(self.plan, dim);
+    /// Accumulates the rows that are open into a block's partial results.
+    fn sum_rows(&mut self, accumulation: &Callee, dim: usize, block: Part) {
+        if matches!(accumulation.strip.code.shape, Shape::Columns { continued: true, .. }) {
+            self.start_sums(block);
+        }
+        self.accumulate_rows(accumulation, dim, block, self.plan.space);
+    }
+
+    /// Fills the partial results of a block with what a combination starts from.
+    fn start_sums(&mut self, block: Part) {
+        let sums = block.sums.expect("columns have partial results");
         let reduction = self.plan.reduction.as_ref().expect("columns are combined");
         let size = if self.plan.is_long_sum() { 8 } else { 4 };
         // Sums start from 0, whose bits are those of a wide 0 too.
         let start = self.start(reduction.combine, DType::F32);
-        let bounds = (Bound::Static(0), Bound::Static(columns * size / 16));
-        self.range(bounds, 1, vec![], &mut |e, at, _| {
+        let vectors = self.vectors(block.count, 16 / size);
+        self.range((Bound::Static(0), vectors), 1, vec![], &mut |e, at, _| {
             let place = e.add_scaled(sums, at, 16);
             e.b.ins().store(MEMORY, start, place, 0);
             vec![]
         });
+    }
+
+    /// Adds f64 sums to the partial results of a block.
+    fn add_sums(&mut self, block: Part, sums: Value) {
+        let to = block.sums.expect("columns have partial results");
+        let vectors = self.vectors(block.count, 2);
+        self.range((Bound::Static(0), vectors), 1, vec![], &mut |e, at, _| {
+            let [to, from] = [to, sums].map(|sums| e.add_scaled(sums, at, 16));
+            let [total, sum] = [to, from].map(|place| e.b.ins().load(F64X2, MEMORY, place, 0));
+            let total = e.b.ins().fadd(total, sum);
+            e.b.ins().store(MEMORY, total, to, 0);
+            vec![]
+        });
+    }
+
+    /// Vectors of so many lanes that hold as many points, up to where strips access them.
+    fn vectors(&mut self, points: Value, lanes: i64) -> Bound {
+        let rounded = self.b.ins().iadd_imm_s(points, WIDEST - 1);
+        let whole = self.b.ins().band_imm_s(rounded, -WIDEST);
+        Bound::Dynamic(self.b.ins().ushr_imm_u(whole, i64::from(lanes.trailing_zeros())))
+    }
+
+    /// Memory of this function for the partial results of a block.
+    fn stack_of_sums(&mut self, dim: usize) -> Value {
+        let columns = COLUMNS.min(self.plan.extents[dim].next_multiple_of(64)) as i64;
+        self.stack(columns * if self.plan.is_long_sum() { 8 } else { 4 })
     }
 
     /// Opens the reduced loops from `at` on but the last, which is the strip's own.
@@ -146,8 +203,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         if at + 1 == self.plan.extents.len() {
             return self.tiles_of_rows(callee, dim, block, at);
         }
-        let bounds = (Bound::Static(0), Bound::Static(self.plan.extents[at] as i64));
-        self.range(bounds, 1, vec![], &mut |e, index, _| {
+        self.range(self.reduced_bounds(at), 1, vec![], &mut |e, index, _| {
             e.at(at, index, |e| {
                 e.hoist(Which::Reduced);
                 e.accumulate_rows(callee, dim, block, at + 1);
@@ -158,13 +214,16 @@ impl<'e, 'f> Emitter<'e, 'f> {
 
     /// The strip's own rows, as many at a time as fit the cache.
     fn tiles_of_rows(&mut self, callee: &Callee, dim: usize, block: Part, row: usize) {
-        let (rows, tile) = (self.plan.extents[row], rows_at_a_time(self.plan));
-        let bounds = (Bound::Static(0), Bound::Static(rows.div_ceil(tile) as i64));
-        self.range(bounds, 1, vec![], &mut |e, index, _| {
-            let first = e.b.ins().imul_imm_s(index, tile as i64);
-            let end = e.b.ins().iconst(I64, rows as i64);
-            let left = e.b.ins().isub(end, first);
-            let most = e.b.ins().iconst(I64, tile as i64);
+        let tile = rows_at_a_time(self.plan) as i64;
+        let (low, high) = self.reduced_bounds(row);
+        let [low, high] = [low, high].map(|bound| self.bound(bound));
+        let rows = self.b.ins().isub(high, low);
+        let rounded = self.b.ins().iadd_imm_s(rows, tile - 1);
+        let tiles = self.b.ins().udiv_imm_u(rounded, tile);
+        self.range((Bound::Static(0), Bound::Dynamic(tiles)), 1, vec![], &mut |e, index, _| {
+            let first = e.add_scaled(low, index, tile);
+            let left = e.b.ins().isub(high, first);
+            let most = e.b.ins().iconst(I64, tile);
             let count = e.b.ins().smin(left, most);
             e.b.ins().store(MEMORY, count, callee.arguments, result_offset(&callee.strip.code) as i32);
             e.at(row, first, |e| e.call_strip(callee, dim, block));
@@ -180,7 +239,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         if self.plan.interior.is_some() {
             return None;
         }
-        let callee = self.callee(body::row(self.plan)?, isa, None);
+        let callee = self.callee(body::row(self.plan)?, isa);
         if self.plan.is_long_sum() {
             let zero = self.b.ins().f64const(0.0);
             let sum = self.combine_strips(&callee, self.plan.space, zero);
@@ -223,7 +282,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
 
     fn part(&mut self, (low, high): (Bound, Bound)) -> Part {
         let (first, end) = (self.bound(low), self.bound(high));
-        Part { first, count: self.b.ins().isub(end, first) }
+        Part { first, count: self.b.ins().isub(end, first), sums: None }
     }
 
     /// Memory of this function, aligned to cache lines.
@@ -234,7 +293,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
     }
 
     /// Makes a strip's code and all that its calls share.
-    fn callee(&mut self, strip: Strip, isa: Isa, sums: Option<Value>) -> Callee {
+    fn callee(&mut self, strip: Strip, isa: Isa) -> Callee {
         let mut signature = Signature::new(CallConv::SystemV);
         signature.params = vec![AbiParam::new(I64); 2];
         let signature = self.b.import_signature(signature);
@@ -243,13 +302,13 @@ impl<'e, 'f> Emitter<'e, 'f> {
         let function = self.b.import_function(ExtFuncData { name, signature, colocated: true, patchable: false });
         self.strips.push(assemble(&strip.code, isa));
         let arguments = self.stack(arguments_bytes(&strip.code) as i64);
-        Callee { strip, function, arguments, sums }
+        Callee { strip, function, arguments }
     }
 
     fn call_strip(&mut self, callee: &Callee, dim: usize, part: Part) {
         self.scoped(|e| {
             e.hand_over_uniforms(callee, part);
-            e.at(dim, part.first, |e| e.hand_over_addresses(callee));
+            e.at(dim, part.first, |e| e.hand_over_addresses(callee, part.sums));
             e.b.ins().call(callee.function, &[callee.arguments, part.count]);
         });
     }
@@ -295,11 +354,11 @@ impl<'e, 'f> Emitter<'e, 'f> {
         self.b.ins().ineg(word)
     }
 
-    fn hand_over_addresses(&mut self, callee: &Callee) {
+    fn hand_over_addresses(&mut self, callee: &Callee, sums: Option<Value>) {
         let which = callee.strip.which;
         for (k, source) in callee.strip.streams.iter().enumerate() {
             let address = match *source {
-                StreamSource::Sums => callee.sums.expect("columns have partial results"),
+                StreamSource::Sums => sums.expect("columns have partial results"),
                 StreamSource::Store(result) => {
                     let buffer = self.buffers.len() - self.plan.stores.len() + result;
                     self.flat_address(buffer, &self.plan.result)
@@ -320,9 +379,4 @@ impl<'e, 'f> Emitter<'e, 'f> {
         let (pointer, offset) = self.address(buffer, flat);
         self.b.ins().iadd_imm_s(pointer, offset)
     }
-}
-
-/// Columns whose partial results are kept at a time, in whole vectors.
-fn kept_columns(plan: &LoopPlan, dim: usize) -> i64 {
-    COLUMNS.min(plan.extents[dim].next_multiple_of(64)) as i64
 }
