@@ -248,6 +248,7 @@ fn clip(b: &mut Builder, gradients: &[Value], max_norm: f64) -> Result<Vec<Value
         let axes: Vec<usize> = (0..b.shape(gradient).len()).collect();
         let square = b.mul(gradient, gradient)?;
         let sum = b.reduce_sum(square, &axes)?;
+        let sum = b.cast(sum, DType::F32)?;
         total = b.add(total, sum)?;
     }
     let norm = b.sqrt(total)?;
@@ -255,5 +256,9 @@ fn clip(b: &mut Builder, gradients: &[Value], max_norm: f64) -> Result<Vec<Value
     let padded = b.add(norm, eps)?;
     let ratio = b.div(limit, padded)?;
     let factor = b.minimum(ratio, one)?;
-    gradients.iter().map(|&g| b.mul(g, factor)).collect()
+    let scaled = |b: &mut Builder, g| {
+        let factor = b.cast(factor, b.ty(g).dtype)?;
+        b.mul(g, factor)
+    };
+    gradients.iter().map(|&g| scaled(b, g)).collect()
 }

@@ -91,11 +91,18 @@ fn frozen_parameters_have_no_state() {
     assert_eq!(states, ["step", "momentum.w1", "momentum.bias", "momentum.w2"]);
 }
 
-/// Runs a one-parameter quadratic p²/2, whose gradient is p, for `steps` steps and returns p after each.
+/// Runs a one-parameter quadratic p²/2, whose gradient is p, for `steps` steps and returns p after each, which is the
+/// same in f32 and f64 for the interpreter.
 fn quadratic(spec: TrainSpec, steps: usize) -> Vec<f64> {
+    let [narrow, wide] = [DType::F32, DType::F64].map(|dtype| quadratic_of(dtype, spec.clone(), steps));
+    assert_eq!(narrow, wide);
+    narrow
+}
+
+fn quadratic_of(dtype: DType, spec: TrainSpec, steps: usize) -> Vec<f64> {
     let build = || -> Result<Graph, TypeError> {
         let mut b = Builder::new("quadratic");
-        let p = b.parameter("p", TensorType::f32([]))?;
+        let p = b.parameter("p", TensorType::new(dtype, []))?;
         let square = b.mul(p, p)?;
         let loss = b.scale(square, 0.5)?;
         b.output("loss", loss, OutputKind::Result);
@@ -104,7 +111,7 @@ fn quadratic(spec: TrainSpec, steps: usize) -> Vec<f64> {
     let graph =
         derive_step(&build().expect("well typed"), &TrainSpec { trainable: vec!["p".to_string().into()], ..spec })
             .expect("it differentiates");
-    let mut tensors = HashMap::from([("p".to_string(), Tensor::float(TensorType::f32([]), vec![1.0]))]);
+    let mut tensors = HashMap::from([("p".to_string(), Tensor::float(TensorType::new(dtype, []), vec![1.0]))]);
     let mut run = || {
         step(&graph, &mut tensors).expect("the step runs");
         tensors["p"].floats()[0]

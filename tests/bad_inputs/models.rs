@@ -30,6 +30,12 @@ fn set(file: &mut Value, pointer: &str, value: Value) {
     }
 }
 
+fn in_half_precision(file: &mut Value) {
+    for at in ["/inputs/0", "/parameters/0", "/parameters/1"] {
+        set(file, &format!("{at}/dtype"), json!("f16"));
+    }
+}
+
 #[test]
 fn model_files() {
     let text = String::from_utf8(model(|_| {})).expect("JSON is text");
@@ -47,6 +53,7 @@ fn model_files() {
         edited("unknown attribute", "/nodes/0/attrs", json!({"bias": true})),
         edited("too few operands", "/nodes/0/inputs", json!(["x"])),
         edited("unknown operand", "/nodes/0/inputs/1", json!("weight")),
+        with_model("half precision", model(in_half_precision)),
         edited("unknown dtype", "/inputs/0/dtype", json!("f31")),
         edited("operand of the wrong dtype", "/inputs/0/dtype", json!("i64")),
         edited("no outputs", "/outputs", json!([])),

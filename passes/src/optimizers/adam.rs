@@ -66,7 +66,7 @@ impl Adam {
         }
         let root = b.sqrt(v)?;
         let corrected = b.mul(root, shared.scalars[1])?;
-        let eps = b.scalar(DType::F32, self.eps)?;
+        let eps = b.scalar(b.ty(corrected).dtype, self.eps)?;
         let denominator = b.add(corrected, eps)?;
         let ratio = b.div(m, denominator)?;
         Ok(Step { from: p, change: b.mul(ratio, shared.scalars[0])? })

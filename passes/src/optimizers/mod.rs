@@ -51,6 +51,8 @@ impl Optimizer {
         parameter: &Trained,
         gradient: Value,
     ) -> Result<Step, TypeError> {
+        let dtype = updates.builder.ty(gradient).dtype;
+        let shared = &shared.cast(updates.builder, dtype)?;
         match self {
             Optimizer::Sgd(sgd) => sgd.update(updates, shared, parameter, gradient),
             Optimizer::Adam(adam) => adam.update(updates, shared, parameter, gradient),
@@ -65,12 +67,21 @@ pub(crate) struct Step {
     pub change: Value,
 }
 
-/// f32 scalars that updates use.
+/// Scalars that updates use: f32, or of the dtype of the parameter that is updated.
 pub(crate) struct Shared {
     /// Learning rate of this step.
     pub lr: Value,
     /// Scalars of the optimizer's own.
     pub scalars: Vec<Value>,
+}
+
+impl Shared {
+    /// The same scalars for a parameter of this dtype.
+    pub fn cast(&self, b: &mut Builder, dtype: DType) -> Result<Shared, TypeError> {
+        let lr = b.cast(self.lr, dtype)?;
+        let scalars = self.scalars.iter().map(|&scalar| b.cast(scalar, dtype)).collect::<Result<_, _>>()?;
+        Ok(Shared { lr, scalars })
+    }
 }
 
 /// Builds updates; all of them take effect only when `apply` holds (gradient accumulation).
