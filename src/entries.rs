@@ -118,7 +118,7 @@ fn loss_info(model: &Model, recipe: &Recipe, prediction: String) -> Result<LossI
     let kind = &recipe.loss.kind;
     let classes = kind.classes(model.train.ty(output.value));
     let also = match kind {
-        LossKind::SoftmaxCrossEntropy { ignore_index } => Some(*ignore_index),
+        LossKind::SoftmaxCrossEntropy { ignore_index, .. } => Some(*ignore_index),
         _ => None,
     };
     let labels = classes.map(|count| IndexRange { min: 0, max: count as i64 - 1, also });

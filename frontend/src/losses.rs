@@ -20,6 +20,9 @@ pub enum LossKind {
         /// Label of rows that do not count.
         #[serde(default = "default_ignore_index")]
         ignore_index: i64,
+        /// What the target is.
+        #[serde(default)]
+        target_kind: TargetKind,
     },
     /// (prediction − target)²
     Mse {},
@@ -36,6 +39,17 @@ pub enum LossKind {
     BceWithLogits {},
     /// The prediction is the loss itself; there is no target.
     Output {},
+}
+
+/// What a cross entropy is compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetKind {
+    /// The number of each example's class, `[N, …]`, i64.
+    #[default]
+    Labels,
+    /// The probability of every class, `[N, C, …]`, of the prediction's dtype.
+    Probabilities,
 }
 
 fn default_ignore_index() -> i64 {
@@ -64,19 +78,20 @@ impl LossKind {
     }
 
     /// Type of the target that goes with a prediction, `None` when there is none.
-    ///
-    /// Cross entropy asks for labels; it also takes probabilities, whose type is the prediction's.
     pub fn target_type(&self, prediction: &TensorType) -> Result<Option<TensorType>, TypeError> {
         Ok(match self {
             LossKind::Output {} => None,
-            LossKind::SoftmaxCrossEntropy { .. } => Some(TensorType::new(DType::I64, label_shape(prediction)?)),
+            LossKind::SoftmaxCrossEntropy { target_kind: TargetKind::Labels, .. } => {
+                Some(TensorType::new(DType::I64, label_shape(prediction)?))
+            }
             _ => Some(prediction.clone()),
         })
     }
 
     /// Number of classes that labels choose from, `None` when targets are not labels.
     pub fn classes(&self, prediction: &TensorType) -> Option<usize> {
-        matches!(self, LossKind::SoftmaxCrossEntropy { .. }).then(|| prediction.shape.get(1).copied()).flatten()
+        let labels = matches!(self, LossKind::SoftmaxCrossEntropy { target_kind: TargetKind::Labels, .. });
+        labels.then(|| prediction.shape.get(1).copied()).flatten()
     }
 }
 
@@ -105,7 +120,7 @@ pub fn build(
     }
     let target = target.unwrap_or(prediction);
     match kind {
-        LossKind::SoftmaxCrossEntropy { ignore_index } => cross_entropy(b, prediction, target, *ignore_index),
+        LossKind::SoftmaxCrossEntropy { ignore_index, .. } => cross_entropy(b, prediction, target, *ignore_index),
         LossKind::Mse {} => averaged(b, prediction, target, squared),
         LossKind::L1 {} => averaged(b, prediction, target, absolute),
         LossKind::Huber { delta } => averaged(b, prediction, target, |b, p, t| huber(b, p, t, *delta)),
@@ -220,7 +235,8 @@ mod tests {
     use crate::layers::testing::{assert_close, evaluate, noise};
     use gradc_ir::tensor::Tensor;
 
-    const CROSS_ENTROPY: LossKind = LossKind::SoftmaxCrossEntropy { ignore_index: -100 };
+    const CROSS_ENTROPY: LossKind =
+        LossKind::SoftmaxCrossEntropy { ignore_index: -100, target_kind: TargetKind::Labels };
 
     /// loss, per_example and weight on a prediction and a target.
     fn run(kind: &LossKind, prediction: &Tensor, target: Option<&Tensor>) -> [Vec<f64>; 3] {
@@ -291,7 +307,7 @@ mod tests {
         assert_close("per example", &found[1], &expected, 1e-12);
         assert_eq!(found[2], [1.0, 0.0, 1.0]);
         assert_close("loss", &found[0], &[(expected[0] + expected[2]) / 2.0], 1e-12);
-        let other = LossKind::SoftmaxCrossEntropy { ignore_index: 1 };
+        let other = LossKind::SoftmaxCrossEntropy { ignore_index: 1, target_kind: TargetKind::Labels };
         let found = run(&other, &floats(&[3, 3], &x), Some(&labels(DType::I64, &[3], &[1, 0, 2])));
         assert_eq!(found[2], [0.0, 1.0, 1.0]);
     }
@@ -352,6 +368,9 @@ mod tests {
         let target = CROSS_ENTROPY.target_type(&prediction).unwrap();
         assert_eq!(target, Some(TensorType::new(DType::I64, [4, 7])));
         assert_eq!(CROSS_ENTROPY.classes(&prediction), Some(10));
+        let soft = LossKind::SoftmaxCrossEntropy { ignore_index: -100, target_kind: TargetKind::Probabilities };
+        assert_eq!(soft.target_type(&prediction).unwrap(), Some(prediction.clone()));
+        assert_eq!(soft.classes(&prediction), None, "there are no labels to check");
         assert_eq!(LossKind::Mse {}.target_type(&prediction).unwrap(), Some(prediction.clone()));
         assert_eq!(LossKind::Output {}.target_type(&prediction).unwrap(), None);
     }

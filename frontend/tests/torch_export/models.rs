@@ -1,7 +1,7 @@
 //! Programs exported by torch.export, against what PyTorch computed with them.
 
 use gradc_frontend::import::import;
-use gradc_frontend::losses::{self, LossKind};
+use gradc_frontend::losses::{self, LossKind, TargetKind};
 use gradc_frontend::model::{BatchNorm, ImportOptions, Model};
 use gradc_frontend::weights;
 use gradc_ir::builder::Builder;
@@ -110,7 +110,7 @@ fn loss(model: &Model, kind: &LossKind, reference: &BTreeMap<String, Tensor>) ->
 
 #[test]
 fn first_losses_are_pytorchs() {
-    let cross_entropy = LossKind::SoftmaxCrossEntropy { ignore_index: -100 };
+    let cross_entropy = LossKind::SoftmaxCrossEntropy { ignore_index: -100, target_kind: TargetKind::Labels };
     let cases = [
         ("mlp_digits", &cross_entropy),
         ("lora_mlp", &cross_entropy),

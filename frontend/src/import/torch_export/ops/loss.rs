@@ -3,7 +3,7 @@
 use super::super::call::{Call, unsupported};
 use super::super::fault::Fault;
 use crate::layers::reduce::sum;
-use crate::losses::{self, LossKind, LossOutput};
+use crate::losses::{self, LossKind, LossOutput, TargetKind};
 use gradc_ir::graph::Value;
 
 /// `reduction` as ATen numbers it.
@@ -63,7 +63,7 @@ pub fn cross_entropy(call: &mut Call) -> Result<Value, Fault> {
         return Err(unsupported("label_smoothing", 0));
     }
     let ignore_index = call.int("ignore_index")?;
-    let loss = built(call, &LossKind::SoftmaxCrossEntropy { ignore_index })?;
+    let loss = built(call, &LossKind::SoftmaxCrossEntropy { ignore_index, target_kind: TargetKind::Labels })?;
     match call.int("reduction")? {
         MEAN => Ok(loss.loss),
         SUM => Ok(sum(call.b, loss.per_example, &[0], false)?),
