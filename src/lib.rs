@@ -28,7 +28,7 @@ pub mod view;
 
 pub use budget::{Importances, Selection, Selector};
 pub use compile::compile;
-pub use error::SessionError;
+pub use error::{Origin, SessionError};
 pub use gradc_codegen::Pool;
 pub use gradc_frontend::import::import;
 pub use gradc_frontend::model::{ImportOptions, Model};

@@ -1,13 +1,13 @@
 //! A session: the tensors of one training run and the calls that use them.
 
 use crate::entries::EntryKind;
-use crate::error::SessionError;
+use crate::error::{Origin, SessionError};
 use crate::step::{CompiledStep, EntryInfo, HostInput, PersistentTensor};
 use crate::view::TensorView;
 use gradc_codegen::{AlignedBuffer, Executable, Memory, Pool, StepFailure};
 use gradc_frontend::weights;
-use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
-use gradc_ir::graph::{Graph, Input, Role};
+use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
+use gradc_ir::graph::{Def, Graph, Input, NodeId, Role};
 use gradc_ir::interpret::{Precision, evaluate};
 use gradc_ir::plan::Segment;
 use gradc_ir::tensor::{HostTensor, Tensor};
@@ -267,16 +267,14 @@ impl Session {
     fn explain_failure(&self, entry: &EntryInfo, hosts: &[TensorView]) -> SessionError {
         let graph = &entry.graph();
         let output = entry.outputs.iter().find(|o| o.checked).map_or("loss", |o| o.name.as_str()).to_string();
-        let unknown = |output| SessionError::NonFinite { output, op: None, loc: Loc::default() };
-        let Some(tensors) = self.interpreter_inputs(graph, entry, hosts) else { return unknown(output) };
-        let Ok(run) = evaluate(graph, &tensors, Precision::Storage) else { return unknown(output) };
-        match run.first_non_finite(graph) {
-            Some(node) => {
-                let op = graph.op(node).map(|op| op.name().to_string());
-                SessionError::NonFinite { output, op, loc: graph.loc(node).clone() }
-            }
-            None => unknown(output),
-        }
+        let found = || {
+            let tensors = self.interpreter_inputs(graph, entry, hosts)?;
+            let run = evaluate(graph, &tensors, Precision::Storage).ok()?;
+            let node = run.origin_of_non_finite(graph, graph.output_named(&output)?.value)?;
+            Some((origin(graph, node), graph.loc(node).clone()))
+        };
+        let (origin, loc) = found().map_or_else(Default::default, |(origin, loc)| (Some(origin), loc));
+        SessionError::NonFinite { output, origin, loc }
     }
 
     fn interpreter_inputs(&self, graph: &Graph, entry: &EntryInfo, hosts: &[TensorView]) -> Option<Vec<Tensor>> {
@@ -289,6 +287,19 @@ impl Session {
     fn constant(&self, name: &str, ty: &TensorType) -> Option<HostTensor> {
         let start = *self.step.inner.layout.constants.get(name)?;
         HostTensor::new(ty.clone(), self.constants.bytes()[start..start + ty.size_bytes()].to_vec()).ok()
+    }
+}
+
+fn origin(graph: &Graph, node: NodeId) -> Origin {
+    match &graph.node(node).def {
+        Def::Op(op) => Origin::Op(op.name().to_string()),
+        Def::Input(id) => {
+            let input = &graph.inputs()[id.index()];
+            match input.role {
+                Role::Input | Role::Hyper => Origin::Input(input.name.clone()),
+                _ => Origin::Stored(input.name.clone()),
+            }
+        }
     }
 }
 
