@@ -5,7 +5,7 @@ mod common;
 use common::{batch, compiled, file, kept, step_on};
 use gradc::entries::EntryKind;
 use gradc::training::{EpochRecord, Feeds, Holdout, Source, Split, evaluate};
-use gradc::{ImportOptions, Options, Recipe, SessionError, Stage, TensorView};
+use gradc::{HostTensor, ImportOptions, Options, Origin, Recipe, SessionError, Stage, TensorView};
 use gradc_frontend::{data, weights};
 use gradc_ir::graph::Role;
 use gradc_passes::egraph::rules::NumericClass;
@@ -16,13 +16,16 @@ const VALIDATION_SHARE: f64 = 0.2;
 
 /// `gradc train` on the digits, into a folder.
 fn train_digits(folder: &Path, more: &str) {
+    train_digits_by(&file("examples/models/digits.recipe.json"), folder, more);
+}
+
+fn train_digits_by(recipe: &Path, folder: &Path, more: &str) {
     let path = |name: &str| file(&format!("examples/{name}")).display().to_string();
-    let [model, recipe, data] =
-        ["models/digits.json", "models/digits.recipe.json", "data/digits.safetensors"].map(path);
+    let [model, data] = ["models/digits.json", "data/digits.safetensors"].map(path);
     let share = VALIDATION_SHARE.to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_gradc"));
-    command.args(["train", &model, "--recipe", &recipe, "--data", &data, "--validation", &share, "--quiet", "--out"]);
-    let output: Output = command.arg(folder).args(more.split_whitespace()).output().expect("gradc starts");
+    command.args(["train", &model, "--data", &data, "--validation", &share, "--quiet", "--recipe"]).arg(recipe);
+    let output: Output = command.arg("--out").arg(folder).args(more.split_whitespace()).output().expect("gradc starts");
     assert!(output.status.success(), "{more}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -78,6 +81,77 @@ fn resumed_runs_equal_uninterrupted_ones() {
     }
 }
 
+/// A run whose losses stop being finite is recorded as it is, and goes on from that.
+#[test]
+fn runs_that_skip_steps_tell_so_and_resume() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let recipe = folder.path().join("recipe.json");
+    let text = std::fs::read_to_string(file("examples/models/digits.recipe.json")).expect("a recipe");
+    std::fs::write(&recipe, text.replace("\"lr\": 0.1", "\"lr\": 1e30")).expect("a file");
+    let run = folder.path().join("run");
+    train_digits_by(&recipe, &run, "--skip-non-finite --epochs 2");
+    train_digits_by(&recipe, &run, "--skip-non-finite --epochs 3 --resume");
+    let records = history(&run);
+    assert_eq!(records.len(), 3);
+    assert!(records[0].train_loss.is_finite(), "the first step had a loss");
+    assert!(records[1..].iter().all(|r| r.train_loss.is_nan()), "no later step had one: {records:?}");
+    assert!(records.iter().all(|r| r.validation.is_some_and(|v| v.loss.is_nan())), "{records:?}");
+    assert!(!run.join("best.safetensors").exists(), "no weights were the best");
+}
+
+#[test]
+fn ignored_labels_do_not_count_as_hits_or_misses() {
+    let recipe = r#"{"loss": {"kind": "softmax_cross_entropy", "prediction": "y", "ignore_index": 0},
+                     "optimizer": {"kind": "sgd"}}"#;
+    let model = gradc::import(&file("examples/models/digits.json"), &ImportOptions::default()).expect("a model");
+    let recipe: Recipe = serde_json::from_str(recipe).expect("a recipe");
+    let step = gradc::compile(&model, Some(&recipe), &Options::default()).expect("it compiles");
+    let accuracy = |labels: &[i64]| {
+        let x = HostTensor::from_f32([64, 64], &[0.0; 64 * 64]).expect("as many as the shape says");
+        let labels = HostTensor::from_i64([64], labels).expect("as many as the shape says");
+        let columns = [("x".to_string(), x), ("target".to_string(), labels)];
+        let rows = data::Columns::new(columns.into()).expect("columns of 64 rows");
+        let entry = step.entry(EntryKind::Step).expect("compiled with a recipe");
+        let feeds = Feeds::new(Source::Columns(rows), entry, Some("target"), &recipe.data).expect("the data fits");
+        let rows: Vec<usize> = (0..64).collect();
+        evaluate(&mut step.session().expect("a session"), &feeds, &rows).expect("it evaluates").accuracy
+    };
+    // of equal logits, which x = 0 gives, the first class counts as chosen
+    assert_eq!(accuracy(&[1; 64]), Some(0.0));
+    assert_eq!(accuracy(&[0; 64]), None, "none counts");
+}
+
+/// A recipe may compare with probabilities: those that are 1 for a label train as the labels do.
+#[test]
+fn probabilities_of_one_train_as_labels() {
+    const ROWS: usize = 32;
+    const CLASSES: usize = 10;
+    let model = gradc::import(&file("examples/models/digits.json"), &ImportOptions::default()).expect("a model");
+    let session = |target_kind: &str| {
+        let recipe = format!(
+            r#"{{"loss": {{"kind": "softmax_cross_entropy", "prediction": "y", "target_kind": "{target_kind}"}},
+                 "optimizer": {{"kind": "sgd", "lr": 0.1}}}}"#
+        );
+        let recipe: Recipe = serde_json::from_str(&recipe).expect("a recipe");
+        let step = gradc::compile(&model, Some(&recipe), &Options::default()).expect("it compiles");
+        step.session().expect("a session")
+    };
+    let (mut by_label, mut by_probability) = (session("labels"), session("probabilities"));
+    let x: Vec<f32> = (0..ROWS * 64).map(|k| (k * 7919 % 16) as f32 / 16.0).collect();
+    let labels: Vec<i64> = (0..ROWS as i64).map(|k| k * 3 % CLASSES as i64).collect();
+    let probabilities: Vec<f32> =
+        labels.iter().flat_map(|&l| (0..CLASSES as i64).map(move |c| f32::from(c == l))).collect();
+    let x = TensorView::f32(&[ROWS, 64], &x).expect("as many as the shape says");
+    let labels = TensorView::i64(&[ROWS], &labels).expect("as many as the shape says");
+    let probabilities = TensorView::f32(&[ROWS, CLASSES], &probabilities).expect("as many as the shape says");
+    for _ in 0..5 {
+        let a = by_label.step(&[("x", x.clone()), ("target", labels.clone())]).expect("a step");
+        let b = by_probability.step(&[("x", x.clone()), ("target", probabilities.clone())]).expect("a step");
+        // sums of one term and nine zeros: the same but for how the gradient is written
+        assert!((a - b).abs() <= 1e-5 * a, "{a} and {b}");
+    }
+}
+
 #[test]
 fn a_step_with_a_loss_that_is_not_finite_changes_nothing() {
     let step = compiled("mlp", &Options::default());
@@ -88,7 +162,11 @@ fn a_step_with_a_loss_that_is_not_finite_changes_nothing() {
     let x = inputs.get_mut("x").expect("the model's input");
     x.bytes_mut()[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     let views: Vec<(&str, TensorView)> = inputs.iter().map(|(n, t)| (n.as_str(), TensorView::from(t))).collect();
-    assert!(matches!(session.step(&views), Err(SessionError::NonFinite { .. })));
+    let told = session.step(&views).expect_err("the loss is NaN");
+    assert!(
+        matches!(&told, SessionError::NonFinite { origin: Some(Origin::Input(name)), .. } if name == "x"),
+        "the input is to blame: {told}"
+    );
     assert_eq!(kept(&session), before);
     assert!(step_on(&mut session, &batch(&step, 1)).is_finite(), "the session goes on");
 }

@@ -1,6 +1,7 @@
 //! Loss and accuracy over a set of rows.
 
 use super::feeds::Feeds;
+use super::history::number_or_null;
 use crate::entries::{LOSS_PER_EXAMPLE, LOSS_WEIGHT, LossInfo};
 use crate::error::SessionError;
 use crate::session::Session;
@@ -11,7 +12,8 @@ use serde::{Deserialize, Serialize};
 /// What an evaluation found.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// Mean loss per example.
+    /// Mean loss per example; what is not finite is `null` in JSON, and NaN when read again.
+    #[serde(deserialize_with = "number_or_null")]
     pub loss: f64,
     /// Share of examples whose largest output is the label's, for integer labels.
     pub accuracy: Option<f64>,
@@ -64,7 +66,9 @@ impl Sums {
             return;
         }
         let count = (labels.len() as f64 * share).round() as usize;
-        for (label, row) in labels.iter().zip(scores.chunks(classes)).take(count).filter(|(l, _)| **l >= 0) {
+        let ignored = info.labels.as_ref().and_then(|range| range.also);
+        let rows = labels.iter().zip(scores.chunks(classes)).take(count);
+        for (label, row) in rows.filter(|(label, _)| Some(**label) != ignored) {
             self.labels += 1;
             self.hits += (arg_max(row) as i64 == *label) as usize;
         }

@@ -2,7 +2,7 @@
 
 use super::evaluate::Metrics;
 use gradc_ir::diagnostic::Diagnostic;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,8 @@ pub struct EpochRecord {
     pub epoch: usize,
     /// Steps so far.
     pub step: u64,
-    /// Mean of the training losses since the last record.
+    /// Mean of the finite training losses since the last record; NaN if there was none, which JSON calls `null`.
+    #[serde(deserialize_with = "number_or_null")]
     pub train_loss: f64,
     /// Metrics on the validation rows, if there are any.
     pub validation: Option<Metrics>,
@@ -66,6 +67,11 @@ impl History {
         self.records.push(record);
         Ok(())
     }
+}
+
+/// Reads what is written of a float: `null` where it is not finite.
+pub(super) fn number_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {

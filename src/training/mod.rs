@@ -3,6 +3,7 @@
 mod evaluate;
 mod feeds;
 mod history;
+mod position;
 mod run;
 mod select;
 mod split;

@@ -3,6 +3,7 @@
 use super::evaluate::evaluate;
 use super::feeds::Feeds;
 use super::history::{EpochRecord, History};
+use super::position::{Place, Position};
 use super::select::Trained;
 use super::split::Split;
 use crate::budget::{Selection, Selector};
@@ -68,18 +69,6 @@ pub struct Trainer {
     best_loss: Option<f64>,
 }
 
-/// Where a run is: enough, with the seed, to go on exactly.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Position {
-    pub epoch: usize,
-    /// Batches of the epoch done.
-    pub batch: usize,
-    steps: u64,
-    /// Sum and number of the finite training losses of the epoch so far.
-    loss_sum: f64,
-    loss_count: u64,
-}
-
 impl Trainer {
     /// A run from the start. `validation` overrides the split's validation rows by a set of its own.
     pub fn new(
@@ -107,8 +96,8 @@ impl Trainer {
         let path = trainer.checkpoint_path();
         trainer.restore_selection(&path)?;
         let metadata = trainer.session.load(&path)?;
-        let (position, best_loss) = parse_position(&metadata, trainer.settings.seed)
-            .map_err(|d| SessionError::Checkpoint(d.in_file(path.display())))?;
+        let (position, best_loss) =
+            trainer.place().read(&metadata).map_err(|d| SessionError::Checkpoint(d.in_file(path.display())))?;
         (trainer.position, trainer.best_loss) = (position, best_loss);
         let history = History::resume(&trainer.history_path(), position.epoch);
         trainer.history = history.map_err(SessionError::Checkpoint)?;
@@ -141,6 +130,11 @@ impl Trainer {
                 .help("lower --batch, or set `last_batch` to `pad` in the recipe"));
         }
         Ok(trainer)
+    }
+
+    /// What a checkpoint's position has to be of.
+    fn place(&self) -> Place<'_> {
+        Place { seed: self.settings.seed, batch_size: self.feeds.batch_size(), training_rows: &self.split.train }
     }
 
     fn history_path(&self) -> PathBuf {
@@ -257,6 +251,7 @@ impl Trainer {
         let record = self.record()?;
         self.position = Position { epoch: self.position.epoch + 1, steps: self.position.steps, ..Position::default() };
         if let Some(metrics) = record.validation
+            && metrics.loss.is_finite()
             && self.best_loss.is_none_or(|best| metrics.loss < best)
         {
             self.best_loss = Some(metrics.loss);
@@ -283,13 +278,14 @@ impl Trainer {
             Some((feeds, rows)) => Some(evaluate(&mut self.session, feeds, rows)?),
             None => None,
         };
-        let train_loss = self.position.loss_sum / self.position.loss_count.max(1) as f64;
+        // of no step that counts there is no mean: 0/0
+        let train_loss = self.position.loss_sum / self.position.loss_count as f64;
         Ok(EpochRecord { epoch: self.position.epoch + 1, step: self.position.steps, train_loss, validation })
     }
 
     /// Writes checkpoint and weights, each atomically.
     fn save(&self) -> Result<(), SessionError> {
-        let mut metadata = position_metadata(&self.position, self.best_loss, self.settings.seed);
+        let mut metadata = self.place().write(&self.position, self.best_loss);
         metadata.extend(self.selection_metadata()?);
         self.session.save_with(self.checkpoint_path(), &metadata)?;
         self.write_weights(&self.weights_path())
@@ -298,42 +294,4 @@ impl Trainer {
     fn write_weights(&self, path: &Path) -> Result<(), SessionError> {
         weights::write(path, &self.session.weights(), &BTreeMap::new()).map_err(SessionError::Checkpoint)
     }
-}
-
-/// Floats go by their bits, so that a resumed run continues exactly.
-fn position_metadata(position: &Position, best_loss: Option<f64>, seed: u64) -> BTreeMap<String, String> {
-    let mut fields = vec![
-        ("epoch", position.epoch.to_string()),
-        ("batch", position.batch.to_string()),
-        ("steps", position.steps.to_string()),
-        ("loss_sum", position.loss_sum.to_bits().to_string()),
-        ("loss_count", position.loss_count.to_string()),
-        ("seed", seed.to_string()),
-    ];
-    fields.extend(best_loss.map(|b| ("best_loss", b.to_bits().to_string())));
-    fields.into_iter().map(|(k, v)| (k.to_string(), v)).collect()
-}
-
-fn parse_position(metadata: &BTreeMap<String, String>, seed: u64) -> Result<(Position, Option<f64>), Diagnostic> {
-    let number = |name: &str| -> Result<u64, Diagnostic> {
-        let text = metadata.get(name).and_then(|t| t.parse().ok());
-        text.ok_or_else(|| {
-            Diagnostic::new("checkpoint-mismatch", format!("the checkpoint does not say `{name}`"))
-                .help("it was not written by `gradc train`")
-        })
-    };
-    let written = number("seed")?;
-    if written != seed {
-        let message = "the checkpoint was written by a run with another seed";
-        return Err(Diagnostic::new("checkpoint-mismatch", message).expected(format!("--seed {written}")).found(seed));
-    }
-    let position = Position {
-        epoch: number("epoch")? as usize,
-        batch: number("batch")? as usize,
-        steps: number("steps")?,
-        loss_sum: f64::from_bits(number("loss_sum")?),
-        loss_count: number("loss_count")?,
-    };
-    let best_loss = metadata.contains_key("best_loss").then(|| number("best_loss").map(f64::from_bits)).transpose()?;
-    Ok((position, best_loss))
 }

@@ -19,6 +19,11 @@ fn resumption() {
         Case::new("checkpoint of another recipe", RESUME.replace("r.json", "other.json"))
             .file("other.json", files::recipe(|r| r["optimizer"] = serde_json::json!({"kind": "adam"})))
             .after(TRAIN),
+        Case::new("checkpoint of another validation set", format!("{RESUME} --validation 0.25")).after(TRAIN),
+        Case::new("other rows held out", format!("{RESUME} --validation-tail 4"))
+            .after("train m.json --recipe r.json --data d.safetensors --validation 0.5 --epochs 1 --out run --quiet"),
+        Case::new("another batch size within an epoch", format!("{RESUME} --batch 4"))
+            .after("train m.json --recipe r.json --data d.safetensors --steps 1 --out run --quiet"),
         Case::new("weights instead of a checkpoint", RESUME.replace("run", ".")).file("checkpoint.safetensors", data()),
         Case::new("truncated checkpoint", RESUME.replace("run", ".")).file("checkpoint.safetensors", cut(&data(), 90)),
         Case::new("folder that is a file", TRAIN.replace("run", "m.json")),
