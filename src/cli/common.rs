@@ -157,6 +157,9 @@ impl ModelArguments {
 
     /// The model, imported; notes go to standard error.
     pub fn import(&self, recipe: Option<&Recipe>) -> Result<Model, Failure> {
+        if gradc::package::is_package(&self.model) {
+            return Err(self.decided("a package is compiled already, this command needs the model".into()).into());
+        }
         let model = gradc::import(&self.model, &self.import_options(recipe))?;
         model.notes.iter().for_each(|note| eprintln!("note: {note}"));
         release_unused_memory();
@@ -183,13 +186,51 @@ impl ModelArguments {
 
     fn load_or_compile(&self, options: &Options) -> Result<CompiledStep, Failure> {
         if gradc::package::is_package(&self.model) {
-            return Ok(gradc::package::load(&self.model, options)?);
+            self.check_packaged(options)?;
+            let step = gradc::package::load(&self.model, options)?;
+            self.check_packaged_recipe(&step)?;
+            return Ok(step);
         }
         let recipe = self.recipe()?;
         let model = self.import(recipe.as_ref())?;
         let step = gradc::compile(&model, recipe.as_ref(), options)?;
         step.report().notes.iter().for_each(|note| eprintln!("note: {note}"));
         Ok(step)
+    }
+
+    /// Refuses what was decided when a package was made.
+    fn check_packaged(&self, options: &Options) -> Result<(), Diagnostic> {
+        let given = [
+            ("--weights", self.weights.is_some()),
+            ("--batch", self.batch.is_some()),
+            ("--dim", !self.dims.is_empty()),
+            ("--fp", options.fp != NumericClass::Bitwise),
+            ("--no-roll", !options.roll),
+            ("--peak-mem", options.peak_mem_bytes.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((option, _)) => Err(self.decided(format!("`{option}` has no effect on a package"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a recipe that trains otherwise than the package does; where data comes from may differ.
+    fn check_packaged_recipe(&self, step: &CompiledStep) -> Result<(), Failure> {
+        let Some(mut named) = self.recipe()? else { return Ok(()) };
+        let packed = step.recipe().ok_or_else(|| self.decided("the package was made without a recipe".into()))?;
+        named.data.clone_from(&packed.data);
+        (named.last_batch, named.non_finite) = (packed.last_batch, packed.non_finite);
+        if named == *packed {
+            Ok(())
+        } else {
+            Err(self.decided("the package was made with another recipe".into()).into())
+        }
+    }
+
+    fn decided(&self, message: String) -> Diagnostic {
+        Diagnostic::new("package-option", message)
+            .in_file(self.model.display())
+            .help("compile the model again, with what it is to do")
     }
 
     /// What training each parameter costs; nothing without a recipe, and of a package.
@@ -215,6 +256,15 @@ impl ModelArguments {
         trained.compiled().report().notes.iter().for_each(|note| eprintln!("note: {note}"));
         Ok(trained)
     }
+}
+
+/// A model that does not go through a stage that was asked for.
+pub(crate) fn no_stage(model: &ModelArguments) -> Diagnostic {
+    let help = match gradc::package::is_package(&model.model) {
+        true => "a package went through all stages when it was made: look at the model",
+        false => "training stages need --recipe",
+    };
+    Diagnostic::new("no-stage", "this model has no such stage").help(help)
 }
 
 /// Bytes for people.

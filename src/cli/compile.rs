@@ -1,7 +1,7 @@
 //! `gradc compile`.
 
 use super::Failure;
-use super::common::{CodeArguments, ModelArguments, human_bytes};
+use super::common::{CodeArguments, ModelArguments, human_bytes, no_stage};
 use clap::Args;
 use gradc::budget::ParameterCost;
 use gradc::entries::EntryKind;
@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     /// Write a package that loads without deriving or optimizing again
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write the text of these stages as <entry>.<stage>.gir into the current folder, or into GRADC_DUMP
+    /// Write the text of these stages as <number>.<entry>.<stage>.gir into the current folder, or into GRADC_DUMP
     #[arg(long, value_enum, num_args = 1.., value_name = "STAGE")]
     emit: Vec<Stage>,
     /// Say what every stage did
@@ -35,6 +35,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut options = arguments.code.options()?;
     options.emit = stages(&arguments.emit, dump.is_some());
     let step = arguments.model.compile(&options)?;
+    if step.report().texts.is_empty() && !arguments.emit.is_empty() {
+        return Err(no_stage(&arguments.model).into());
+    }
     write_texts(&step, dump.as_deref().unwrap_or(Path::new(".")))?;
     if let Some(path) = &arguments.output {
         gradc::package::save(&step, path)?;

@@ -8,6 +8,7 @@ use gradc::{CompiledStep, Diagnostic, Diagnostics, Stage};
 use gradc_ir::graph::Graph;
 use gradc_ir::text;
 use gradc_passes::egraph::explain::{OptimizeReport, Rewrite, RuleTotals, WindowReport};
+use gradc_passes::egraph::rules::all_rules;
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -34,6 +35,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+    check_names(&arguments)?;
     let mut options = arguments.code.options()?;
     options.explain = true;
     options.emit = if arguments.graph.is_some() { vec![Stage::Train, Stage::Optimized] } else { vec![] };
@@ -42,6 +44,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         let message = "a package was optimized when it was made and does not say how";
         return Err(Diagnostic::new("no-stage", message).help("explain the model it was made from").into());
     }
+    check_window(&arguments, &step)?;
     let wrong = wrong_rewrites(&step)?;
     if arguments.json {
         print_json(&arguments, &step, &arguments.model.parameter_costs(&arguments.code.options()?)?);
@@ -52,6 +55,36 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         write(path, &picture(&arguments, &step)?)?;
     }
     if wrong.is_empty() { Ok(()) } else { Err(Diagnostics(wrong).into()) }
+}
+
+/// The rule asked for is one of the rules, the picture asked for an SVG.
+fn check_names(arguments: &Arguments) -> Result<(), Diagnostic> {
+    if let Some(rule) = &arguments.rule {
+        let rules: Vec<&str> = all_rules().iter().map(|rule| rule.name).collect();
+        if !rules.contains(&rule.as_str()) {
+            let message = "there is no such rule";
+            return Err(Diagnostic::new("usage", message).expected(rules.join(", ")).found(rule));
+        }
+    }
+    match &arguments.graph {
+        Some(path) if path.extension().is_none_or(|e| e != "svg") => Err(Diagnostic::new("usage", "--graph draws SVG")
+            .expected("a name that ends in .svg")
+            .found(path.display())),
+        _ => Ok(()),
+    }
+}
+
+/// Some entry has the window asked for.
+fn check_window(arguments: &Arguments, step: &CompiledStep) -> Result<(), Diagnostic> {
+    let most = step.report().rewrites.iter().map(|(_, report)| report.windows.len()).max().unwrap_or(0);
+    match arguments.window {
+        Some(number) if number == 0 || number > most => Err(no_window(most, number)),
+        _ => Ok(()),
+    }
+}
+
+fn no_window(most: usize, asked: usize) -> Diagnostic {
+    Diagnostic::new("usage", "there is no such window").expected(format!("1 to {most}")).found(asked)
 }
 
 fn print_text(arguments: &Arguments, step: &CompiledStep) {
@@ -152,12 +185,7 @@ fn picture(arguments: &Arguments, step: &CompiledStep) -> Result<String, Failure
         Some(number) => {
             let (_, report) = &step.report().rewrites[0];
             let window = report.windows.get(number.wrapping_sub(1));
-            let missing = || {
-                Diagnostic::new("usage", "there is no such window")
-                    .expected(format!("1 to {}", report.windows.len()))
-                    .found(number)
-            };
-            window.and_then(|w| w.programs.clone()).ok_or_else(missing)?
+            window.and_then(|w| w.programs.clone()).ok_or_else(|| no_window(report.windows.len(), number))?
         }
         None => [stage(step, Stage::Train)?, stage(step, Stage::Optimized)?],
     };

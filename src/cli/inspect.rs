@@ -1,7 +1,7 @@
 //! `gradc inspect`.
 
 use super::Failure;
-use super::common::{CodeArguments, ModelArguments};
+use super::common::{CodeArguments, ModelArguments, no_stage};
 use clap::{Args, ValueEnum};
 use gradc::{Diagnostic, Stage};
 use gradc_ir::text;
@@ -38,9 +38,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let step = arguments.model.compile(&options)?;
     let texts = &step.report().texts;
     if texts.is_empty() || (arguments.stage == Stage::Train && step.loss().is_none()) {
-        return Err(Diagnostic::new("no-stage", "this model has no such stage")
-            .help("training stages need --recipe")
-            .into());
+        return Err(no_stage(&arguments.model).into());
     }
     for (stage, entry, text) in texts {
         if arguments.format == Format::Text {

@@ -53,6 +53,13 @@ fn import_any(path: &Path, options: &ImportOptions) -> Result<Model, Diagnostics
     format.importer()(path, bytes, options)
 }
 
+/// A dimension is the batch, and both are given, differently.
+pub(crate) fn contradicting_sizes(name: &str, dimension: usize, batch: usize) -> Diagnostic {
+    Diagnostic::new("contradicting-sizes", format!("dimension `{name}` is the batch, but is given another size"))
+        .expected(format!("one size; the batch is {batch}"))
+        .found(format!("{name}={dimension}"))
+}
+
 /// How an archive begins.
 const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 

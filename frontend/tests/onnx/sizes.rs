@@ -86,6 +86,8 @@ fn symbolic_sizes_are_given_by_name_or_as_the_batch() {
     assert_eq!(output_shape(&load_with(&file, &batch(9)).expect("the batch has a size")), [9, 2]);
     let unknown = ImportOptions { dims: [("m".to_string(), 7)].into(), ..batch(9) };
     assert_eq!(load_with(&file, &unknown).expect_err("there is no `m`").0[0].code, "unknown-dim");
+    let twice = ImportOptions { batch: Some(9), ..named };
+    assert_eq!(load_with(&file, &twice).expect_err("7 or 9").0[0].code, "contradicting-sizes");
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(crate) use file::Init;
 pub use file::ModelFile;
 pub(crate) use init::{MAX_INITIALISED, initialise};
 
-use crate::import::model_name;
+use crate::import::{contradicting_sizes, model_name};
 use crate::model::{ImportOptions, Model};
 use crate::schema::{self, at};
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
@@ -60,6 +60,11 @@ fn both<A, B>(a: Result<A, Diagnostics>, b: Result<B, Diagnostics>) -> Result<(A
 
 /// Sizes of the named dimensions: the file's, unless the options have others.
 fn dims(file: &ModelFile, options: &ImportOptions) -> Result<BTreeMap<String, usize>, Diagnostics> {
+    if let (Some(&size), Some(batch)) = (options.dims.get(BATCH), options.batch)
+        && size != batch
+    {
+        return Err(contradicting_sizes(BATCH, size, batch).into());
+    }
     let given = options.dims.iter().map(|(name, size)| (name.clone(), *size));
     let given: BTreeMap<String, usize> = given.chain(options.batch.map(|size| (BATCH.to_string(), size))).collect();
     let known: Vec<&str> = file.dims.keys().map(String::as_str).collect();

@@ -3,6 +3,7 @@
 use super::constants::Tensors;
 use super::proto::{DimensionProto, GraphProto, ValueInfoProto};
 use super::tensors::dtype;
+use crate::import::contradicting_sizes;
 use crate::model::ImportOptions;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
 use gradc_ir::types::{DType, TensorType, TypeError};
@@ -51,6 +52,12 @@ pub fn read<'a>(
     problems.extend(unknown_dims(graph, options));
     let batch_axis = declared.iter().find_map(|d| d.extents.first().copied());
     let batch = options.batch.zip(batch_axis);
+    if let Some((new, (Some(size), name))) = batch
+        && size != new
+        && options.dims.contains_key(name)
+    {
+        problems.push(contradicting_sizes(name, size, new));
+    }
     let mut inputs = Vec::new();
     for input in &declared {
         match input.sized(batch) {

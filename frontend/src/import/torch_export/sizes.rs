@@ -1,6 +1,7 @@
 //! Sizes at export and at import: symbolic dimensions and another batch size.
 
 use super::schema::{ExportedProgram, Hint, Size, TensorMeta};
+use crate::import::contradicting_sizes;
 use crate::model::ImportOptions;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::types::{DType, TensorType};
@@ -72,7 +73,7 @@ impl Sizes {
         }
         if let Some(name) = symbol_name(leading) {
             return match options.dims.get(name) {
-                Some(&value) if value != batch => Err(contradiction(name, value, batch)),
+                Some(&value) if value != batch => Err(contradicting_sizes(name, value, batch)),
                 _ => self.set_symbol(name, batch),
             };
         }
@@ -152,12 +153,6 @@ fn symbol_name(size: &Size) -> Option<&str> {
     let inside = expression.expr_str.strip_prefix("Symbol('")?;
     let (name, rest) = inside.split_once('\'')?;
     (rest.find(')') == Some(rest.len().checked_sub(1)?)).then_some(name)
-}
-
-fn contradiction(name: &str, dimension: usize, batch: usize) -> Diagnostic {
-    Diagnostic::new("contradicting-sizes", format!("dimension `{name}` is the batch, but is given another size"))
-        .expected(format!("one size; the batch is {batch}"))
-        .found(format!("{name}={dimension}"))
 }
 
 fn invalid_size(name: &str, size: &Size) -> Diagnostic {
