@@ -9,8 +9,10 @@ The folder GRADC_SHARED (default ../shared) has the models, their recipes and th
 those need is installed into the cache folder the first time (several GB). Every round runs all of them one after the
 other, so that they meet the same weather; a program's figure is its best round's median. Prints a Markdown table of
 microseconds per step and of ratios (other / gradc), with the machine it was taken on; `--json FILE` keeps all figures,
-`--readme` puts the table in README.md. A program that fails is told and left out. Where gradc's median and the mean
-over the whole run differ by more than 3 %, that is told too: something else ran, or the median hides what steps cost.
+`--readme` puts the table in README.md. A program that fails is told and left out. RLX multiplies by OpenBLAS, whose
+library has to be there (Debian's libopenblas-dev); without it RLX takes 25 times as long. Where gradc's median and the
+mean over the whole run differ by more than 3 %, that is told too: something else ran, or the median hides what steps
+cost.
 """
 import argparse
 import datetime
@@ -28,7 +30,7 @@ REFERENCE = SHARED / "reference"
 MODELS = ["mlp_digits", "mlp_mnist", "lenet", "resnet8", "mobilenetv2_tiny", "mobilenetv2_sparse", "gpt_tiny",
           "lora_mlp", "char_lstm", "ista_denoiser"]
 JAX_MODELS = {"mlp_digits", "mlp_mnist", "gpt_tiny", "ista_denoiser"}
-PEERS = {"rlx": ["--release"], "dfdx": ["--release"], "burn": ["--release", "--features", "flex"],
+PEERS = {"rlx": ["--release", "--features", "openblas"], "dfdx": ["--release"], "burn": ["--release", "--features", "flex"],
          "candle": ["--release"], "topos": ["--release"]}
 BEGIN, END = "<!-- made by benches/compare.py --readme -->", "<!-- end -->"
 # The models that every Rust framework's program has, and those of programs that have others.
