@@ -276,5 +276,27 @@ fn judge(name: &str, found: &[f64], expected: &[f64], tolerance: &Tolerance) -> 
     let max_abs =
         if same_length { magnitude(&mut found.iter().zip(expected).map(|(a, b)| a - b)) } else { f64::INFINITY };
     let rel = if scale > 0.0 { max_abs / scale } else { max_abs };
-    TensorComparison { name: name.to_string(), max_abs, scale, rel, ok: max_abs <= tolerance.limit(name, scale) }
+    // a reference that is not finite has no tolerance: nothing is known of what should have come out
+    let ok = max_abs.is_finite() && max_abs <= tolerance.limit(name, scale);
+    TensorComparison { name: name.to_string(), max_abs, scale, rel, ok }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_ok(found: &[f64], expected: &[f64]) -> bool {
+        judge("w", found, expected, &Tolerance::Relative).ok
+    }
+
+    #[test]
+    fn only_numbers_within_the_tolerance_pass() {
+        assert!(is_ok(&[1.0, 2.0], &[1.0, 2.001]));
+        assert!(!is_ok(&[1.0, 2.0], &[1.0, 2.01]));
+        assert!(!is_ok(&[1.0], &[1.0, 2.0]), "another number of elements");
+        for odd in [f64::NAN, f64::INFINITY] {
+            assert!(!is_ok(&[odd, 2.0], &[1.0, 2.0]), "{odd} found");
+            assert!(!is_ok(&[1.0, 2.0], &[odd, 2.0]), "{odd} expected");
+        }
+    }
 }
