@@ -6,6 +6,12 @@ const GRAIN: usize = 1 << 16;
 /// Most chunks of one kernel.
 const MOST: usize = 32;
 
+/// A number of chunks, at least one and at most `wanted`, that gives threads the same share: a power of two. One chunk of a
+/// kernel is then some of another's, and a thread finds in its cache what it has made itself.
+pub(crate) fn equal_shares(wanted: usize) -> usize {
+    1 << wanted.max(1).ilog2()
+}
+
 /// A loop of `extent` trips cut into `count` chunks of `size`, the last one shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chunks {
@@ -29,12 +35,8 @@ impl Chunks {
     }
 
     /// At most `wanted` chunks of a multiple of `step` trips, as equal as can be.
-    ///
-    /// Their number is wanted to be a power of two: threads have the same share, and one chunk of a kernel is some of
-    /// another's, so that a thread finds in its cache what it has made itself.
     pub fn of_equal_size(extent: usize, wanted: usize, step: usize) -> Chunks {
-        let wanted = 1 << wanted.max(1).ilog2();
-        let size = extent.div_ceil(wanted).next_multiple_of(step).max(1);
+        let size = extent.div_ceil(equal_shares(wanted)).next_multiple_of(step).max(1);
         let count = extent.div_ceil(size).max(1);
         if count == 1 { Chunks::whole(extent) } else { Chunks { extent, size, count } }
     }

@@ -1,5 +1,6 @@
 //! Copies that transpose: what is innermost in the result is not innermost in the operand.
 
+use crate::chunks::equal_shares;
 use crate::loops::LoadPlan;
 use crate::microkernel::{Strip, micro_kernel};
 use crate::runtime::StepContext;
@@ -82,7 +83,7 @@ impl TranspositionPlan {
     /// Number of chunks, by shape alone.
     pub fn chunks(&self) -> usize {
         let elements = self.matrices.len() * self.rows.len() * self.depth;
-        (elements / CHUNK_ELEMENTS).clamp(1, self.pieces().clamp(1, MOST_CHUNKS))
+        equal_shares((elements / CHUNK_ELEMENTS).clamp(1, self.pieces().clamp(1, MOST_CHUNKS)))
     }
 
     /// Transposes a piece.

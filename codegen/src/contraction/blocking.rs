@@ -1,6 +1,7 @@
 //! How products are cut into blocks and chunks, and which factors are packed: by shape and cost alone.
 
 use super::plan::{ContractionPlan, Layout, OnlyTile, RowGroup, WorkSpace};
+use crate::chunks::equal_shares;
 use crate::loops::{Blocking, EpiloguePlan};
 use crate::microkernel::MicroKernel;
 use std::ops::{Range, RangeInclusive};
@@ -83,7 +84,7 @@ impl ContractionPlan {
         };
         let packs_left = !self.by_library && self.packs_left();
         self.layouts = [if packs_left { Layout::Packed } else { Layout::InPlace }, right];
-        self.blocks_per_chunk = self.blocks().div_ceil(chunks.clamp(1, MOST_CHUNKS));
+        self.blocks_per_chunk = self.blocks().div_ceil(equal_shares(chunks.min(MOST_CHUNKS)));
         let rest = self.blocking.m - (self.grid.0 - 1) * self.blocking.rows;
         self.row_groups = [self.blocking.rows, rest].map(|rows| self.group_rows(rows));
         self.depths = parts(0..self.k, self.k.div_ceil(MOST_DEPTH)).collect();
@@ -126,7 +127,7 @@ impl ContractionPlan {
         let sizes = down.flat_map(|down| across.clone().map(move |across| (down, across))).map(|(down, across)| {
             (m.div_ceil(down).max(1), n.div_ceil(across).next_multiple_of(self.kernel.columns).min(n).max(1))
         });
-        let wanted: usize = 1 << wanted.max(1).ilog2();
+        let wanted = equal_shares(wanted);
         let enough = wanted.div_ceil(2);
         let preference = |&(rows, columns): &(usize, usize)| {
             let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
@@ -204,7 +205,7 @@ impl ContractionPlan {
     /// Chunks in which shared panels are packed.
     pub fn packing_chunks(&self) -> usize {
         let panels = self.blocking.n.div_ceil(self.kernel.columns);
-        (self.floats.shared.max(self.floats.kept) / CHUNK_PACKED).clamp(1, panels.min(MOST_CHUNKS))
+        equal_shares((self.floats.shared.max(self.floats.kept) / CHUNK_PACKED).clamp(1, panels.min(MOST_CHUNKS)))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::padding::{Padding, padded};
 use super::roles::Roles;
 use super::tiles::Tables;
+use crate::chunks::equal_shares;
 use crate::loops::{Blocking, Groups};
 use crate::microkernel::{RowKernel, neighbour_kernel, row_kernel};
 use gradc_ir::lower::Contraction;
@@ -189,11 +190,11 @@ fn first_or_least<T>(items: impl Iterator<Item = T>, enough: f64, measure: impl 
 
 impl Cut {
     fn new(tables: &Tables, products: usize, elements: usize) -> Cut {
-        let partials = (products / DEPTH_PRODUCTS).clamp(1, MOST_PARTIALS);
+        let partials = equal_shares((products / DEPTH_PRODUCTS).clamp(1, MOST_PARTIALS));
         if elements <= SMALL_RESULT && tables.depth_groups >= 2 * partials && partials > 1 {
             return Cut::Depth(tables.depth_groups.div_ceil(partials));
         }
-        let wanted = (products / TILE_PRODUCTS).clamp(1, MOST_CHUNKS);
+        let wanted = equal_shares((products / TILE_PRODUCTS).clamp(1, MOST_CHUNKS));
         Cut::Tiles(tables.count().div_ceil(wanted).max(1))
     }
 }

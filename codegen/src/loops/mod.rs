@@ -102,7 +102,7 @@ pub(crate) fn emit_loops(
     emitter.shared_sums = shared_sums;
     emitter.hoist_both();
     if plan.stage == Stage::Parts {
-        emitter.parts(bounds)
+        emitter.make_parts(bounds)
     } else {
         emitter.space(0, bounds)
     }

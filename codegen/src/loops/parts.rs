@@ -75,7 +75,7 @@ pub(super) fn shared_sums(b: &mut FunctionBuilder, plan: &LoopPlan, context: Val
 
 impl<'e, 'f> Emitter<'e, 'f> {
     /// Emits the stage that makes the parts from `low` to `high`.
-    pub(super) fn parts(&mut self, bounds: (Bound, Bound)) {
+    pub(super) fn make_parts(&mut self, bounds: (Bound, Bound)) {
         let points = self.plan.points() as i64;
         self.range(bounds, 1, vec![], &mut |e, part, _| {
             e.in_part(part, |e| e.space(0, (Bound::Static(0), Bound::Static(points))));
