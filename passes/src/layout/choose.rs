@@ -20,6 +20,9 @@ use std::collections::BTreeMap;
 /// Contractions that must ask for a copy of a factor before it is made; a single one packs it as well itself.
 const READERS: usize = 2;
 
+/// Reads of each element from which on an operand had better be copied than read against the order of the result.
+const LEAST_READS: usize = 2;
+
 /// The layouts of a node's operands and results; `None` is row-major.
 pub(super) struct Choice {
     /// How the node wants each operand.
@@ -51,6 +54,11 @@ impl Choice {
                 if !pins {
                     let tensors = with_layouts(stored, &operands);
                     results = nests.iter().map(|nest| followed(nest, &tensors)).collect();
+                    for (nest, result) in nests.iter().zip(&results) {
+                        for k in 0..operands.len() {
+                            operands[k] = operands[k].take().or_else(|| again(nest, k, &stored[k], result.as_ref()?));
+                        }
+                    }
                 }
             }
             Lowering::Contraction(contraction) => {
@@ -122,6 +130,23 @@ fn followed(nest: &Nest, tensors: &[Stored]) -> Option<Layout> {
     let mut order: Vec<usize> = (0..nest.space.len()).collect();
     order.sort_by_key(|&d| places[d]);
     Layout::new(&order, &nest.space)
+}
+
+/// The layout of a row-major operand in the order of a nest's result, where each element is read several times: a copy
+/// transposes it once.
+fn again(nest: &Nest, operand: usize, stored: &Stored, result: &Layout) -> Option<Layout> {
+    let size = |extents: &[usize]| extents.iter().product::<usize>();
+    let rank = stored.shape.len();
+    let order = |read: &Access| {
+        let place = |axis: usize| result.order().iter().position(|&d| read.indices[axis].affine.coeffs[d] != 0);
+        let mut order: Vec<usize> = (0..rank).collect();
+        order.sort_by_key(|&axis| place(axis));
+        (read.view == stored.shape).then_some(order)
+    };
+    let mut orders = loads(&nest.body).filter(|a| a.operand == operand).map(order);
+    let first = orders.next()??;
+    let repeated = size(&nest.space) >= LEAST_READS * size(stored.shape);
+    (repeated && orders.all(|other| other.as_ref() == Some(&first))).then(|| Layout::new(&first, stored.shape))?
 }
 
 /// The layout in which a scatter's result follows the largest of what is added to it.
