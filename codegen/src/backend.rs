@@ -57,7 +57,7 @@ impl Engine {
             },
             KernelCode::Sequence(steps) => {
                 let mut engines = steps.clone().map(|step| Engine::of(step, codes, program));
-                engines.find(|engine| *engine != Engine::Loops).unwrap_or(Engine::Loops)
+                engines.find(|engine| !matches!(engine, Engine::Loops | Engine::Transpose)).unwrap_or(Engine::Loops)
             }
             KernelCode::Kept { packing, .. } => Engine::of(*packing, codes, program),
         }

@@ -4,11 +4,11 @@ use crate::backend::Library;
 use crate::chunks::Chunks;
 use crate::contraction::{ContractionPlan, Layout, WorkSpace};
 use crate::host::HostKernel;
-use crate::indirect::{IndirectPlan, Padding, finishing_kernel};
+use crate::indirect::{FactorCopy, IndirectPlan, finishing_kernel};
 use crate::loops::{EpiloguePlan, LoopPlan, RowsPlan, ScatterPlan, pieces, stores_only_sums};
 use crate::program::{PlacedContraction, PlacedIndirect, Program, Sums};
 use crate::runtime::Function;
-use crate::transposition::TranspositionPlan;
+use crate::transposition::{Target, TranspositionPlan};
 use crate::verify::Signature;
 use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel};
 use gradc_ir::lower::Contraction;
@@ -106,16 +106,14 @@ impl Planned {
         match kind {
             KernelKind::Loops(kernel) => {
                 if let Some(plan) = contraction_plan(kernel, &operands, |c| IndirectPlan::new(c, isa, operands.len())) {
-                    self.indirect(plan, kernel, &operands, &results, next)
+                    self.indirect((plan, isa), kernel, &operands, &results, next)
                 } else if let Some(plan) =
                     contraction_plan(kernel, &operands, |c| ContractionPlan::new(c, isa, library))
                 {
                     let is_fixed = signature.fixed.get(plan.right.operand).is_some_and(Option::is_some);
                     self.contraction((plan, is_fixed), kernel, &operands, &results, next)
-                } else if let Some(plan) = TranspositionPlan::new(kernel, &operands, isa) {
-                    let (tables, chunks) = (self.program.transpositions.len(), plan.chunks());
-                    self.program.transpositions.push(plan);
-                    (KernelCode::Call { function: Function::Transpose, tables, chunks }, vec![])
+                } else if let Some(code) = self.transposition(kernel, &operands, Target::Result(operands.len()), isa) {
+                    (code, vec![])
                 } else {
                     self.loops(kernel, &operands, &all, next)
                 }
@@ -151,6 +149,20 @@ impl Planned {
             self.program.shared_bytes = self.program.shared_bytes.max(parts.stage_bytes());
         }
         sequence(stages.map_or(plans, Vec::from).into_iter().map(code).collect(), next)
+    }
+
+    /// A kernel that only transposes.
+    fn transposition(
+        &mut self,
+        kernel: &LoopKernel,
+        operands: &[DType],
+        to: Target,
+        isa: VectorIsa,
+    ) -> Option<KernelCode> {
+        let plan = TranspositionPlan::new(kernel, operands, to, isa)?;
+        let (tables, chunks) = (self.program.transpositions.len(), plan.chunks());
+        self.program.transpositions.push(plan);
+        Some(KernelCode::Call { function: Function::Transpose, tables, chunks })
     }
 
     fn contraction(
@@ -196,7 +208,7 @@ impl Planned {
 
     fn indirect(
         &mut self,
-        mut plan: IndirectPlan,
+        (mut plan, isa): (IndirectPlan, VectorIsa),
         kernel: &LoopKernel,
         operands: &[DType],
         results: &[DType],
@@ -207,7 +219,8 @@ impl Planned {
         let by_product = finish.as_ref().and_then(|_| plan.cut_by_product());
         let sums_are_shared = finish.is_some() && by_product.is_none();
         let shared_sums = if sums_are_shared { partials * kernel.space.iter().product::<usize>() } else { 0 };
-        let copy = self.shared_copy(plan.padding.take(), shared_sums, operands);
+        self.program.shared_bytes = self.program.shared_bytes.max(bytes_of(shared_sums));
+        let copy = plan.copy.take().map(|copy| self.shared_copy(&copy, shared_sums, operands, isa));
         let copy_at = copy.as_ref().map(|(_, at)| *at);
         let product = KernelCode::Call { function: Function::ContractRows, tables: contraction, chunks: plan.chunks() };
         let mut steps: Vec<KernelCode> = copy.into_iter().map(|(code, _)| code).chain([product]).collect();
@@ -236,15 +249,16 @@ impl Planned {
     /// The copy of a factor behind so many floats of the shared work space, and at how many.
     fn shared_copy(
         &mut self,
-        padding: Option<Padding>,
+        copy: &FactorCopy,
         before: usize,
         operands: &[DType],
-    ) -> Option<(KernelCode, usize)> {
+        isa: VectorIsa,
+    ) -> (KernelCode, usize) {
         let at = before.next_multiple_of(ALIGNMENT_BYTES / 4);
-        let end = padding.as_ref().map_or(before, |padding| at + padding.floats() + READ_PAST_COPIES);
+        let end = at + copy.floats() + READ_PAST_COPIES;
         self.program.shared_bytes = self.program.shared_bytes.max(bytes_of(end));
-        let plan = LoopPlan::new(&padding?.kernel, operands);
-        Some((KernelCode::Copy(Box::new(plan), operands.to_vec(), at), at))
+        let as_loops = || KernelCode::Copy(Box::new(LoopPlan::new(&copy.kernel, operands)), operands.to_vec(), at);
+        (self.transposition(&copy.kernel, operands, Target::Shared(at), isa).unwrap_or_else(as_loops), at)
     }
 }
 

@@ -26,12 +26,21 @@ const MOST_CHUNKS: usize = 32;
 /// Most matrices of one copy, for which there are tables.
 const MOST_MATRICES: usize = 1 << 16;
 
+/// Where the transposes go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    /// To the result whose address is at this position among the arguments.
+    Result(usize),
+    /// To the shared work space, so many floats from its beginning.
+    Shared(usize),
+}
+
 /// Matrices that become their transposes: rows of the operand, `depth` neighbours each, become columns of the result.
 #[derive(Debug)]
 pub(crate) struct TranspositionPlan {
-    /// Which operand, and position of the result's address among the arguments.
+    /// Which operand.
     operand: usize,
-    result: usize,
+    to: Target,
     /// Where each row begins in a matrix of the operand, in elements.
     rows: Vec<i32>,
     depth: usize,
@@ -44,7 +53,7 @@ pub(crate) struct TranspositionPlan {
 
 impl TranspositionPlan {
     /// Plans a kernel that only copies f32, in another order; `None` where a loop nest serves as well.
-    pub fn new(kernel: &LoopKernel, operands: &[DType], isa: VectorIsa) -> Option<TranspositionPlan> {
+    pub fn new(kernel: &LoopKernel, operands: &[DType], to: Target, isa: VectorIsa) -> Option<TranspositionPlan> {
         let ([(Scalar::Load(access), DType::F32)], [_], None) =
             (&kernel.body.scalars[..], &kernel.stores[..], &kernel.accumulate)
         else {
@@ -66,7 +75,7 @@ impl TranspositionPlan {
         let strides = row_major_strides(space);
         Some(TranspositionPlan {
             operand: access.operand,
-            result: operands.len(),
+            to,
             rows,
             depth: space[column],
             width: strides[column],
@@ -135,8 +144,13 @@ pub(crate) unsafe extern "C" fn transpose(
 ) {
     // SAFETY: the context and all behind it outlive the call; chunks write different rows.
     unsafe {
-        let plan = &(&(*(*context).program).transpositions)[transposition];
-        let (from, to) = ((*arguments.add(plan.operand)).cast::<f32>(), (*arguments.add(plan.result)).cast::<f32>());
+        let context = &*context;
+        let plan = &(&(*context.program).transpositions)[transposition];
+        let from = (*arguments.add(plan.operand)).cast::<f32>();
+        let to = match plan.to {
+            Target::Result(at) => (*arguments.add(at)).cast::<f32>(),
+            Target::Shared(first) => context.shared().add(first),
+        };
         let size = plan.pieces().div_ceil(plan.chunks());
         for piece in chunk * size..plan.pieces().min((chunk + 1) * size) {
             plan.transpose_piece(piece, from, to);

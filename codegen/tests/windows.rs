@@ -159,6 +159,22 @@ fn few_channels() {
     }
 }
 
+/// Batches that come in vectors of images, each image meeting the same runs; and those that do not.
+#[test]
+fn images_side_by_side() {
+    let same = convolution([1; 2], [2; 2], [2; 2], [1; 2], 1);
+    for batch in [7, 8, 12, 16, 24, 32] {
+        check(&same, [batch, 1, 9, 10], [6, 1, 5, 5]);
+        check(&convolution([1; 2], [0; 2], [0; 2], [1; 2], 1), [batch, 3, 8, 7], [10, 3, 3, 4]);
+    }
+    check(&convolution([2, 1], [1, 3], [2, 0], [1, 2], 1), [16, 2, 11, 9], [5, 2, 3, 2]);
+    for (batch, outputs) in [(8, 3), (32, 6), (48, 7)] {
+        for ordered in all_three(&same, &[batch, 2, 12, 10], &[outputs, 2, 5, 5], 13) {
+            ordered.check(Some((0.5, -1.0)));
+        }
+    }
+}
+
 #[test]
 fn strided_and_dilated_windows() {
     check(&convolution([2; 2], [1; 2], [1; 2], [1; 2], 1), [2, 16, 16, 16], [32, 16, 3, 3]);

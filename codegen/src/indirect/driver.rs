@@ -57,15 +57,18 @@ unsafe fn each_product(
 ) {
     // SAFETY: as promised by the caller.
     let sums: *mut f32 = unsafe { context.scratch_of_thread().cast() };
-    let ([m, n], tiles) = (plan.product_extents(), plan.tables.products[0].tiles.len());
-    for outer in part.tiles.start / tiles..part.tiles.end / tiles {
-        let product = &plan.tables.products[outer];
+    let ([_, columns], tiles) = (plan.product_extents(), plan.tables.products[0].tiles.len());
+    for number in part.tiles.start / tiles..part.tiles.end / tiles {
+        let product = &plan.tables.products[number];
         // Offsets in the result count from where the first product would be.
         let rows = Rows { plan, factors, result: sums.wrapping_offset(-product.result) };
         let tiles = product.first..product.first + tiles;
         // SAFETY: as promised by the caller.
         unsafe { rows.compute(&Part { tiles, groups: part.groups.clone(), sums: 0 }) };
-        let rectangle = Rectangle { sums, outer, rows: [0, m], columns: [0, n] };
+        let (outer, rows) = plan.rows_of_product(number);
+        // Rows count from the first of the groups.
+        let sums = sums.wrapping_sub(rows[0] * columns);
+        let rectangle = Rectangle { sums, outer, rows, columns: [0, columns] };
         then(&raw const rectangle as usize);
     }
 }

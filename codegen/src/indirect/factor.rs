@@ -1,7 +1,22 @@
 //! Where the elements of a factor are along a run of depth, and which of them no guard excludes.
 
 use crate::loops::LoadPlan;
+use gradc_ir::kernel::LoopKernel;
 use gradc_ir::lower::Affine;
+
+/// A copy that stands for a factor.
+#[derive(Clone, Debug)]
+pub(crate) struct FactorCopy {
+    /// Makes the copy: one point per element.
+    pub kernel: LoopKernel,
+}
+
+impl FactorCopy {
+    /// Floats of the copy.
+    pub fn floats(&self) -> usize {
+        self.kernel.space.iter().product()
+    }
+}
 
 /// What some loops add to the index of a factor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,6 +4,7 @@ mod cost;
 mod driver;
 mod epilogue;
 mod factor;
+mod interleaving;
 mod padding;
 mod plan;
 mod roles;
@@ -11,5 +12,5 @@ mod tiles;
 
 pub(crate) use driver::contract_rows;
 pub(crate) use epilogue::finishing_kernel;
-pub(crate) use padding::Padding;
+pub(crate) use factor::FactorCopy;
 pub(crate) use plan::IndirectPlan;

@@ -1,27 +1,14 @@
 //! A copy of a windowed factor with zeros around it, in which no read needs a guard.
 
+use super::factor::FactorCopy;
 use crate::loops::{LoadPlan, range};
 use gradc_ir::kernel::LoopKernel;
 use gradc_ir::lower::{Access, Affine, Body, Contraction, Index};
 use gradc_ir::types::DType;
 
-/// A copy of a factor.
-#[derive(Clone, Debug)]
-pub(crate) struct Padding {
-    /// Makes the copy: one point per element.
-    pub kernel: LoopKernel,
-}
-
-impl Padding {
-    /// Floats of the copy.
-    pub fn floats(&self) -> usize {
-        self.kernel.space.iter().product()
-    }
-}
-
 /// The contraction on a copy of its guarded factor, which becomes operand `copy`; `None` when not exactly one factor is
 /// guarded, or divisions leave holes between its elements.
-pub(super) fn padded(contraction: &Contraction, copy: usize) -> Option<(Contraction, Padding)> {
+pub(super) fn padded(contraction: &Contraction, copy: usize) -> Option<(Contraction, FactorCopy)> {
     let extents = [&contraction.space[..], &contraction.reduce].concat();
     let mut padded = contraction.clone();
     let is_guarded = |factor: &Access| !LoadPlan::new(factor, &extents).axes.is_empty();
@@ -30,13 +17,13 @@ pub(super) fn padded(contraction: &Contraction, copy: usize) -> Option<(Contract
         [false, true] => &mut padded.rhs,
         _ => return None,
     };
-    let (access, padding) = copied(guarded, &extents, copy)?;
+    let (access, made) = copied(guarded, &extents, copy)?;
     *guarded = access;
-    Some((padded, padding))
+    Some((padded, made))
 }
 
 /// The access to a copy of all that it reads, and the copy.
-fn copied(access: &Access, extents: &[usize], copy: usize) -> Option<(Access, Padding)> {
+fn copied(access: &Access, extents: &[usize], copy: usize) -> Option<(Access, FactorCopy)> {
     if access.fill.is_none_or(|fill| fill.get() != 0.0) {
         return None;
     }
@@ -48,7 +35,7 @@ fn copied(access: &Access, extents: &[usize], copy: usize) -> Option<(Access, Pa
     let from_low = |(index, low): (&Index, &i64)| Index::from(index.affine.clone().offset(-low));
     let indices = access.indices.iter().zip(&lows).map(from_low).collect();
     let kernel = copy_from(access, lows, &view);
-    Some((Access { operand: copy, view, indices, fill: None }, Padding { kernel }))
+    Some((Access { operand: copy, view, indices, fill: None }, FactorCopy { kernel }))
 }
 
 /// A kernel that reads the operand of an access from these indices on, zero outside of it.

@@ -1,6 +1,8 @@
 //! How the tiles of a contraction are computed: in which order, and in which chunks.
 
-use super::padding::{Padding, padded};
+use super::factor::FactorCopy;
+use super::interleaving::{Interleaved, interleaved};
+use super::padding::padded;
 use super::roles::Roles;
 use super::tiles::Tables;
 use crate::chunks::equal_shares;
@@ -47,7 +49,7 @@ pub(crate) struct IndirectPlan {
     pub left: usize,
     pub right: usize,
     /// The copy that stands for the left factor.
-    pub padding: Option<Padding>,
+    pub copy: Option<FactorCopy>,
     /// From one depth to the next in them, in elements.
     pub(super) steps: [isize; 2],
     /// The left factor has the columns too.
@@ -61,6 +63,8 @@ pub(crate) struct IndirectPlan {
     elements: usize,
     /// Where rows and columns begin among the loops of the space, when all before them are different products.
     groups: Option<Groups>,
+    /// Products that follow each other and are together all rows of the groups: 1 where each has them all.
+    parts_of_rows: usize,
 }
 
 /// What one chunk computes.
@@ -89,41 +93,84 @@ impl IndirectPlan {
         if elements * contraction.reduce.iter().product::<usize>() < FEWEST_PRODUCTS {
             return None;
         }
-        let roles = Roles::new(contraction, FEW_ROWS[0])?;
+        let roles = Roles::new(contraction, FEW_ROWS[0], false)?;
         let columns = roles.count(&roles.columns);
         let kernel = row_kernel(isa, columns, roles.lanewise);
         let mut plans = vec![IndirectPlan::by(contraction, kernel, None)?];
-        if columns <= FEW_COLUMNS
-            && !roles.lanewise
-            && let Some((contraction, padding)) = padded(contraction, copy)
-        {
-            let kernels = [Some(kernel), neighbour_kernel(isa)].into_iter().flatten();
-            let on_copy = kernels.filter_map(|kernel| IndirectPlan::by(&contraction, kernel, Some(padding.clone())));
-            plans.extend(on_copy.filter(|plan| plan.left == copy));
+        if columns <= FEW_COLUMNS && !roles.lanewise {
+            plans.extend(IndirectPlan::on_copies(contraction, [Some(kernel), neighbour_kernel(isa)], copy));
         }
         plans.into_iter().min_by(|a, b| a.cost().total_cmp(&b.cost()))
     }
 
+    /// Plans in which operand `copy` stands for the left factor: one with zeros around it, or one in which images are
+    /// neighbours.
+    fn on_copies(contraction: &Contraction, kernels: [Option<RowKernel>; 2], copy: usize) -> Vec<IndirectPlan> {
+        let mut plans = vec![];
+        for kernel in kernels.into_iter().flatten() {
+            if let Some((padded, made)) = padded(contraction, copy) {
+                plans.extend(IndirectPlan::by(&padded, kernel, Some(made)));
+            }
+            let vectors = (1..=kernel.rows / kernel.neighbours).filter(|_| kernel.neighbours > 1);
+            let lanes = vectors.map(|vectors| vectors * kernel.neighbours);
+            for (lanes, factor) in lanes.flat_map(|lanes| [(lanes, 0), (lanes, 1)]) {
+                let made = interleaved(contraction, factor, copy, lanes);
+                plans.extend(made.and_then(|made| IndirectPlan::by_groups(made, kernel)));
+            }
+        }
+        plans.retain(|plan| plan.left == copy);
+        plans
+    }
+
+    /// The plan with a kernel on a copy in which images are neighbours.
+    fn by_groups(Interleaved { contraction, copy, groups }: Interleaved, kernel: RowKernel) -> Option<IndirectPlan> {
+        let mut plan = IndirectPlan::by(&contraction, kernel, Some(copy))?;
+        // The loops of the kernel are those before the split; what repeats the product may be groups of its first row.
+        plan.groups = plan.groups.map(|Groups { first_row, first_column }| {
+            let before = |loop_: usize| if loop_ > groups { loop_ - 1 } else { loop_ };
+            if first_row == groups + 1 {
+                plan.parts_of_rows = contraction.space[groups];
+            }
+            Groups { first_row: before(first_row), first_column: before(first_column) }
+        });
+        Some(plan)
+    }
+
     /// The plan with a kernel and a copy.
-    fn by(contraction: &Contraction, kernel: RowKernel, padding: Option<Padding>) -> Option<IndirectPlan> {
+    fn by(contraction: &Contraction, kernel: RowKernel, copy: Option<FactorCopy>) -> Option<IndirectPlan> {
         let elements: usize = contraction.space.iter().product();
         let products = elements * contraction.reduce.iter().product::<usize>();
-        let roles = Roles::new(contraction, FEW_ROWS[0])?;
-        let columns = roles.count(&roles.columns);
+        let roles = |few: usize| Roles::new(contraction, few, kernel.neighbours > 1);
         let tables = FEW_ROWS.iter().filter_map(|&few| {
-            let roles = Roles::new(contraction, few)?;
+            let roles = roles(few)?;
             Some((Tables::new(&roles, &kernel)?, roles.groups()))
         });
         let (tables, groups) = first_or_least(tables, MIXED_SHARE, |(tables, _)| tables.mixed_share())?;
         let cut = Cut::new(&tables, products, elements);
+        let roles = roles(FEW_ROWS[0])?;
         let steps = [&roles.left, &roles.right].map(|load| super::factor::step(load, roles.run) as isize);
         let (left, right, lanewise) = (roles.left.operand, roles.right.operand, roles.lanewise);
-        Some(IndirectPlan { left, right, padding, steps, lanewise, columns, kernel, tables, cut, elements, groups })
+        let columns = roles.count(&roles.columns);
+        let parts_of_rows = 1;
+        Some(IndirectPlan {
+            left,
+            right,
+            copy,
+            steps,
+            lanewise,
+            columns,
+            kernel,
+            tables,
+            cut,
+            elements,
+            groups,
+            parts_of_rows,
+        })
     }
 
     /// What computing it takes; only comparisons count.
     fn cost(&self) -> f64 {
-        self.tables.cost(&self.kernel, self.columns, self.padding.as_ref().map_or(0, Padding::floats))
+        self.tables.cost(&self.kernel, self.columns, self.copy.as_ref().map_or(0, FactorCopy::floats))
     }
 
     /// Makes chunks of whole products, so that something can run on the sums of each while they are in the cache: where
@@ -138,8 +185,15 @@ impl IndirectPlan {
             return None;
         }
         self.cut = Cut::Tiles(size.next_multiple_of(tiles));
-        let (m, n) = (sums / self.columns, self.columns);
-        Some((groups, Blocking { m, n, rows: m, columns: n }))
+        let (rows, n) = (sums / self.columns, self.columns);
+        Some((groups, Blocking { m: rows * self.parts_of_rows, n, rows, columns: n }))
+    }
+
+    /// Which product of the kernel's groups a product is of, and its rows there.
+    pub(super) fn rows_of_product(&self, product: usize) -> (usize, [usize; 2]) {
+        let [m, _] = self.product_extents();
+        let part = product % self.parts_of_rows;
+        (product / self.parts_of_rows, [part * m, (part + 1) * m])
     }
 
     /// Rows and columns of one product.

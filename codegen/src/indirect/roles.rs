@@ -43,8 +43,9 @@ fn uses(load: &LoadPlan, dim: usize) -> bool {
 
 impl Roles {
     /// The roles of the loops; `None` where tables of rows do not serve: nothing is windowed, or the columns are not
-    /// contiguous. While there are less than `few` rows, loops without guards are rows too.
-    pub fn new(contraction: &Contraction, few: usize) -> Option<Roles> {
+    /// contiguous. While there are less than `few` rows, loops without guards are rows too; a loop over `neighbours` in
+    /// the left factor always is.
+    pub fn new(contraction: &Contraction, few: usize, neighbours: bool) -> Option<Roles> {
         let extents = [&contraction.space[..], &contraction.reduce].concat();
         let space: Vec<usize> = (0..contraction.space.len()).filter(|&d| extents[d] != 1).collect();
         let [lhs, rhs] = [&contraction.lhs, &contraction.rhs].map(|access| LoadPlan::new(access, &extents));
@@ -58,7 +59,7 @@ impl Roles {
         };
         let columns = columns(&space, &extents, &left, &right, lanewise);
         let others = &space[..space.len() - columns.len()];
-        let rows = rows(others, &extents, few, &left, &right);
+        let rows = rows(others, &extents, (few, neighbours), &left, &right);
         let outer = others.iter().copied().filter(|d| !rows.contains(d)).collect();
         let depth: Vec<usize> = (contraction.space.len()..extents.len()).filter(|&d| extents[d] != 1).collect();
         let run = run(&depth, &extents, &left, &right);
@@ -117,11 +118,19 @@ fn columns(space: &[usize], extents: &[usize], left: &LoadPlan, right: &LoadPlan
     found
 }
 
-/// The loops of the left factor alone: all that move a guard, and further ones from the innermost out while rows are few.
-fn rows(others: &[usize], extents: &[usize], few: usize, left: &LoadPlan, right: &LoadPlan) -> Vec<usize> {
+/// The loops of the left factor alone: all that move a guard, with neighbours those along which it is contiguous, and
+/// further ones from the innermost out while rows are few.
+fn rows(
+    others: &[usize],
+    extents: &[usize],
+    (few, neighbours): (usize, bool),
+    left: &LoadPlan,
+    right: &LoadPlan,
+) -> Vec<usize> {
     let all: Vec<usize> = others.iter().copied().filter(|&d| uses(left, d) && !uses(right, d)).collect();
-    let mut rows: Vec<usize> = all.iter().copied().filter(|&d| guards(left, d)).collect();
-    for &d in all.iter().rev().filter(|&&d| !guards(left, d)) {
+    let always = |d: usize| guards(left, d) || (neighbours && left.flat.coeffs[d] == 1);
+    let mut rows: Vec<usize> = all.iter().copied().filter(|&d| always(d)).collect();
+    for &d in all.iter().rev().filter(|&&d| !always(d)) {
         let count: usize = rows.iter().map(|&d| extents[d]).product();
         if count < few && count * extents[d] <= MOST_ROWS {
             rows.push(d);

@@ -80,7 +80,7 @@ struct Piece {
 struct Maker<'a> {
     roles: &'a Roles,
     kernel: &'a RowKernel,
-    /// What a lane of a row reads beside its offset: 1, or the columns of a tile.
+    /// What a row reads at its offset: one number, those of all columns of a tile, or those of its neighbours.
     width: i64,
     rows: Vec<Part>,
     /// Where each row is in the result.
@@ -103,7 +103,7 @@ impl Tables {
         let maker = Maker {
             roles,
             kernel,
-            width: if roles.lanewise { kernel.columns as i64 } else { 1 },
+            width: if roles.lanewise { kernel.columns } else { kernel.neighbours } as i64,
             rows: parts(&roles.left, &roles.rows, &roles.extents, false),
             places: values(&result, &roles.rows, &roles.extents, false),
             lines: lines(roles),
@@ -208,7 +208,10 @@ impl Maker<'_> {
 
     /// Rows in groups of so many, absent ones at the end of a group whose rows have no further neighbour.
     fn groups_of_neighbours(&self, order: &[usize], neighbours: usize) -> Vec<Option<usize>> {
-        let are = |a: &usize, b: &usize| self.rows[*b].flat == self.rows[*a].flat + 1;
+        let are = |a: &usize, b: &usize| {
+            let [a, b] = [a, b].map(|&row| &self.rows[row]);
+            b.axes == a.axes && b.flat == a.flat + 1
+        };
         let groups = order.chunk_by(are).flat_map(|run| run.chunks(neighbours));
         groups.flat_map(|group| (0..neighbours).map(|k| group.get(k).copied())).collect()
     }
@@ -226,6 +229,9 @@ impl Maker<'_> {
             });
         }
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
+        if self.kernel.neighbours > 1 {
+            order.sort_by_key(|&r| (&self.rows[r].axes, self.rows[r].flat));
+        }
         order.sort_by_key(|&r| &known[&self.rows[r].axes[..]]);
         order
     }
