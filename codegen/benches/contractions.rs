@@ -180,7 +180,7 @@ fn layers(c: &mut Criterion) {
 
 /// One row, or fewer columns than a vector has lanes.
 fn narrow(c: &mut Criterion) {
-    let shapes = [[1, 512, 784], [1, 784, 512], [64, 4, 512], [512, 1, 512]];
+    let shapes = [[1, 256, 256], [1, 512, 784], [1, 784, 512], [1, 2048, 2048], [64, 4, 512], [512, 1, 512]];
     compare(c, "narrow", &shapes.map(layer).concat());
 }
 

@@ -2,7 +2,7 @@
 
 use crate::backend::Library;
 use crate::chunks::Chunks;
-use crate::contraction::{ContractionPlan, Layout, WorkSpace};
+use crate::contraction::{ContractionPlan, Layout, WorkSpace, multiplied_at_each_point};
 use crate::host::HostKernel;
 use crate::indirect::{FactorCopy, IndirectPlan, finishing_kernel};
 use crate::loops::{EpiloguePlan, LoopPlan, RowsPlan, ScatterPlan, pieces, stores_only_sums};
@@ -107,6 +107,8 @@ impl Planned {
             KernelKind::Loops(kernel) => {
                 if let Some(plan) = contraction_plan(kernel, &operands, |c| IndirectPlan::new(c, isa, operands.len())) {
                     self.indirect((plan, isa), kernel, &operands, &results, next)
+                } else if let Some(kernel) = multiplied_at_each_point(kernel, &operands) {
+                    self.loops(&kernel, &operands, &all, next)
                 } else if let Some(plan) =
                     contraction_plan(kernel, &operands, |c| ContractionPlan::new(c, isa, library))
                 {

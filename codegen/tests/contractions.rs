@@ -7,11 +7,15 @@ use gradc_codegen::Pool;
 use gradc_ir::kernel::{KernelKind, LoopKernel};
 use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Scalar, UnaryFn};
 use gradc_ir::ops::{Convolution, ConvolutionInputGrad, ConvolutionWeightGrad, DotGeneral, Op};
+use gradc_ir::target::VectorIsa;
 use gradc_ir::tensor::{HostTensor, Tensor};
 use gradc_ir::types::{DType, TensorType};
 
 /// Error allowed, relative to the sum of the products' magnitudes.
 const SUM: f64 = 1e-6;
+
+/// Error of an operation on f32, relative to its result.
+const HALF_ULP: f64 = f32::EPSILON as f64 / 2.0;
 
 fn matmul(lhs_contract: usize, rhs_contract: usize) -> Op {
     DotGeneral {
@@ -81,6 +85,44 @@ fn products_of_every_size() {
         check(&matmul(1, 1), &[&[m, k], &[n, k]]);
         check(&matmul(0, 0), &[&[k, m], &[k, n]]);
         check(&matmul(0, 1), &[&[k, m], &[n, k]]);
+    }
+}
+
+/// A vector times a matrix, either way round, in parts of tiles and in several tiles, blocks and chunks.
+#[test]
+fn products_of_one_row() {
+    let batched = |left: usize, right: usize| -> Op {
+        let [lhs_contract, rhs_contract] = [vec![left], vec![right]];
+        DotGeneral { lhs_batch: vec![0], rhs_batch: vec![0], lhs_contract, rhs_contract }.into()
+    };
+    for (n, k) in [(8, 64), (9, 70), (31, 17), (512, 256), (530, 300), (1100, 257), (2500, 9), (70, 1030), (9, 9000)] {
+        check(&matmul(1, 0), &[&[1, k], &[k, n]]);
+        check(&matmul(1, 1), &[&[1, k], &[n, k]]);
+        check(&matmul(0, 1), &[&[k, 1], &[n, k]]);
+        check(&matmul(1, 0), &[&[n, k], &[k, 1]]);
+        check(&matmul(0, 0), &[&[k, n], &[k, 1]]);
+        check(&batched(2, 1), &[&[3, 1, k], &[3, k, n]]);
+        check(&batched(2, 2), &[&[3, 1, k], &[3, n, k]]);
+    }
+    check(&matmul(1, 0), &[&[1, 1], &[1, 600]]);
+}
+
+/// Where its columns are next to each other in the weight, its elements are the sums that they are among several rows.
+#[test]
+fn a_row_has_the_same_bits_in_any_product() {
+    for (n, k) in [(40, 30), (530, 300), (33, 1030)] {
+        let [rows, w] = &random_inputs(&[&[7, k], &[k, n]], 5)[..] else { panic!("two inputs") };
+        let one = Tensor::float(TensorType::f32([1, k]), rows.floats()[..k].to_vec());
+        for isa in instruction_sets().into_iter().filter(|&isa| isa != VectorIsa::Portable) {
+            let bits = |inputs: [&Tensor; 2]| {
+                let inputs = inputs.map(Tensor::clone);
+                let case = Case::of_op(&matmul(1, 0), &inputs.each_ref().map(|t| t.ty.clone()));
+                let case = case.expect("a contraction is not expanded");
+                let found = case.run(&case.compile(&options(isa)), &inputs, &Pool::default()).remove(0);
+                found.to_tensor().floats()[..n].iter().map(|v| v.to_bits()).collect::<Vec<u64>>()
+            };
+            assert_eq!(bits([&one, w]), bits([rows, w]), "{n} columns, depth {k}, {isa:?}");
+        }
     }
 }
 
@@ -195,7 +237,9 @@ fn check_fused(product: &Op, factors: [&[usize]; 2], [m, n]: [usize; 2]) {
     let (bias, residual) = (inputs[2].floats(), inputs[3].floats());
     let expected: Vec<f64> =
         sums.floats().iter().enumerate().map(|(p, s)| (s + bias[p % n]).max(0.0) + residual[p]).collect();
-    let limits: Vec<f64> = limits.iter().zip(&expected).map(|(l, e)| l + e.abs() * 4e-7).collect();
+    // Beside the sum, its two additions are rounded.
+    let rounded = |p: usize| HALF_ULP * ((sums.floats()[p] + bias[p % n]).abs() + expected[p].abs());
+    let limits: Vec<f64> = limits.iter().enumerate().map(|(p, limit)| limit + rounded(p)).collect();
     for isa in instruction_sets() {
         let executable = case.compile(&options(isa));
         let found = case.run(&executable, &inputs, &Pool::default());
@@ -216,6 +260,10 @@ fn what_follows_a_product_is_applied_to_its_sums() {
     // Products whose rows are the columns of the result, in one block and in several.
     check_fused(&matmul(1, 1), [&[37, 300], &[331, 300]], [37, 331]);
     check_fused(&matmul(1, 1), [&[130, 700], &[520, 700]], [130, 520]);
+    // Products of one row, and of one depth.
+    check_fused(&matmul(1, 0), [&[1, 300], &[300, 1100]], [1, 1100]);
+    check_fused(&matmul(1, 1), [&[1, 300], &[531, 300]], [1, 531]);
+    check_fused(&matmul(0, 0), [&[1, 70], &[1, 130]], [70, 130]);
 }
 
 #[test]

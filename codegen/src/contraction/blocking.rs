@@ -11,6 +11,9 @@ use std::ops::{Range, RangeInclusive};
 /// A panel of this depth and the rows it meets fit into the first-level cache together, with room to spare.
 const MOST_DEPTH: usize = 256;
 
+/// The same of a row that meets a vector in sixteen sums, each as long.
+const MOST_VECTOR_DEPTH: usize = 16 * MOST_DEPTH;
+
 /// Rows whose panels are packed at a time; those of a block's depth fill a quarter of the second-level cache.
 const MOST_PACKED_ROWS: usize = 120;
 
@@ -28,6 +31,9 @@ const MOST_SHARED: usize = 1 << 20;
 
 /// Products a chunk should have at least, about 10 µs of work.
 const CHUNK_PRODUCTS: usize = 1 << 19;
+
+/// The same of a product of one row, which takes as long as reading its other factor.
+const CHUNK_VECTOR_PRODUCTS: usize = 1 << 17;
 
 /// Chunks wanted of a product that is large enough, so that threads end at about the same time.
 const CHUNKS_WANTED: usize = 8;
@@ -70,12 +76,17 @@ impl ContractionPlan {
         self.turn_if_it_pays(epilogue);
         let Blocking { m, n, .. } = self.blocking;
         let per_sum = self.k + epilogue.map_or(0, |e| PRODUCTS_PER_OPERATION * e.cost_per_point());
-        let chunks = self.outer.saturating_mul(m * n).saturating_mul(per_sum) / CHUNK_PRODUCTS;
+        let chunk_products = if self.is_one_row() { CHUNK_VECTOR_PRODUCTS } else { CHUNK_PRODUCTS };
+        let chunks = self.outer.saturating_mul(m * n).saturating_mul(per_sum) / chunk_products;
         let packs_right = !self.by_library && self.packs_right();
         let shares = packs_right && self.outer == 1 && self.k * n <= MOST_SHARED && self.right.guarded.is_empty();
         let (rows, columns) = self.largest_block(epilogue.is_some() || self.turned, packs_right && !shares);
         let divisible = epilogue.is_none_or(EpiloguePlan::has_divisible_columns);
-        self.divide(rows, divisible.then_some(columns), chunks.min(CHUNKS_WANTED));
+        let [rows, columns] = match self.turned {
+            true => [divisible.then_some(rows), Some(columns)],
+            false => [Some(rows), divisible.then_some(columns)],
+        };
+        self.divide(rows, columns, chunks.min(CHUNKS_WANTED));
         let right = match packs_right {
             _ if self.keeps_right(packs_right, room) => Layout::Kept,
             true if shares && self.grid.0 > 1 => Layout::Shared,
@@ -87,7 +98,8 @@ impl ContractionPlan {
         self.blocks_per_chunk = self.blocks().div_ceil(equal_shares(chunks.min(MOST_CHUNKS)));
         let rest = self.blocking.m - (self.grid.0 - 1) * self.blocking.rows;
         self.row_groups = [self.blocking.rows, rest].map(|rows| self.group_rows(rows));
-        self.depths = parts(0..self.k, self.k.div_ceil(MOST_DEPTH)).collect();
+        let most_depth = if self.is_one_column() { MOST_VECTOR_DEPTH } else { MOST_DEPTH };
+        self.depths = parts(0..self.k, self.k.div_ceil(most_depth)).collect();
         self.row_offsets = self.rows_to_turn();
         self.floats = self.work_space(epilogue.is_some());
         self.only_tile = self.one_tile().filter(|_| epilogue.is_none());
@@ -106,6 +118,7 @@ impl ContractionPlan {
     fn largest_block(&self, has_epilogue: bool, packs_both: bool) -> (usize, usize) {
         let Blocking { m, n, .. } = self.blocking;
         match (has_epilogue, packs_both) {
+            _ if self.is_one_column() => (self.kernel.rows.min(m), n),
             (_, true) => (SQUARE_BLOCK.min(m), SQUARE_BLOCK),
             (false, false) if self.by_library => (m, n),
             (false, false) => (MOST_PACKED_ROWS.min(m), MOST_COLUMNS.min(n)),
@@ -117,13 +130,18 @@ impl ContractionPlan {
         }
     }
 
-    /// Cuts rows, and columns where they may be cut, into equal parts of at most this size; into more parts where
+    /// Cuts rows and columns, where they may be cut, into equal parts of at most this size; into more parts where
     /// threads would lack work or would not end together. Few columns cost most: what is packed for a block serves fewer
     /// tiles, and what is done with the sums runs over shorter rows.
-    fn divide(&mut self, rows: usize, columns: Option<usize>, wanted: usize) {
+    fn divide(&mut self, rows: Option<usize>, columns: Option<usize>, wanted: usize) {
         let Blocking { m, n, .. } = self.blocking;
-        let down = numbers_of_parts(m, rows, LEAST_ROW_TILES * self.kernel.rows);
-        let across = columns.map_or(1..=1, |c| numbers_of_parts(n, c, LEAST_COLUMN_TILES * self.kernel.columns));
+        // Of a matrix that meets a vector, nothing serves several tiles.
+        let least = if self.is_one_row() { [1, 1] } else { [LEAST_ROW_TILES, LEAST_COLUMN_TILES] };
+        let parts = |extent: usize, most: Option<usize>, least: usize| {
+            most.map_or(1..=1, |most| numbers_of_parts(extent, most, least))
+        };
+        let down = parts(m, rows, least[0] * self.kernel.rows);
+        let across = parts(n, columns, least[1] * self.kernel.columns);
         let sizes = down.flat_map(|down| across.clone().map(move |across| (down, across))).map(|(down, across)| {
             (m.div_ceil(down).max(1), n.div_ceil(across).next_multiple_of(self.kernel.columns).min(n).max(1))
         });
@@ -153,7 +171,8 @@ impl ContractionPlan {
     /// Whether panels of the right factor had better be packed once for the steps of a loop.
     fn keeps_right(&self, packs_right: bool, room: usize) -> bool {
         let (Blocking { m, n, .. }, MicroKernel { rows, columns, .. }) = (self.blocking, self.kernel);
-        let one_matrix = !self.by_library && !self.turned && self.outer == 1 && self.right.guarded.is_empty();
+        let one_matrix =
+            !self.by_library && !self.turned && !self.is_one_row() && self.outer == 1 && self.right.guarded.is_empty();
         let pays = m <= FEW_ROW_TILES * rows && (packs_right || self.k * n > LITTLE);
         one_matrix && pays && self.k * n.next_multiple_of(columns) <= room
     }

@@ -155,7 +155,7 @@ impl<'a> Product<'a> {
         unsafe {
             self.compute(block, first, stride);
             let to = origin.wrapping_add(part.rows.start * row_stride + part.columns.start);
-            plan.turn(block, self.sums, to, row_stride);
+            plan.write_turned(block, self.sums, to, row_stride);
         }
     }
 

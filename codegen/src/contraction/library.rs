@@ -32,12 +32,15 @@ const LATENCY_ROWS: usize = 4;
 
 impl ContractionPlan {
     /// Whether the library should compute this product rather than micro-kernels, or than loops if those do not `pay`.
-    pub(super) fn wants_library(&self, library: Library, pays: bool) -> bool {
+    /// It reads a matrix that meets a vector no faster than the kernels for that.
+    pub(super) fn wants_library(&self, library: Library, pays: bool, by_vectors: bool) -> bool {
         let able = self.matrices().is_some();
         match library {
             Library::Never => false,
             Library::WherePossible => able,
-            Library::WhereFaster => able && self.library_ns() < if pays { self.tiles_ns() } else { self.loops_ns() },
+            Library::WhereFaster => {
+                !by_vectors && able && self.library_ns() < if pays { self.tiles_ns() } else { self.loops_ns() }
+            }
         }
     }
 

@@ -4,9 +4,12 @@ mod blocking;
 mod driver;
 mod factor;
 mod library;
+mod outer;
 mod pack;
 mod plan;
 mod turning;
+mod vectors;
 
 pub(crate) use driver::{contract, pack_shared};
+pub(crate) use outer::multiplied_at_each_point;
 pub(crate) use plan::{ContractionPlan, Layout, WorkSpace};

@@ -146,8 +146,12 @@ impl ContractionPlan {
             depths: vec![],
             floats: WorkSpace::default(),
         };
-        let pays = pays(m, n, k);
-        plan.by_library = plan.wants_library(library, pays);
+        let vectors = plan.vector_kernel(isa);
+        let pays = pays(m, n, k) || vectors.is_some();
+        plan.by_library = plan.wants_library(library, pays, vectors.is_some());
+        if let Some(vectors) = vectors.filter(|_| !plan.by_library) {
+            plan.compute_by(vectors);
+        }
         (pays || plan.by_library).then_some(plan)
     }
 
@@ -195,6 +199,7 @@ impl Block {
     }
 }
 
+/// Whether tiles of several rows serve.
 fn pays(m: usize, n: usize, k: usize) -> bool {
     m >= 2 && n >= 8 && k >= 1 && m.saturating_mul(n).saturating_mul(k) >= 512
 }

@@ -19,9 +19,14 @@ impl ContractionPlan {
     /// Makes the columns of the result the rows of the products where less has to be transposed that way.
     pub(super) fn turn_if_it_pays(&mut self, epilogue: Option<&EpiloguePlan>) {
         let divisible = epilogue.is_none_or(EpiloguePlan::has_divisible_columns);
-        if self.by_library || !divisible || !self.turning_pays() {
+        if self.by_library || self.turned || !divisible || !self.turning_pays() {
             return;
         }
+        self.turn();
+    }
+
+    /// Makes the columns of the result the rows of the products.
+    pub(super) fn turn(&mut self) {
         std::mem::swap(&mut self.left, &mut self.right);
         let Blocking { m, n, .. } = self.blocking;
         self.blocking = Blocking { m: n, n: m, rows: n, columns: m };
@@ -65,7 +70,7 @@ impl ContractionPlan {
     ///
     /// # Safety
     /// The sums of the block are behind `sums`, as far apart as in a whole block; `to` has room for them.
-    pub(super) unsafe fn turn(&self, block: &Block, sums: *const f32, to: *mut f32, width: usize) {
+    pub(super) unsafe fn write_turned(&self, block: &Block, sums: *const f32, to: *mut f32, width: usize) {
         let (rows, depth) = (&self.row_offsets[..block.rows.len()], block.columns.len());
         // SAFETY: as promised by the caller.
         unsafe { (self.kernel.transpose)(&Strip { from: sums, rows, depth, to, width, room: rows.len() }) };

@@ -71,6 +71,8 @@ pub(crate) struct EpiloguePlan {
     /// First loop of the plan that is a row, and first that is a column.
     first_row: usize,
     first_column: usize,
+    /// Whether rows and columns are one loop.
+    is_flat: bool,
 }
 
 impl EpiloguePlan {
@@ -86,14 +88,14 @@ impl EpiloguePlan {
         }
         let kernel = Piece::whole(&LoopKernel { accumulate: None, body, ..kernel.clone() });
         let operands = [operands, &[DType::F32]].concat();
-        let planned = |groups: Groups| {
+        let planned = |groups: Groups, is_flat: bool| {
             let (plan, loops) = LoopPlan::grouped(&kernel, &operands, &[groups.first_row, groups.first_column]);
             let before = |first: usize| loops.iter().filter(|&&d| d < first).count();
             let (first_row, first_column) = (before(groups.first_row), before(groups.first_column));
-            EpiloguePlan { plan, blocking, sums, first_row, first_column }
+            EpiloguePlan { plan, blocking, sums, first_row, first_column, is_flat }
         };
-        let flat = planned(Groups { first_column: groups.first_row, ..groups });
-        if blocking.has_whole_rows() && flat.has_divisible_columns() { flat } else { planned(groups) }
+        let flat = planned(Groups { first_column: groups.first_row, ..groups }, true);
+        if blocking.has_whole_rows() && flat.has_divisible_columns() { flat } else { planned(groups, false) }
     }
 
     /// Whether the columns are one loop, so that any part of them can be run.
@@ -104,11 +106,6 @@ impl EpiloguePlan {
     /// What it costs at each point, in scalar operations.
     pub fn cost_per_point(&self) -> usize {
         self.plan.cost() / self.plan.points().max(1)
-    }
-
-    /// Whether rows and columns are one loop.
-    fn is_flat(&self) -> bool {
-        self.first_row == self.first_column
     }
 }
 
@@ -156,7 +153,7 @@ pub(crate) fn emit_epilogue(
     let mut e = Emitter::new(b, plan, &buffers, context, simd);
     e.hoist_both();
     e.fixed(0, epilogue.first_row, outer, &mut |e| {
-        if epilogue.is_flat() {
+        if epilogue.is_flat {
             let points = [rows.0, rows.1].map(|row| e.scaled(row, n));
             return e.space(epilogue.first_column, (points[0], points[1]));
         }

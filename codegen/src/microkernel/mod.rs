@@ -1,6 +1,7 @@
 //! Micro-kernels: one tile of a product of f32 matrices per call, for each vector instruction set.
 //!
-//! Every element is one chain of additions over ascending k, so that its bits do not depend on the tile it is in.
+//! Every element is one chain of additions over ascending k, so that its bits do not depend on the tile it is in; only
+//! where a matrix meets a vector along its rows, it is sixteen.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -17,6 +18,8 @@ mod rows_avx512;
 mod rows_portable;
 #[cfg(target_arch = "x86_64")]
 mod transpose_avx2;
+#[cfg(target_arch = "x86_64")]
+mod vectors_avx2;
 
 pub(crate) use rows::{ABSENT, RowKernel, RowTile, Segment, ZEROS, neighbour_kernel, row_kernel};
 
@@ -114,6 +117,16 @@ pub(crate) fn micro_kernel(isa: VectorIsa, rows: usize, columns: usize) -> Micro
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx512 => avx512::KERNEL,
         _ => portable::KERNEL,
+    }
+}
+
+/// The micro-kernels of products that are one row, of a right factor whose columns are next to each other, and of those
+/// that are one column, of two factors whose depths are next to each other.
+pub(crate) fn vector_kernels(isa: VectorIsa) -> Option<[MicroKernel; 2]> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Avx2 | VectorIsa::Avx512 => Some([vectors_avx2::ROW, vectors_avx2::COLUMN]),
+        _ => None,
     }
 }
 

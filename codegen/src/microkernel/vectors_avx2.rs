@@ -1,0 +1,136 @@
+//! A vector times a matrix in 256-bit vectors: memory is what takes time, so it is read in long runs, each float once.
+
+use super::avx2::{LANES, first_lanes, store};
+use super::transpose_avx2::transpose;
+use super::{MicroKernel, Tile};
+use std::arch::x86_64::{
+    __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_ps,
+    _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_maskload_ps,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+};
+
+/// Columns whose sums stay in the first-level cache while rows of the matrix pass.
+const COLUMNS: usize = 1024;
+
+/// Rows of the matrix whose products are added at a time: as many streams of memory.
+const DEPTHS: usize = 8;
+
+/// Rows that meet a column at a time, and the vectors in which each is summed: eight chains of additions hide their
+/// latency, and few streams of memory are followed best.
+const TOGETHER: usize = 4;
+const VECTORS: usize = 2;
+
+/// One row of a product, whose right factor has its columns next to each other. Every element is the sum that it is in
+/// other tiles.
+pub(super) const ROW: MicroKernel = MicroKernel { rows: 1, columns: COLUMNS, lanes: 1, run: row, transpose };
+
+/// One column of a product; both factors have their depths next to each other. These are in vectors, so sums are not
+/// those of other tiles.
+pub(super) const COLUMN: MicroKernel = MicroKernel { rows: 4 * TOGETHER, columns: 1, lanes: 1, run: column, transpose };
+
+unsafe fn row(tile: &Tile) {
+    // SAFETY: as promised by the caller.
+    unsafe { compute_row(tile) }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn compute_row(t: &Tile) {
+    let mut apart = [0.0f32; COLUMNS];
+    // Sums that are added to others are complete before.
+    let sums = if t.accumulate { apart.as_mut_ptr() } else { t.c };
+    let whole = t.depth - t.depth % DEPTHS;
+    // SAFETY: depths and columns are those of the tile, for which the caller vouches.
+    unsafe {
+        if t.depth == 0 {
+            (0..t.columns).for_each(|j| *sums.add(j) = 0.0);
+        }
+        (0..whole).step_by(DEPTHS).for_each(|k| add_rows::<DEPTHS>(t, k, sums));
+        (whole..t.depth).for_each(|k| add_rows::<1>(t, k, sums));
+        if t.accumulate {
+            for j in (0..t.columns).step_by(LANES) {
+                store(t.c.add(j), _mm256_loadu_ps(sums.add(j)), true, rest(t.columns, j));
+            }
+        }
+    }
+}
+
+/// Adds the products of `COUNT` depths from `k` on; the first ones to zeros.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn add_rows<const COUNT: usize>(t: &Tile, k: usize, sums: *mut f32) {
+    // SAFETY: as promised by the caller; of the last vector only the lanes of columns are touched.
+    unsafe {
+        let at = |i: usize| (k + i) as isize;
+        let factors: [__m256; COUNT] =
+            std::array::from_fn(|i| _mm256_set1_ps(t.a.offset(at(i) * t.a_step).read_unaligned()));
+        let rows: [*const f32; COUNT] = std::array::from_fn(|i| t.b.wrapping_offset(at(i) * t.b_step));
+        let whole = t.columns - t.columns % LANES;
+        for j in (0..whole).step_by(LANES) {
+            let mut sum = if k == 0 { _mm256_setzero_ps() } else { _mm256_loadu_ps(sums.add(j)) };
+            for (factor, row) in factors.iter().zip(rows) {
+                sum = _mm256_fmadd_ps(*factor, _mm256_loadu_ps(row.add(j)), sum);
+            }
+            _mm256_storeu_ps(sums.add(j), sum);
+        }
+        if whole < t.columns {
+            let mask = first_lanes(t.columns - whole);
+            let mut sum = if k == 0 { _mm256_setzero_ps() } else { _mm256_maskload_ps(sums.add(whole), mask) };
+            for (factor, row) in factors.iter().zip(rows) {
+                sum = _mm256_fmadd_ps(*factor, _mm256_maskload_ps(row.add(whole), mask), sum);
+            }
+            store(sums.add(whole), sum, false, t.columns - whole);
+        }
+    }
+}
+
+/// Lanes of the vector that begins at column `first`, if they are not all columns, else 0.
+fn rest(columns: usize, first: usize) -> usize {
+    if columns - first < LANES { columns - first } else { 0 }
+}
+
+/// The rows of a tile against a column whose elements follow each other.
+unsafe fn column(tile: &Tile) {
+    let whole = tile.rows - tile.rows % TOGETHER;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        (0..whole).step_by(TOGETHER).for_each(|row| multiply_rows::<TOGETHER>(tile, row));
+        (whole..tile.rows).for_each(|row| multiply_rows::<1>(tile, row));
+    }
+}
+
+/// The rows from `first` on. However many there are, each is summed in the lanes of the same vectors, which meet at last.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn multiply_rows<const ROWS: usize>(t: &Tile, first: usize) {
+    let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
+    let whole = t.depth - t.depth % (VECTORS * LANES);
+    let rows: [*const f32; ROWS] = std::array::from_fn(|r| t.a.wrapping_offset((first + r) as isize * t.a_row));
+    // SAFETY: depths and rows are those of the tile, for which the caller vouches; masked lanes are not touched.
+    unsafe {
+        for k in (0..whole).step_by(VECTORS * LANES) {
+            let x: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(t.b.add(k + LANES * v)));
+            for (row, sums) in rows.iter().zip(&mut sums) {
+                for (v, (sum, x)) in sums.iter_mut().zip(x).enumerate() {
+                    *sum = _mm256_fmadd_ps(_mm256_loadu_ps(row.add(k + LANES * v)), x, *sum);
+                }
+            }
+        }
+        for k in (whole..t.depth).step_by(LANES) {
+            let mask = first_lanes(LANES.min(t.depth - k));
+            let x = _mm256_maskload_ps(t.b.add(k), mask);
+            for (row, sums) in rows.iter().zip(&mut sums) {
+                sums[0] = _mm256_fmadd_ps(_mm256_maskload_ps(row.add(k), mask), x, sums[0]);
+            }
+        }
+        for (r, sums) in sums.into_iter().enumerate() {
+            let (c, sum) = (t.c.add((first + r) * t.c_row), sum_of_lanes(_mm256_add_ps(sums[0], sums[1])));
+            *c = if t.accumulate { *c + sum } else { sum };
+        }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn sum_of_lanes(x: __m256) -> f32 {
+    let quad = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+    let pair = _mm_add_ps(quad, _mm_movehl_ps(quad, quad));
+    _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
+}
