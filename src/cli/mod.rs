@@ -12,7 +12,7 @@ mod run;
 mod train;
 
 use clap::{Parser, Subcommand};
-use gradc::Diagnostics;
+use gradc::{Diagnostic, Diagnostics};
 use gradc_codegen::process::keep_heap_small;
 use std::any::Any;
 use std::panic::{set_hook, take_hook};
@@ -71,8 +71,8 @@ pub(crate) fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let report = take_hook();
     set_hook(Box::new(move |panic| {
-        if is_closed_output(panic.payload()) {
-            exit(0);
+        if let Some(why) = unprinted(panic.payload()) {
+            exit(unprinted_exit_code(why).into());
         }
         report(panic);
         eprintln!("this is a bug in gradc: please report it with the model, the recipe and the message above");
@@ -89,11 +89,18 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// Whether a panic is that of `println!` when nobody reads on, as in `gradc explain … | head`.
-fn is_closed_output(panic: &(dyn Any + Send)) -> bool {
-    panic
-        .downcast_ref::<String>()
-        .is_some_and(|m| m.starts_with("failed printing to stdout") && m.contains("Broken pipe"))
+/// Why `println!` could not print, if a panic is its.
+fn unprinted(panic: &(dyn Any + Send)) -> Option<&str> {
+    panic.downcast_ref::<String>()?.strip_prefix("failed printing to stdout: ")
+}
+
+/// Nobody reads on, as in `gradc explain … | head`: all is well. Else the disk is full, or the like.
+fn unprinted_exit_code(why: &str) -> u8 {
+    if why.contains("Broken pipe") {
+        return 0;
+    }
+    eprintln!("{}", Diagnostic::new("unwritable-file", why).in_file("standard output"));
+    EXIT_BAD_INPUT
 }
 
 fn exit_code(diagnostics: &Diagnostics) -> u8 {

@@ -109,6 +109,24 @@ fn all_told(cases: &[Case]) -> String {
     told.into_iter().filter_map(Result::ok).collect()
 }
 
+/// Standard output on a full disk is no bug of gradc.
+#[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_written_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("m.json"), files::model(|_| {})).expect("a file");
+    let full = File::options().write(true).open("/dev/full").expect("a device that is always full");
+    let output = Command::new(env!("CARGO_BIN_EXE_gradc"))
+        .args(["inspect", "m.json"])
+        .current_dir(folder.path())
+        .stdout(full)
+        .output()
+        .expect("gradc starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.starts_with("error[unwritable-file]: No space left on device"), "{told}");
+}
+
 /// `gradc … | head`: what is printed after the reader has left is dropped, quietly.
 #[test]
 fn a_reader_that_leaves_is_no_bug() {
