@@ -168,6 +168,11 @@ fn images_side_by_side() {
         check(&convolution([1; 2], [0; 2], [0; 2], [1; 2], 1), [batch, 3, 8, 7], [10, 3, 3, 4]);
     }
     check(&convolution([2, 1], [1, 3], [2, 0], [1, 2], 1), [16, 2, 11, 9], [5, 2, 3, 2]);
+    // Groups of images are products of their own, which what follows is applied to one by one.
+    let valid = convolution([1; 2], [0; 2], [0; 2], [1; 2], 1);
+    for ordered in all_three(&valid, &[32, 3, 14, 13], &[6, 3, 3, 3], 17) {
+        ordered.check(Some((0.5, -1.0)));
+    }
     for (batch, outputs) in [(8, 3), (32, 6), (48, 7)] {
         for ordered in all_three(&same, &[batch, 2, 12, 10], &[outputs, 2, 5, 5], 13) {
             ordered.check(Some((0.5, -1.0)));
