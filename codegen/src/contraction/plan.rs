@@ -201,7 +201,8 @@ impl Block {
 
 /// Whether tiles of several rows serve.
 fn pays(m: usize, n: usize, k: usize) -> bool {
-    m >= 2 && n >= 8 && k >= 1 && m.saturating_mul(n).saturating_mul(k) >= 512
+    let wide_enough = n >= 8 || n >= 4 && m >= 8;
+    m >= 2 && wide_enough && k >= 1 && m.saturating_mul(n).saturating_mul(k) >= 512
 }
 
 fn class_of(contraction: &Contraction, dim: usize, extent: usize) -> Class {
