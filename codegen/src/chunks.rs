@@ -41,3 +41,19 @@ impl Chunks {
         if count == 1 { Chunks::whole(extent) } else { Chunks { extent, size, count } }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loops_are_cut_into_a_power_of_two_of_chunks() {
+        let cases = [((48, 3, 1), 2), ((2048, 31, 1), 16), ((7, 16, 1), 7), ((5, 1, 1), 1), ((96, 6, 32), 3)];
+        for ((extent, wanted, step), count) in cases {
+            let chunks = Chunks::of_equal_size(extent, wanted, step);
+            assert_eq!(chunks.count, count, "{chunks:?}");
+            assert!(chunks.size * count >= extent && chunks.size * (count - 1) < extent, "{chunks:?}");
+            assert!(count == 1 || chunks.size.is_multiple_of(step), "{chunks:?}");
+        }
+    }
+}
