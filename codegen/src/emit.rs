@@ -5,7 +5,7 @@ use crate::executable::append_aligned;
 use crate::fixed::{Fixed, fixed_operands};
 use crate::kernel_code::KernelCode;
 use crate::loops::{Buffer, KernelArguments, MEMORY, SimdOptions, emit_epilogue, emit_loops, emit_rows, emit_scatter};
-use crate::runtime::{Function, StepContext, host_convention, load_field};
+use crate::runtime::{Function, StepContext, host_convention, load_field, load_shared};
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::entity::PrimaryMap;
@@ -58,13 +58,13 @@ pub(crate) fn compile_kernel(
             }
             KernelCode::Finish(plan, dtypes) => {
                 let mut buffers = load_buffers(b, parameters[1], dtypes);
-                let base = load_field(b, parameters[0], offset_of!(StepContext, segments) + 24);
+                let base = load_shared(b, parameters[0]);
                 buffers.insert(dtypes.len() - plan.stores.len(), Buffer { base, dtype: DType::F32 });
                 strips = emit_loops(b, plan, &buffers, arguments, simd);
             }
             KernelCode::Copy(plan, dtypes, first) => {
                 let mut buffers = load_buffers(b, parameters[1], dtypes);
-                let shared = load_field(b, parameters[0], offset_of!(StepContext, segments) + 24);
+                let shared = load_shared(b, parameters[0]);
                 let base = b.ins().iadd_imm_s(shared, 4 * *first as i64);
                 buffers.push(Buffer { base, dtype: DType::F32 });
                 strips = emit_loops(b, plan, &buffers, arguments, simd);

@@ -8,8 +8,8 @@ const OWN_PAGES_BYTES: std::ffi::c_int = 1 << 16;
 /// all others come from one heap. To be called before there are threads.
 ///
 /// The C library raises this limit each time a larger block is freed, so weights would lie between what a compilation
-/// keeps, and stay resident when they have moved to a session; and it gives threads heaps of their own, though those of a
-/// step allocate nothing.
+/// keeps, and stay resident when they have moved to a session; and it gives threads heaps of their own, though those of
+/// a step allocate nothing.
 pub fn keep_heap_small() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it sets numbers that later allocations look at.
@@ -19,8 +19,8 @@ pub fn keep_heap_small() {
     }
 }
 
-/// Gives memory back to the system that the process has no use for now: what has been freed, and code and constants of
-/// the program and its libraries, of which those pages come back that are run or read again.
+/// Gives back to the system what the process has freed, and the pages of code and constants of the program and its
+/// libraries, of which those come back that are run or read again.
 ///
 /// What a compilation frees lies between what stays, so the C library keeps most of it until it is asked. The code of a
 /// compiler is several times what a step of a small model takes.
@@ -52,8 +52,8 @@ unsafe extern "C" fn release_program_pages(
         let start = (base + header.p_vaddr).next_multiple_of(page_bytes);
         let end = (base + header.p_vaddr + header.p_filesz) / page_bytes * page_bytes;
         if start < end {
-            // SAFETY: these whole pages are mapped from a file and have never been written, as their segment is not
-            // writable; they are read from the file again when they are touched.
+            // SAFETY: these whole pages are mapped from a file, or by the kernel for its own functions, and have never
+            // been written, as their segment is not writable; they are mapped again when they are touched.
             unsafe { libc::madvise(start as *mut std::ffi::c_void, (end - start) as usize, libc::MADV_DONTNEED) };
         }
     }

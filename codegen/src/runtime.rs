@@ -189,6 +189,11 @@ pub(crate) fn load_field(b: &mut FunctionBuilder, context: Value, offset: usize)
     b.ins().load(I64, MEMORY, context, offset as i32)
 }
 
+/// Emits the load of the address of the work space that threads share, the last of the segments.
+pub(crate) fn load_shared(b: &mut FunctionBuilder, context: Value) -> Value {
+    load_field(b, context, offset_of!(StepContext, segments) + 3 * size_of::<*mut u8>())
+}
+
 macro_rules! scalar_functions {
     ($($name:ident($($x:ident),+) = $value:expr;)+) => {
         $(extern "C" fn $name($($x: f64),+) -> f64 { $value })+

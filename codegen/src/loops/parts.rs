@@ -10,11 +10,10 @@ use super::plan::LoopPlan;
 use super::reduce::HALVES;
 use super::values::MEMORY;
 use crate::chunks::Chunks;
-use crate::runtime::{StepContext, load_field};
+use crate::runtime::load_shared;
 use cranelift_codegen::ir::types::{F64, F64X2, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::FunctionBuilder;
-use std::mem::offset_of;
 
 /// Terms of a part, at least: sixty times what adding it to others costs.
 const PART_TERMS: usize = 128;
@@ -70,7 +69,7 @@ impl LoopPlan {
 /// Where stages hand over the sums of parts.
 pub(super) fn shared_sums(b: &mut FunctionBuilder, plan: &LoopPlan, context: Value) -> Option<Value> {
     let is_stage = plan.stage != Stage::Whole;
-    is_stage.then(|| load_field(b, context, offset_of!(StepContext, segments) + 24))
+    is_stage.then(|| load_shared(b, context))
 }
 
 impl<'e, 'f> Emitter<'e, 'f> {
