@@ -165,7 +165,7 @@ fn plan_entry(
             let plan = Plan { kind: entry.kind, source, limit_bytes, layout, options };
             plan_within(&optimized, &plan, report)?
         }
-        None => plan_in_spare_time(&optimized, layout, options, report)?,
+        None => plan_in_spare_time(&in_blocks(&optimized, options, report)?, layout, options, report)?,
     };
     let stored = format!("{} values stored in another order, {copies} copies", plan.schedule.layouts.len());
     report.note_pass(name, "layout", stored);
@@ -192,17 +192,33 @@ pub(crate) struct Planned {
     checkpointed: usize,
 }
 
+/// Plans a graph, its loops in blocks where that pays.
 pub(crate) fn plan_graph(
     graph: &Graph,
     layout: &SharedLayout,
     options: &Options,
     report: &mut CompileReport,
 ) -> Result<Planned, Diagnostics> {
+    plan_in_blocks(&in_blocks(graph, options, report)?, layout, options, report)
+}
+
+/// The graph with its loops in blocks where that pays.
+fn in_blocks(graph: &Graph, options: &Options, report: &mut CompileReport) -> Result<Graph, Diagnostics> {
     let cut = report.time("blocks", || cut_loops(graph, &options.target))?;
     checked(&cut, "blocks")?;
-    let laid_out: LaidOut = report.time("layout", || Ok::<_, Diagnostic>(assign_layouts(&cut)))?;
+    Ok(cut)
+}
+
+/// Plans a graph whose loops are cut.
+fn plan_in_blocks(
+    graph: &Graph,
+    layout: &SharedLayout,
+    options: &Options,
+    report: &mut CompileReport,
+) -> Result<Planned, Diagnostics> {
+    let laid_out: LaidOut = report.time("layout", || Ok::<_, Diagnostic>(assign_layouts(graph)))?;
     checked(&laid_out.graph, "layout")?;
-    let copies = laid_out.graph.nodes().len() - cut.nodes().len();
+    let copies = laid_out.graph.nodes().len() - graph.nodes().len();
     let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(laid_out, options.ordering))?;
     plan_scheduled(scheduled, peaks, copies, layout, report)
 }
@@ -219,7 +235,7 @@ fn plan_scheduled(
     Ok(Planned { plan, peaks, copies, again: None, parts: None, checkpointed: 0 })
 }
 
-/// Plans a graph, with that made again for the backward pass which takes next to no time, where it saves memory and the
+/// Plans a graph whose loops are cut, with that made again for the backward pass which takes next to no time, where it saves memory and the
 /// options allow it.
 fn plan_in_spare_time(
     graph: &Graph,
@@ -228,13 +244,13 @@ fn plan_in_spare_time(
     report: &mut CompileReport,
 ) -> Result<Planned, Diagnostics> {
     if !options.spare_time {
-        return plan_graph(graph, layout, options, report);
+        return plan_in_blocks(graph, layout, options, report);
     }
     let found: Option<Rematerialised> =
         report.time("rematerialise", || rematerialise_in_spare_time(graph, options.ordering, &options.target))?;
     match found {
         Some(found) => plan_made_again(found, layout, report),
-        None => plan_graph(graph, layout, options, report),
+        None => plan_in_blocks(graph, layout, options, report),
     }
 }
 
@@ -308,6 +324,7 @@ fn plan_with_values_made_again(
     options: &Options,
     report: &mut CompileReport,
 ) -> Result<Planned, Diagnostics> {
+    let graph = &in_blocks(graph, options, report)?;
     let mut best = plan_in_spare_time(graph, layout, options, report)?;
     let mut aim_bytes = limit_bytes;
     for _ in 0..MOST_AIMS {

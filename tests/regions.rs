@@ -1,8 +1,8 @@
 //! Loops and branches in native code, against the interpreter: nothing here is unrolled.
 
-use gradc::{CompiledStep, HostTensor, Model, Options, TensorView};
+use gradc::{CompiledStep, HostTensor, Model, Options, Recipe, TensorView};
 use gradc_ir::builder::Builder;
-use gradc_ir::graph::{Function, Graph, OutputKind, Value};
+use gradc_ir::graph::{Function, Graph, OutputKind, Role, Value};
 use gradc_ir::interpret;
 use gradc_ir::lower::CompareFn;
 use gradc_ir::op::{Cotangent, Sample};
@@ -22,8 +22,8 @@ fn rolled(threads: usize) -> Options {
     Options { threads, expand: ExpandLimits::NONE, emit: vec![gradc::Stage::Memory], ..Options::default() }
 }
 
-fn compiled(graph: &Graph, options: &Options) -> CompiledStep {
-    let model = Model {
+fn model(graph: &Graph) -> Model {
+    Model {
         name: graph.name.clone(),
         train: graph.clone(),
         infer: graph.clone(),
@@ -31,8 +31,11 @@ fn compiled(graph: &Graph, options: &Options) -> CompiledStep {
         frozen: Default::default(),
         aliases: Default::default(),
         notes: vec![],
-    };
-    gradc::compile(&model, None, options).unwrap_or_else(|e| panic!("{}: {e}", graph.name))
+    }
+}
+
+fn compiled(graph: &Graph, options: &Options) -> CompiledStep {
+    gradc::compile(&model(graph), None, options).unwrap_or_else(|e| panic!("{}: {e}", graph.name))
 }
 
 fn regions_scheduled(step: &CompiledStep) -> usize {
@@ -342,6 +345,36 @@ fn rows_that_do_not_meet_are_cut_into_blocks() {
     let op = Scan { body: centred, carries: 1, scanned: 0, length: 200, reverse: false, in_order: false };
     let graph = applied("centred", op, &[&[32, 64], &[64, 64]]);
     assert_eq!(blocks(&compiled(&graph, &rolled(1))), [0usize; 0]);
+}
+
+/// Loops of a training step are cut whether or not it is asked what to make again in spare time, or so that it fits.
+#[test]
+fn loops_that_train_are_cut_into_blocks() {
+    let cell = body("cell", &[&[32, 64], &[32, 64], &[64, 64]], |b, x| {
+        let hidden = b.dot_general(x[0], x[2], [&[], &[]], [&[1], &[1]])?;
+        let sum = b.add(hidden, x[1])?;
+        let next = b.tanh(sum)?;
+        Ok(vec![next, next])
+    });
+    let mut b = Builder::new("recurrence");
+    let names = ["of_input", "of_hidden"];
+    let weights = names.map(|name| b.declare(name, Role::Parameter, TensorType::f32([64, 64]), None).unwrap());
+    let x = b.input("x", TensorType::f32([200, 32, 64])).unwrap();
+    let x = b.dot_general(x, weights[0], [&[], &[]], [&[2], &[1]]).unwrap();
+    let h = b.splat(&TensorType::f32([32, 64]), 0.0).unwrap();
+    let (_, ys) = b.scan(&cell, &[h], &[x], &weights[1..], false).unwrap();
+    b.output("y", ys[0], OutputKind::Result);
+    let weight = HostTensor::from_f32([64, 64], &[0.01; 64 * 64]).unwrap();
+    let tensors = names.map(|name| (name.to_string(), weight.clone())).into();
+    let model = Model { tensors, ..model(&b.finish()) };
+    let recipe = r#"{"loss": {"kind": "mse", "prediction": "y"}, "optimizer": {"kind": "sgd", "lr": 0.1}}"#;
+    let recipe = Recipe::from_json(recipe.as_bytes()).unwrap();
+    let plenty = Some(1 << 30);
+    for (spare_time, peak_mem_bytes) in [(false, None), (true, None), (true, plenty)] {
+        let options = Options { spare_time, peak_mem_bytes, ..rolled(1) };
+        let step = gradc::compile(&model, Some(&recipe), &options).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(blocks(&step), [4, 4], "in spare time: {spare_time}, at most {peak_mem_bytes:?} bytes");
+    }
 }
 
 /// An op that leaves native code may end the call, which one block must not do for the others.
