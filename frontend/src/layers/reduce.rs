@@ -52,6 +52,8 @@ pub fn mean(b: &mut Builder, x: Value, axes: &[usize], keepdim: bool) -> Result<
 }
 
 /// Σ (x − mean)² / (n − correction) over `axes`; `correction` 1 is the unbiased estimate, 0 the biased one.
+///
+/// No gradient flows through the mean: the sum of squares is least there, so its first derivative by the centre is zero.
 pub fn variance(
     b: &mut Builder,
     x: Value,
@@ -66,7 +68,8 @@ pub fn variance(
             .expected(format!("more than {correction}"))
             .found(count));
     }
-    let centred = b.sub(x, mean)?;
+    let centre = b.stop_gradient(mean)?;
+    let centred = b.sub(x, centre)?;
     let squares = b.mul(centred, centred)?;
     let total = sum(b, squares, axes, keepdim)?;
     b.scale(total, 1.0 / (count - correction) as f64)

@@ -1,5 +1,8 @@
 //! `broadcast`: repetition along new axes.
 
+use super::Op;
+use crate::builder::Builder;
+use crate::graph::Value;
 use crate::lower::{Access, Affine, Lowering, Nest};
 use crate::op::{arity, require, Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::tensor::Tensor;
@@ -23,6 +26,31 @@ impl Broadcast {
     pub fn repeated_axes(&self) -> Vec<usize> {
         (0..self.shape.len()).filter(|d| !self.dims.contains(d)).collect()
     }
+
+    /// `g` summed over the axes that repeat. A factor of `g` that repeats along these too is taken out of the sum, which
+    /// then may be one that exists: the gradients of shift and of centre are the same sum but for the scale.
+    fn sum_of_repeats(&self, b: &mut Builder, g: Value) -> Result<Value, TypeError> {
+        let Some((term, factor, dims)) = self.repeated_factor(b, g) else {
+            return b.reduce_sum(g, &self.repeated_axes());
+        };
+        let sum = self.sum_of_repeats(b, term)?;
+        let shape = b.shape(sum).to_vec();
+        let factor = b.broadcast(factor, &shape, &dims)?;
+        b.mul(sum, factor)
+    }
+
+    /// `g` as a term times a smaller factor that is the same along the axes that repeat; with the factor come the
+    /// operand's axes that are its own.
+    fn repeated_factor(&self, b: &Builder, g: Value) -> Option<(Value, Value, Vec<usize>)> {
+        let Some(Op::Mul(_)) = b.graph().op(g.node) else { return None };
+        let &[left, right] = &b.graph().node(g.node).operands[..] else { return None };
+        [(left, right), (right, left)].into_iter().find_map(|(term, factor)| {
+            let Some(Op::Broadcast(repeat)) = b.graph().op(factor.node) else { return None };
+            let axis = |d: &usize| self.dims.iter().position(|own| own == d);
+            let dims = repeat.dims.iter().map(axis).collect::<Option<Vec<_>>>()?;
+            Some((term, b.graph().node(factor.node).operands[0], dims))
+        })
+    }
 }
 
 impl OpDef for Broadcast {
@@ -37,7 +65,7 @@ impl OpDef for Broadcast {
 
     fn vjp(&self, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
         let g = cx.grad();
-        Ok(vec![cx.flow(0, |b| b.reduce_sum(g, &self.repeated_axes()))?])
+        Ok(vec![cx.flow(0, |b| self.sum_of_repeats(b, g))?])
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {
