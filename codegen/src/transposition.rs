@@ -12,10 +12,16 @@ use gradc_ir::types::{DType, row_major_strides};
 /// Rows and depths of the squares that are transposed in registers.
 const SQUARE: usize = 8;
 
-/// Rows and depths transposed at a time: whole cache lines of the result and of the operand, few enough to stay in the
-/// first-level cache however far apart they are.
-const ROWS_AT_A_TIME: usize = 64;
-const DEPTHS_AT_A_TIME: usize = 16;
+/// Rows and depths of a strip: whole cache lines of the result and of the operand, few enough to stay in the first-level
+/// cache however far apart they are. Where a matrix has fewer rows or depths, a strip has more of the others.
+const STRIP_ROWS: usize = 64;
+const STRIP_DEPTH: usize = 16;
+const STRIP_ELEMENTS: usize = STRIP_ROWS * STRIP_DEPTH;
+
+/// Fewest elements of a matrix for which a strip pays, and of a copy for which a call does: a loop nest has copied fewer in
+/// a microsecond.
+const FEWEST_OF_MATRIX: usize = 32;
+const FEWEST_ELEMENTS: usize = 1 << 12;
 
 /// Elements of a chunk, at least: about 10 µs of work.
 const CHUNK_ELEMENTS: usize = 1 << 15;
@@ -48,6 +54,8 @@ pub(crate) struct TranspositionPlan {
     width: usize,
     /// Where each matrix begins in the operand and in the result.
     matrices: Vec<(isize, usize)>,
+    /// Rows and depths of a strip.
+    strip: [usize; 2],
     transpose: unsafe fn(&Strip),
 }
 
@@ -60,73 +68,107 @@ impl TranspositionPlan {
             return None;
         };
         let load = LoadPlan::new(access, &kernel.space);
-        let (space, steps) = (&kernel.space, &load.flat.coeffs);
-        let long: Vec<usize> = (0..space.len()).filter(|&d| space[d] >= SQUARE).collect();
-        let (&row, others) = long.split_last()?;
-        let innermost = space[row + 1..].iter().all(|&extent| extent == 1);
-        let &column = others.iter().rev().find(|&&d| steps[d] == 1)?;
-        let fits = innermost && space[row].is_multiple_of(SQUARE) && !(0..=1).contains(&steps[row]);
-        let repeated: Vec<usize> = (0..space.len()).filter(|&d| d != row && d != column).collect();
-        let matrices: usize = repeated.iter().map(|&d| space[d]).product();
-        if !fits || !load.axes.is_empty() || operands[access.operand] != DType::F32 || matrices > MOST_MATRICES {
+        if !load.axes.is_empty() || operands[access.operand] != DType::F32 {
             return None;
         }
-        let rows = (0..space[row] as i64).map(|i| i32::try_from(i * steps[row]).ok()).collect::<Option<Vec<i32>>>()?;
-        let strides = row_major_strides(space);
+        let mut others = merged(&kernel.space, &load.flat);
+        let row = others.pop()?;
+        let column = others.remove(others.iter().rposition(|other| other.step == 1)?);
+        let matrices: usize = others.iter().map(|other| other.extent).product();
+        let elements = row.extent * column.extent;
+        let fills_squares = row.extent.max(column.extent) >= SQUARE && elements >= FEWEST_OF_MATRIX;
+        let large = fills_squares && elements * matrices >= FEWEST_ELEMENTS;
+        if !large || (0..=1).contains(&row.step) || matrices > MOST_MATRICES {
+            return None;
+        }
+        let rows = (0..row.extent as i64).map(|i| i32::try_from(i * row.step).ok()).collect::<Option<Vec<i32>>>()?;
         Some(TranspositionPlan {
             operand: access.operand,
             to,
             rows,
-            depth: space[column],
-            width: strides[column],
-            matrices: matrices_at(space, &load.flat, &strides, &repeated),
+            depth: column.extent,
+            width: column.stride,
+            matrices: matrices_at(load.flat.base as isize, &others),
+            strip: strip_of(row.extent, column.extent),
             transpose: micro_kernel(isa, SQUARE, SQUARE).transpose,
         })
     }
 
-    /// Pieces that a chunk may consist of: so many rows of a matrix.
-    fn pieces(&self) -> usize {
-        self.matrices.len() * self.rows.len().div_ceil(ROWS_AT_A_TIME)
+    /// Strips of each matrix along its rows and along its depths.
+    fn grid(&self) -> [usize; 2] {
+        [self.rows.len().div_ceil(self.strip[0]), self.depth.div_ceil(self.strip[1])]
+    }
+
+    /// Strips of all matrices.
+    fn strips(&self) -> usize {
+        self.matrices.len() * self.grid().iter().product::<usize>()
     }
 
     /// Number of chunks, by shape alone.
     pub fn chunks(&self) -> usize {
         let elements = self.matrices.len() * self.rows.len() * self.depth;
-        equal_shares((elements / CHUNK_ELEMENTS).clamp(1, self.pieces().clamp(1, MOST_CHUNKS)))
+        equal_shares((elements / CHUNK_ELEMENTS).clamp(1, self.strips().clamp(1, MOST_CHUNKS)))
     }
 
-    /// Transposes a piece.
+    /// Transposes a strip.
     ///
     /// # Safety
     /// The addresses are those of the kernel's operand and result.
-    unsafe fn transpose_piece(&self, piece: usize, from: *const f32, to: *mut f32) {
-        let pieces_each = self.rows.len().div_ceil(ROWS_AT_A_TIME);
-        let (source, target) = self.matrices[piece / pieces_each];
-        let first = piece % pieces_each * ROWS_AT_A_TIME;
-        let rows = &self.rows[first..self.rows.len().min(first + ROWS_AT_A_TIME)];
-        for depth in (0..self.depth).step_by(DEPTHS_AT_A_TIME) {
-            let strip = Strip {
-                from: from.wrapping_offset(source + depth as isize),
-                rows,
-                depth: DEPTHS_AT_A_TIME.min(self.depth - depth),
-                to: to.wrapping_add(target + depth * self.width + first),
-                width: self.width,
-                room: rows.len(),
-            };
-            // SAFETY: rows and depths are those of a matrix; rows come in whole squares, so that nothing is written
-            // beyond them.
-            unsafe { (self.transpose)(&strip) };
-        }
+    unsafe fn transpose_strip(&self, number: usize, from: *const f32, to: *mut f32) {
+        let [down, across] = self.grid();
+        let (source, target) = self.matrices[number / (down * across)];
+        let first = number / across % down * self.strip[0];
+        let depth = number % across * self.strip[1];
+        let rows = &self.rows[first..self.rows.len().min(first + self.strip[0])];
+        let strip = Strip {
+            from: from.wrapping_offset(source + depth as isize),
+            rows,
+            depth: self.strip[1].min(self.depth - depth),
+            to: to.wrapping_add(target + depth * self.width + first),
+            width: self.width,
+            room: rows.len(),
+        };
+        // SAFETY: rows and depths are those of a matrix; nothing is written beyond them.
+        unsafe { (self.transpose)(&strip) };
     }
 }
 
-/// Where the matrix begins in the operand and in the result for all values of the loops `repeated`.
-fn matrices_at(space: &[usize], flat: &Affine, strides: &[usize], repeated: &[usize]) -> Vec<(isize, usize)> {
-    let mut places = vec![(flat.base as isize, 0)];
-    for &d in repeated {
-        let at = |(from, to): (isize, usize)| {
-            (0..space[d]).map(move |i| (from + i as isize * flat.coeffs[d] as isize, to + i * strides[d]))
-        };
+/// A loop of a copy: its trips, and from one to the next in the operand and in the result, in elements.
+#[derive(Clone, Copy, Debug)]
+struct Loop {
+    extent: usize,
+    step: i64,
+    stride: usize,
+}
+
+/// The loops of a copy into a row-major result, neighbours as one where the operand is read as by one.
+fn merged(space: &[usize], flat: &Affine) -> Vec<Loop> {
+    let mut loops: Vec<Loop> = vec![];
+    let strides = row_major_strides(space);
+    for d in (0..space.len()).filter(|&d| space[d] != 1) {
+        let (extent, step) = (space[d], flat.coeffs[d]);
+        match loops.last_mut() {
+            Some(outer) if outer.step == step * extent as i64 => {
+                *outer = Loop { extent: outer.extent * extent, step, stride: strides[d] };
+            }
+            _ => loops.push(Loop { extent, step, stride: strides[d] }),
+        }
+    }
+    loops
+}
+
+/// Rows and depths of the strips of a matrix.
+fn strip_of(rows: usize, depth: usize) -> [usize; 2] {
+    let most = |least: usize, other: usize| least.max(STRIP_ELEMENTS / other / least * least);
+    [most(STRIP_ROWS, depth.max(SQUARE)), most(STRIP_DEPTH, rows)]
+}
+
+/// Where the matrix begins in the operand and in the result for all trips of the loops around.
+fn matrices_at(base: isize, around: &[Loop]) -> Vec<(isize, usize)> {
+    let mut places = vec![(base, 0)];
+    for &Loop { extent, step, stride } in around {
+        let at =
+            |(from, to): (isize, usize)| (0..extent).map(move |i| (from + i as isize * step as isize, to + i * stride));
         places = places.into_iter().flat_map(at).collect();
     }
     places
@@ -151,9 +193,9 @@ pub(crate) unsafe extern "C" fn transpose(
             Target::Result(at) => (*arguments.add(at)).cast::<f32>(),
             Target::Shared(first) => context.shared().add(first),
         };
-        let size = plan.pieces().div_ceil(plan.chunks());
-        for piece in chunk * size..plan.pieces().min((chunk + 1) * size) {
-            plan.transpose_piece(piece, from, to);
+        let size = plan.strips().div_ceil(plan.chunks());
+        for strip in chunk * size..plan.strips().min((chunk + 1) * size) {
+            plan.transpose_strip(strip, from, to);
         }
     }
 }

@@ -123,7 +123,7 @@ pub(super) unsafe fn store(to: *mut f32, sum: __m256, accumulate: bool, rest: us
 
 /// Stores the first `lanes` lanes, fewer than eight; a masked store takes several times as long.
 #[target_feature(enable = "avx2")]
-unsafe fn store_part(mut to: *mut f32, x: __m256, lanes: usize) {
+pub(super) unsafe fn store_part(mut to: *mut f32, x: __m256, lanes: usize) {
     let mut rest = _mm256_castps256_ps128(x);
     // SAFETY: as many lanes are stored as the caller vouches for.
     unsafe {

@@ -16,6 +16,7 @@ mod rows_avx2;
 #[cfg(target_arch = "x86_64")]
 mod rows_avx512;
 mod rows_portable;
+mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod transpose_avx2;
 #[cfg(target_arch = "x86_64")]

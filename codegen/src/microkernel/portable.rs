@@ -1,9 +1,13 @@
 //! 4 × 8 tiles in plain Rust, for any processor.
 
+use super::transpose::in_squares;
 use super::{MicroKernel, Strip, Tile};
 
 const ROWS: usize = 4;
 const COLUMNS: usize = 8;
+
+/// Rows and depths that are transposed at a time.
+const SQUARE: usize = 4;
 
 pub(super) const KERNEL: MicroKernel = MicroKernel { rows: ROWS, columns: COLUMNS, lanes: 1, run, transpose };
 
@@ -44,13 +48,26 @@ unsafe fn add_products(tile: &Tile, rows: usize, columns: usize, sums: &mut [[f3
 }
 
 unsafe fn transpose(strip: &Strip) {
-    for (i, &row) in strip.rows.iter().enumerate() {
-        for k in 0..strip.depth {
-            // SAFETY: element `k` of row `i` of the strip, and its place in the panel, for which the caller vouches.
-            unsafe {
-                let from = strip.from.offset(row as isize + k as isize);
-                *strip.to.add(k * strip.width + i) = from.read_unaligned();
-            }
-        }
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let whole = |to: *mut f32, column: [f32; SQUARE]| to.cast::<[f32; SQUARE]>().write_unaligned(column);
+        let part = |to: *mut f32, column: [f32; SQUARE], rows: usize| {
+            (0..rows).for_each(|i| to.add(i).write(column[i]));
+        };
+        in_squares(strip, |rows, depths| columns(rows.map(|row| read(row, depths))), whole, part);
     }
+}
+
+/// The first `count` floats.
+unsafe fn read(from: *const f32, count: usize) -> [f32; SQUARE] {
+    if count == SQUARE {
+        // SAFETY: as promised by the caller.
+        return unsafe { from.cast::<[f32; SQUARE]>().read_unaligned() };
+    }
+    // SAFETY: as promised by the caller.
+    std::array::from_fn(|k| if k < count { unsafe { from.add(k).read_unaligned() } } else { 0.0 })
+}
+
+fn columns(rows: [[f32; SQUARE]; SQUARE]) -> [[f32; SQUARE]; SQUARE] {
+    std::array::from_fn(|k| rows.map(|row| row[k]))
 }

@@ -1,13 +1,16 @@
-//! Transposing strips into panels, 8 × 8 elements at a time.
+//! Transposing strips in 256-bit vectors: 8 × 8 elements at a time, or twice 4 × 4 where rows or depths are no more.
 
 use super::Strip;
+use super::avx2::{first_lanes, store_part};
+use super::transpose::in_squares;
 use std::arch::x86_64::{
-    __m256, _mm_storel_pd, _mm_storeu_ps, _mm256_castps_pd, _mm256_castps256_ps128, _mm256_extractf128_pd,
-    _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
-    _mm256_unpacklo_ps,
+    __m128, __m256, _mm_loadu_ps, _mm_maskload_ps, _mm_storeu_ps, _mm256_castps128_ps256, _mm256_castps256_ps128,
+    _mm256_castsi256_si128, _mm256_extractf128_ps, _mm256_insertf128_ps, _mm256_loadu_ps, _mm256_maskload_ps,
+    _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
 };
 
 const LANES: usize = 8;
+const HALF: usize = LANES / 2;
 
 /// Packs a strip.
 ///
@@ -15,64 +18,85 @@ const LANES: usize = 8;
 /// The strip and its panel are valid for their extents, and the processor has AVX2.
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn transpose(strip: &Strip) {
-    let whole = strip.depth - strip.depth % LANES;
-    let count = strip.rows.len();
-    for first in (0..count).step_by(LANES) {
-        let lanes = LANES.min(strip.room - first);
-        // Rows past the last are replaced by it.
-        let rows: [*const f32; LANES] =
-            std::array::from_fn(|i| strip.from.wrapping_offset(strip.rows[(first + i).min(count - 1)] as isize));
-        for k in (0..whole).step_by(LANES) {
-            // SAFETY: the elements of rows of the strip; lanes past the panel's width are not stored.
-            unsafe {
-                let columns = transposed(std::array::from_fn(|i| _mm256_loadu_ps(rows[i].add(k))));
-                for (j, column) in columns.into_iter().enumerate() {
-                    store(strip.to.add((k + j) * strip.width + first), column, lanes);
-                }
-            }
-        }
-    }
-    for (i, &row) in strip.rows.iter().enumerate() {
-        for k in whole..strip.depth {
-            // SAFETY: element `k` of row `i`, and its place in the panel.
-            unsafe {
-                let from = strip.from.offset(row as isize + k as isize);
-                *strip.to.add(k * strip.width + i) = from.read_unaligned();
-            }
-        }
-    }
-}
-
-/// Stores the first `lanes` lanes.
-#[target_feature(enable = "avx2")]
-unsafe fn store(to: *mut f32, x: __m256, lanes: usize) {
     // SAFETY: as promised by the caller.
     unsafe {
-        match lanes {
-            8 => _mm256_storeu_ps(to, x),
-            6 => {
-                _mm_storeu_ps(to, _mm256_castps256_ps128(x));
-                _mm_storel_pd(to.add(4).cast(), _mm256_extractf128_pd::<1>(_mm256_castps_pd(x)));
-            }
-            4 => _mm_storeu_ps(to, _mm256_castps256_ps128(x)),
-            _ => {
-                let mut all = [0.0; LANES];
-                _mm256_storeu_ps(all.as_mut_ptr(), x);
-                std::ptr::copy_nonoverlapping(all.as_ptr(), to, lanes);
-            }
+        if strip.room <= HALF {
+            return transpose_few_rows(strip);
         }
+        let rest = strip.depth % LANES;
+        let few = if rest <= HALF { rest } else { 0 };
+        let [many, few] = strip.cut(strip.depth - few);
+        let part = |to: *mut f32, column: __m256, lanes: usize| store_part(to, column, lanes);
+        let whole = |to: *mut f32, column: __m256| _mm256_storeu_ps(to, column);
+        in_squares(&many, |rows, depths| transposed(rows.map(|row| load(row, depths))), whole, part);
+        in_squares(&few, |rows, depths| four_columns(rows.map(|row| load_half(row, depths))), whole, part);
     }
 }
 
+/// Packs a strip of at most four rows.
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_few_rows(strip: &Strip) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let whole = |to: *mut f32, column: __m128| _mm_storeu_ps(to, column);
+        let part = |to: *mut f32, column: __m128, lanes: usize| match lanes {
+            HALF => _mm_storeu_ps(to, column),
+            _ => store_part(to, _mm256_castps128_ps256(column), lanes),
+        };
+        in_squares(strip, |rows, depths| columns_of_four(rows.map(|row| load(row, depths))), whole, part);
+    }
+}
+
+/// The first `count` floats, at most eight.
+#[target_feature(enable = "avx2")]
+unsafe fn load(from: *const f32, count: usize) -> __m256 {
+    // SAFETY: as promised by the caller.
+    unsafe { if count == LANES { _mm256_loadu_ps(from) } else { _mm256_maskload_ps(from, first_lanes(count)) } }
+}
+
+/// The first `count` floats, at most four.
+#[target_feature(enable = "avx2")]
+unsafe fn load_half(from: *const f32, count: usize) -> __m128 {
+    let mask = _mm256_castsi256_si128(first_lanes(count));
+    // SAFETY: as promised by the caller.
+    unsafe { if count == HALF { _mm_loadu_ps(from) } else { _mm_maskload_ps(from, mask) } }
+}
+
+/// The columns of four rows.
+#[target_feature(enable = "avx2")]
+fn columns_of_four(rows: [__m256; HALF]) -> [__m128; LANES] {
+    let pairs = twice_transposed(rows);
+    std::array::from_fn(|k| match k < HALF {
+        true => _mm256_castps256_ps128(pairs[k]),
+        false => _mm256_extractf128_ps::<1>(pairs[k - HALF]),
+    })
+}
+
+/// The columns of eight rows of four.
+#[target_feature(enable = "avx2")]
+fn four_columns(rows: [__m128; LANES]) -> [__m256; HALF] {
+    let pair = |i: usize| _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(rows[i]), rows[i + HALF]);
+    twice_transposed([pair(0), pair(1), pair(2), pair(3)])
+}
+
+/// The columns of the squares of four in the lower and in the upper halves.
+#[target_feature(enable = "avx2")]
+fn twice_transposed([a, b, c, d]: [__m256; HALF]) -> [__m256; HALF] {
+    let (low, high) =
+        ([_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d)], [_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d)]);
+    [
+        _mm256_shuffle_ps::<0x44>(low[0], low[1]),
+        _mm256_shuffle_ps::<0xEE>(low[0], low[1]),
+        _mm256_shuffle_ps::<0x44>(high[0], high[1]),
+        _mm256_shuffle_ps::<0xEE>(high[0], high[1]),
+    ]
+}
+
+/// The columns of eight rows.
 #[target_feature(enable = "avx2")]
 pub(super) fn transposed(r: [__m256; LANES]) -> [__m256; LANES] {
-    let low = |a: usize| _mm256_unpacklo_ps(r[a], r[a + 1]);
-    let high = |a: usize| _mm256_unpackhi_ps(r[a], r[a + 1]);
-    let pairs = [low(0), high(0), low(2), high(2), low(4), high(4), low(6), high(6)];
-    let even = |a: usize| _mm256_shuffle_ps::<0x44>(pairs[a], pairs[a + 2]);
-    let odd = |a: usize| _mm256_shuffle_ps::<0xEE>(pairs[a], pairs[a + 2]);
-    let quads = [even(0), odd(0), even(1), odd(1), even(4), odd(4), even(5), odd(5)];
-    let left = |a: usize| _mm256_permute2f128_ps::<0x20>(quads[a], quads[a + 4]);
-    let right = |a: usize| _mm256_permute2f128_ps::<0x31>(quads[a], quads[a + 4]);
+    let [upper, lower] = [twice_transposed([r[0], r[1], r[2], r[3]]), twice_transposed([r[4], r[5], r[6], r[7]])];
+    let left = |k: usize| _mm256_permute2f128_ps::<0x20>(upper[k], lower[k]);
+    let right = |k: usize| _mm256_permute2f128_ps::<0x31>(upper[k], lower[k]);
     [left(0), left(1), left(2), left(3), right(0), right(1), right(2), right(3)]
 }
