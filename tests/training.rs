@@ -189,10 +189,12 @@ fn sessions_allocate_what_was_planned() {
 /// another order allow in f32, γ₂₅₆ = 1.5e-5 a layer.
 #[test]
 fn merged_lora_trains_the_same_in_less_memory() {
-    let step = |fp| compiled("lora_merged", &Options { fp, ..Options::default() });
+    // What else is made again instead of kept depends on how much is kept.
+    let step = |fp| compiled("lora_merged", &Options { fp, spare_time: false, ..Options::default() });
     let (strict, reassoc) = (step(NumericClass::Bitwise), step(NumericClass::Reassociation));
     let formed_bytes = 4 * 256 * 256;
-    assert!(reassoc.report().arena_bytes() + formed_bytes <= strict.report().arena_bytes());
+    let [strict_bytes, bytes] = [&strict, &reassoc].map(|step| step.report().arena_bytes());
+    assert!(bytes + formed_bytes <= strict_bytes, "{bytes} and {strict_bytes} bytes");
     let mut sessions = [&strict, &reassoc].map(|step| step.session().expect("a session"));
     for seed in 0..4 {
         let inputs = batch(&strict, seed);

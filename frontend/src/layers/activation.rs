@@ -4,7 +4,7 @@ use super::offset;
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
-use gradc_ir::types::{DType, TypeError};
+use gradc_ir::types::TypeError;
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 /// `bound` where `x` compares with it as `kind` says, else `x`; a NaN stays.
@@ -57,28 +57,9 @@ fn select_positive(b: &mut Builder, x: Value, yes: Value, no: Value) -> Result<V
     b.select(positive, yes, no)
 }
 
-/// 1 / (1 + e⁻ˣ)
-pub fn sigmoid(b: &mut Builder, x: Value) -> Result<Value, TypeError> {
-    // Below the bound e⁻ˣ would be infinite and the gradient 0 · ∞; the result is 0 to the last digit there.
-    let bounded = cut(b, x, CompareFn::Lt, -largest_exponent(b.ty(x).dtype))?;
-    let negative = b.neg(bounded)?;
-    let exp = b.exp(negative)?;
-    let sum = offset(b, exp, 1.0)?;
-    b.recip(sum)
-}
-
-/// An exponent whose exponential is finite in the dtype.
-fn largest_exponent(dtype: DType) -> f64 {
-    match dtype {
-        DType::F64 => 709.0,
-        DType::F16 => 11.0,
-        _ => 88.0,
-    }
-}
-
-/// x · sigmoid(x), also called swish.
+/// x / (1 + e⁻ˣ), also called swish.
 pub fn silu(b: &mut Builder, x: Value) -> Result<Value, TypeError> {
-    let gate = sigmoid(b, x)?;
+    let gate = b.logistic(x)?;
     b.mul(x, gate)
 }
 
@@ -154,7 +135,7 @@ mod tests {
         ("clamp above", |b, x| clamp(b, x, None, Some(0.5)), |x| x.min(0.5)),
         ("leaky_relu", |b, x| leaky_relu(b, x, 0.1), |x| if x > 0.0 { x } else { 0.1 * x }),
         ("elu", |b, x| elu(b, x, 1.5), |x| if x > 0.0 { x } else { 1.5 * x.exp_m1() }),
-        ("sigmoid", sigmoid, |x| 1.0 / (1.0 + (-x).exp())),
+        ("sigmoid", Builder::logistic, |x| 1.0 / (1.0 + (-x).exp())),
         ("silu", silu, |x| x / (1.0 + (-x).exp())),
         ("gelu_tanh", gelu_tanh, |x| 0.5 * x * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())),
         ("softplus", softplus, |x| if x > 30.0 { x } else { x.exp().ln_1p() }),

@@ -2,7 +2,6 @@
 //!
 //! The input projection of all time steps is one product outside the loop; only the hidden one is inside.
 
-use super::activation::sigmoid;
 use super::linear::linear;
 use super::shape::split;
 use gradc_ir::builder::Builder;
@@ -51,7 +50,7 @@ fn lstm_cell(b: &mut Builder, x: &[Value]) -> Result<Vec<Value>, TypeError> {
     let hidden = linear(b, x[0], x[3], None)?;
     let gates = b.add(x[2], hidden)?;
     let [i, f, g, o] = split_gates(b, gates, x[0])?;
-    let (i, f, o) = (sigmoid(b, i)?, sigmoid(b, f)?, sigmoid(b, o)?);
+    let (i, f, o) = (b.logistic(i)?, b.logistic(f)?, b.logistic(o)?);
     let g = b.tanh(g)?;
     let (kept, new) = (b.mul(f, x[1])?, b.mul(i, g)?);
     let c = b.add(kept, new)?;
@@ -96,7 +95,7 @@ fn gru_cell(b: &mut Builder, x: &[Value]) -> Result<Vec<Value>, TypeError> {
     let hidden = linear(b, x[0], x[2], x.get(3).copied())?;
     let ([xr, xz, xn], [hr, hz, hn]) = (split_gates(b, x[1], x[0])?, split_gates(b, hidden, x[0])?);
     let (r, z) = (b.add(xr, hr)?, b.add(xz, hz)?);
-    let (r, z) = (sigmoid(b, r)?, sigmoid(b, z)?);
+    let (r, z) = (b.logistic(r)?, b.logistic(z)?);
     let reset = b.mul(r, hn)?;
     let n = b.add(xn, reset)?;
     let n = b.tanh(n)?;

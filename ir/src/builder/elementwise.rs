@@ -31,6 +31,8 @@ unary_methods! {
     floor: Floor,
     /// Natural logarithm.
     log: Log,
+    /// 1 / (1 + e⁻ˣ), also called sigmoid.
+    logistic: Logistic,
     /// −x
     neg: Neg,
     /// Boolean negation.

@@ -28,9 +28,7 @@ pub(super) struct Unary {
 
 impl Unary {
     pub(super) fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
-        let [x] = arity(inputs)?;
-        require(x.dtype.is_float(), "operand must be floating point", "a float dtype", x)?;
-        Ok(vec![x.clone()])
+        Ok(vec![float_type(inputs)?])
     }
 
     pub(super) fn vjp(&self, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
@@ -52,6 +50,13 @@ impl Unary {
         let range = self.sample.clone();
         vec![if self.vjp.is_some() { sample.float(&[3, 5], range) } else { sample.fixed(&[3, 5], range) }]
     }
+}
+
+/// The type of the only operand, which has to be floating point.
+pub(super) fn float_type(inputs: &[&TensorType]) -> Result<TensorType, TypeError> {
+    let [x] = arity(inputs)?;
+    require(x.dtype.is_float(), "operand must be floating point", "a float dtype", x)?;
+    Ok(x.clone())
 }
 
 /// Declares a float function of one operand from a [`Unary`].

@@ -110,6 +110,7 @@ ops! {
     iterate::Iterate,
     iterate_until::IterateUntil,
     log::Log,
+    logistic::Logistic,
     max_pool::MaxPool,
     max_pool_grad::MaxPoolGrad,
     maximum::Maximum,

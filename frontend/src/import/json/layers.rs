@@ -62,7 +62,7 @@ pub(super) const LAYERS: &[(&str, Layer)] = &[
     ("reshape", reshape_node),
     ("rms_norm", rms_norm_node),
     ("scale", scale_node),
-    ("sigmoid", |c| unary(c, sigmoid)),
+    ("sigmoid", |c| unary(c, Builder::logistic)),
     ("silu", |c| unary(c, silu)),
     ("softmax", |c| along_axis(c, softmax)),
     ("softplus", |c| unary(c, softplus)),

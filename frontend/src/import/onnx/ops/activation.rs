@@ -20,7 +20,7 @@ pub const OPS: &[(&str, Rule)] = &[
     ("PRelu", One(prelu)),
     ("Relu", Unary(activation::relu)),
     ("Selu", One(selu)),
-    ("Sigmoid", Unary(activation::sigmoid)),
+    ("Sigmoid", Unary(Builder::logistic)),
     ("Softplus", Unary(activation::softplus)),
     ("Softsign", Unary(softsign)),
     ("Swish", One(swish)),
@@ -94,7 +94,7 @@ fn softsign(b: &mut Builder, x: Value) -> Result<Value, TypeError> {
 fn swish(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
     let (x, alpha) = (node.input(0)?, node.float("alpha", 1.0)?);
     let scaled = if alpha == 1.0 { x } else { cx.b.scale(x, alpha)? };
-    let gate = activation::sigmoid(&mut cx.b, scaled)?;
+    let gate = cx.b.logistic(scaled)?;
     Ok(cx.b.mul(x, gate)?)
 }
 

@@ -68,7 +68,7 @@ pub const OPS: &[(&str, Build)] = &[
     ("hardswish.default(self)", Unary(activation::hardswish)),
     ("relu.default(self)", Unary(activation::relu)),
     ("relu6.default(self)", Unary(activation::relu6)),
-    ("sigmoid.default(self)", Unary(activation::sigmoid)),
+    ("sigmoid.default(self)", Unary(Builder::logistic)),
     ("silu.default(self)", Unary(activation::silu)),
     ("mish.default(self)", Unary(elementwise::mish)),
     ("log_sigmoid.default(self)", Unary(elementwise::log_sigmoid)),
