@@ -297,32 +297,29 @@ mod rust {
     use super::{BenchmarkId, Criterion, SIZES, Throughput};
     use std::hint::black_box;
 
+    /// eˣ as two factors, the second a power of two.
     #[inline(always)]
-    fn exp(x: f32) -> f32 {
-        let x = x.clamp(-104.0, 89.0);
-        let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0;
-        let n = shifted - 12_582_912.0;
-        let integer = shifted.to_bits() as i32 - 0x4B40_0000;
-        let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, x));
-        let p = [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]
+    fn exp_factors(x: f32) -> (f32, f32) {
+        let magic = 12_582_912.0 + 127.0;
+        let shifted = x.mul_add(std::f32::consts::LOG2_E, magic);
+        let r = (shifted - magic).mul_add(-std::f32::consts::LN_2, x);
+        let p = [8.368_745e-3, 4.166_839e-2, 1.666_652e-1, 4.999_999_3e-1, 1.0, 1.0]
             .into_iter()
-            .fold(1.987_569_1e-4f32, |p, c| p.mul_add(r, c));
-        let p = p.mul_add(r * r, r) + 1.0;
-        let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
-        let half = integer >> 1;
-        p * power(half) * power(integer - half)
+            .fold(1.381_454e-3f32, |p, c| p.mul_add(r, c));
+        (p, f32::from_bits(shifted.to_bits() << 23))
     }
 
     #[inline(always)]
     fn tanh(x: f32) -> f32 {
         let a = x.abs();
-        let large = 1.0 - 2.0 / (exp(a + a) + 1.0);
+        let (p, power) = exp_factors((a + a).min(18.5));
+        let large = 1.0 - 2.0 / p.mul_add(power, 1.0);
         let square = x * x;
-        let p = [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]
+        let p = [2.006_671_3e-2, -5.354_954_3e-2, 1.332_897_7e-1, -3.333_318_4e-1]
             .into_iter()
-            .fold(-5.704_988_7e-3f32, |p, c| p.mul_add(square, c));
-        let small = (p * square).mul_add(a, a);
-        (if a < 0.625 { small } else { large }).copysign(x)
+            .fold(-5.115_338e-3f32, |p, c| p.mul_add(square, c));
+        let small = (p * square).mul_add(x, x);
+        (if square > 0.484_375 { large } else { small }).copysign(x)
     }
 
     #[target_feature(enable = "avx2,fma")]

@@ -103,7 +103,11 @@ impl Simd for Lanes<'_, '_> {
             return self.op2(Op2::Add, &product, z);
         }
         let n = x.len().max(y.len()).max(z.len());
-        (0..n).map(|k| self.b.ins().fma(x[k % x.len()], y[k % y.len()], z[k % z.len()])).collect()
+        let lanes = (0..n).map(|k| {
+            let [x, y, z] = [x, y, z].map(|v| self.typed(F32X4, v[k % v.len()]));
+            self.b.ins().fma(x, y, z)
+        });
+        lanes.collect()
     }
 
     fn select(&mut self, mask: &Vec<Value>, x: &Vec<Value>, y: &Vec<Value>) -> Vec<Value> {
