@@ -131,9 +131,9 @@ fn reduce(
 ) -> LoopKernel {
     let (mut inner, mut outer) = (Code::default(), Code::default());
     let value = build(&mut inner);
-    let accumulated = outer.0.push(Scalar::Accumulated, DType::F32);
+    let accumulated = outer.0.push(Scalar::Accumulated(0), DType::F32);
     let store = after(&mut outer, accumulated);
-    let accumulate = Some(Accumulate::Reduce { extents: over.to_vec(), combine, body: inner.0, value });
+    let accumulate = Some(Accumulate::Reduce { extents: over.to_vec(), combine, body: inner.0, values: vec![value] });
     LoopKernel { space: space.to_vec(), accumulate, body: outer.0, stores: vec![store] }
 }
 

@@ -51,7 +51,7 @@ fn contraction(op: impl Into<Op>, inputs: &[TensorType], flops: usize) {
     let output = op.infer(&types).expect("the operands fit");
     let Lowering::Contraction(c) = op.lower(&types, &output) else { panic!("{op} is no contraction") };
     let mut body = Body::default();
-    let sum = body.push(Scalar::Accumulated, DType::F32);
+    let sum = body.push(Scalar::Accumulated(0), DType::F32);
     let kernel = KernelKind::Loops(LoopKernel {
         space: c.space.clone(),
         accumulate: Some(Accumulate::Contract(c)),
@@ -94,8 +94,8 @@ fn reductions(rows: usize, columns: usize) {
             let indices = dims.map(|d| Affine::dim(2, d)).to_vec();
             let value = body.load(DType::F32, Access::new(0, &ty.shape, indices));
             let mut point = Body::default();
-            let sum = point.push(Scalar::Accumulated, DType::F32);
-            let accumulate = Some(Accumulate::Reduce { extents: vec![reduced], combine, body, value });
+            let sum = point.push(Scalar::Accumulated(0), DType::F32);
+            let accumulate = Some(Accumulate::Reduce { extents: vec![reduced], combine, body, values: vec![value] });
             let kernel = LoopKernel { space: vec![space], accumulate, body: point, stores: vec![sum] };
             let name = format!("{name} ({})", combine.word());
             per_element(&name, kernel, std::slice::from_ref(&ty), TensorType::f32([space]), rows * columns);

@@ -57,18 +57,21 @@ impl Check<'_> {
     fn loops(&self, kernel: &LoopKernel) -> Result<(), Diagnostic> {
         match &kernel.accumulate {
             None => {}
-            Some(Accumulate::Reduce { extents, body, value, .. }) => {
-                self.body(body, &[&kernel.space[..], extents].concat(), None)?;
-                exists(body, *value)?;
+            Some(Accumulate::Reduce { extents, body, values, .. }) => {
+                self.body(body, &[&kernel.space[..], extents].concat(), &[])?;
+                values.iter().try_for_each(|&value| exists(body, value))?;
+                if values.is_empty() || values.iter().any(|&value| body.dtype(value) != body.dtype(values[0])) {
+                    return Err(invalid("what is accumulated together is at least one value, all of one dtype"));
+                }
             }
             Some(Accumulate::Contract(contraction)) => self.contraction(contraction, &kernel.space)?,
         }
         let accumulated = match &kernel.accumulate {
-            None => None,
-            Some(Accumulate::Reduce { body, value, .. }) => Some(body.dtype(*value)),
-            Some(Accumulate::Contract(c)) => Some(self.operand(c.lhs.operand)?.dtype),
+            None => vec![],
+            Some(Accumulate::Reduce { body, values, .. }) => values.iter().map(|&value| body.dtype(value)).collect(),
+            Some(Accumulate::Contract(c)) => vec![self.operand(c.lhs.operand)?.dtype],
         };
-        self.body(&kernel.body, &kernel.space, accumulated)?;
+        self.body(&kernel.body, &kernel.space, &accumulated)?;
         if kernel.stores.len() != self.signature.results.len() {
             return Err(invalid("a kernel stores as many scalars as it has results"));
         }
@@ -141,7 +144,7 @@ impl Check<'_> {
     }
 
     fn scatter(&self, scatter: &Scatter) -> Result<(), Diagnostic> {
-        self.body(&scatter.body, &scatter.space, None)?;
+        self.body(&scatter.body, &scatter.space, &[])?;
         exists(&scatter.body, scatter.update)?;
         let target: usize = scatter.target.iter().product();
         let update = scatter.body.dtype(scatter.update);
@@ -160,7 +163,7 @@ impl Check<'_> {
         self.signature.operands.get(operand).ok_or_else(|| invalid(format!("there is no operand {operand}")))
     }
 
-    fn body(&self, body: &Body, extents: &[usize], accumulated: Option<DType>) -> Result<(), Diagnostic> {
+    fn body(&self, body: &Body, extents: &[usize], accumulated: &[DType]) -> Result<(), Diagnostic> {
         for (at, (scalar, dtype)) in body.scalars.iter().enumerate() {
             let known = |id: &ScalarId| (id.0 as usize) < at;
             let earlier = match scalar {
@@ -169,7 +172,7 @@ impl Check<'_> {
                 Scalar::Binary(_, a, b) | Scalar::Compare(_, a, b) => known(a) && known(b),
                 Scalar::Select(c, a, b) => known(c) && known(a) && known(b),
                 Scalar::LoopIndex(dim) => *dim < extents.len() && *dtype == DType::I64,
-                Scalar::Accumulated => accumulated == Some(*dtype),
+                Scalar::Accumulated(number) => accumulated.get(*number) == Some(dtype),
                 Scalar::Load(access) => access.indices.iter().filter_map(|i| i.loaded).all(|id| known(&id)),
                 Scalar::Const(_) => true,
             };

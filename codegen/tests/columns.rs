@@ -21,6 +21,17 @@ const SHAPES: [(&[usize], usize); 8] = [
     (&[5, 900], 48),
 ];
 
+/// What is summed.
+#[derive(Clone, Copy, Debug)]
+enum Term {
+    /// `x y`
+    Product,
+    /// `x − y`
+    Difference,
+    /// `x`
+    First,
+}
+
 /// `2 Σ x y + z` down the columns of `x`, `y`: f32[rows…, columns]; `z`: f32[columns]. Of two axes of rows the last of the
 /// inner one is left out, so that they stay two loops.
 struct Columns {
@@ -38,25 +49,42 @@ impl Columns {
     }
 
     fn kernel(&self) -> LoopKernel {
+        self.kernel_of(&[Term::Product])
+    }
+
+    /// The same of several terms, one result each.
+    fn kernel_of(&self, terms: &[Term]) -> LoopKernel {
         let (view, rank) = (self.view(), self.rows.len() + 1);
         let indices: Vec<Affine> = (1..rank).chain([0]).map(|d| Affine::dim(rank, d)).collect();
-        let mut terms = Body::default();
-        let [x, y] = [0, 1].map(|k| terms.load(DType::F32, Access::new(k, &view, indices.clone())));
-        let value = terms.binary(BinaryFn::Mul, x, y);
+        let mut summed = Body::default();
+        let [x, y] = [0, 1].map(|k| summed.load(DType::F32, Access::new(k, &view, indices.clone())));
+        let value = |term: &Term| match term {
+            Term::Product => summed.binary(BinaryFn::Mul, x, y),
+            Term::Difference => summed.binary(BinaryFn::Sub, x, y),
+            Term::First => x,
+        };
+        let values = terms.iter().map(value).collect();
         let mut body = Body::default();
-        let sum = body.push(Scalar::Accumulated, DType::F32);
         let two = body.constant(DType::F32, 2.0);
-        let twice = body.binary(BinaryFn::Mul, sum, two);
         let z = body.load(DType::F32, Access::identity(2, &[self.columns], 1));
-        let store = body.binary(BinaryFn::Add, twice, z);
-        let accumulate = Accumulate::Reduce { extents: self.rows.clone(), combine: Combine::Sum, body: terms, value };
-        LoopKernel { space: vec![self.columns], accumulate: Some(accumulate), body, stores: vec![store] }
+        let store = |number: usize| {
+            let sum = body.push(Scalar::Accumulated(number), DType::F32);
+            let twice = body.binary(BinaryFn::Mul, sum, two);
+            body.binary(BinaryFn::Add, twice, z)
+        };
+        let stores = (0..terms.len()).map(store).collect();
+        let accumulate = Accumulate::Reduce { extents: self.rows.clone(), combine: Combine::Sum, body: summed, values };
+        LoopKernel { space: vec![self.columns], accumulate: Some(accumulate), body, stores }
     }
 
     fn case(&self, kind: KernelKind) -> Case {
+        self.case_of(kind, 1)
+    }
+
+    fn case_of(&self, kind: KernelKind, results: usize) -> Case {
         let view = TensorType::f32(self.view());
         let columns = TensorType::f32([self.columns]);
-        Case::new(vec![kind], &[view.clone(), view, columns.clone()], &[columns])
+        Case::new(vec![kind], &[view.clone(), view, columns.clone()], &vec![columns; results])
     }
 
     fn inputs(&self, random: &mut Random) -> [Tensor; 3] {
@@ -65,7 +93,7 @@ impl Columns {
         [x, y, random.tensor(&TensorType::f32([self.columns]), -1.0..1.0)]
     }
 
-    /// The result in f64, and how far from it one may be: the products and three additions of neighbouring rows are
+    /// The result in f64, and how far from it one may be: a product and the additions of eight neighbouring rows are
     /// rounded, then the sum, twice it and the result.
     fn expected(&self, [x, y, z]: &[Tensor; 3]) -> Vec<(f64, f64)> {
         let (x, y, view) = (x.floats(), y.floats(), self.view());
@@ -76,14 +104,14 @@ impl Columns {
             let (sum, all) = (terms.iter().sum::<f64>(), terms.iter().map(|t| t.abs()).sum::<f64>());
             let (twice, z) = (2.0 * sum, z.floats()[column]);
             let rounding = f64::from(f32::EPSILON) / 2.0;
-            (twice + z, rounding * (2.0 * 4.0 * all + 2.0 * twice.abs() + z.abs() + (twice + z).abs()))
+            (twice + z, rounding * (2.0 * 8.0 * all + 2.0 * twice.abs() + z.abs() + (twice + z).abs()))
         };
         (0..self.columns).map(of_column).collect()
     }
 }
 
 fn bits(results: &[HostTensor]) -> Vec<u32> {
-    results[0].to_f32().expect("f32").iter().map(|v| v.to_bits()).collect()
+    results.iter().flat_map(|result| result.to_f32().expect("f32")).map(f32::to_bits).collect()
 }
 
 fn all_options() -> impl Iterator<Item = CodegenOptions> {
@@ -135,4 +163,28 @@ fn stages_make_the_bits_of_one_function() {
         }
     }
     assert_eq!(in_stages, 7 * all_options().count(), "kernels that hand sums over");
+}
+
+/// Sums of one kernel share what they read, not how they are rounded.
+#[test]
+fn sums_together_have_the_bits_of_each_alone() {
+    let mut random = Random(33);
+    let terms = [Term::Product, Term::First, Term::Difference];
+    for (rows, columns) in SHAPES {
+        let sums = Columns { rows: rows.to_vec(), columns };
+        let inputs = sums.inputs(&mut random);
+        for (count, options) in [2, 3].into_iter().flat_map(|count| all_options().map(move |options| (count, options)))
+        {
+            let run = |terms: &[Term], threads: usize| {
+                let case = sums.case_of(KernelKind::Loops(sums.kernel_of(terms)), terms.len());
+                let pool = Pool::new(threads).expect("threads start");
+                bits(&case.run(&case.compile(&options), &inputs, &pool))
+            };
+            let alone: Vec<u32> = terms[..count].iter().flat_map(|&term| run(&[term], 1)).collect();
+            for threads in [1, 2, 4] {
+                let together = run(&terms[..count], threads);
+                assert!(together == alone, "{count} of {rows:?} × {columns}, {:?}", options.target.vector_isa);
+            }
+        }
+    }
 }

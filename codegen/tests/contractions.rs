@@ -221,7 +221,7 @@ fn fused(product: &Op, factors: [&[usize]; 2], [m, n]: [usize; 2]) -> KernelKind
     let kernels = op_kernels(product, &[&types[0], &types[1]], &output).expect("a contraction");
     let Some(KernelKind::Loops(kernel)) = kernels.into_iter().next() else { panic!("a contraction is a loop kernel") };
     let mut body = Body::default();
-    let sum = body.push(Scalar::Accumulated, DType::F32);
+    let sum = body.push(Scalar::Accumulated(0), DType::F32);
     let bias = body.load(DType::F32, Access::new(2, &[n], vec![Affine::dim(2, 1)]));
     let residual = body.load(DType::F32, Access::identity(3, &[m, n], 2));
     let (shifted, zero) = (body.binary(BinaryFn::Add, sum, bias), body.constant(DType::F32, 0.0));
@@ -297,7 +297,7 @@ fn fused_transposed(op: &Op, inputs: &[TensorType], space: &[usize]) -> KernelKi
     let rank = space.len();
     let (view, indices) = (0..rank).rev().map(|d| (space[d], Affine::dim(rank, d))).unzip::<_, _, Vec<_>, Vec<_>>();
     let mut body = Body::default();
-    let sum = body.push(Scalar::Accumulated, DType::F32);
+    let sum = body.push(Scalar::Accumulated(0), DType::F32);
     let other = body.load(DType::F32, Access::new(2, &view, indices));
     let out = body.binary(BinaryFn::Sub, sum, other);
     KernelKind::Loops(LoopKernel { body, stores: vec![out], ..kernel })

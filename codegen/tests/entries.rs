@@ -4,8 +4,8 @@ mod common;
 
 use common::{Case, Random, nest_kernel, options};
 use gradc_codegen::{AlignedBuffer, EntryCode, Memory, Operand, PlacedAction, Pool, StepFailure, compile};
-use gradc_ir::kernel::{Kernel, KernelKind};
-use gradc_ir::lower::{Access, Affine, BinaryFn, Combine, Nest, UnaryFn};
+use gradc_ir::kernel::{Accumulate, Kernel, KernelKind, LoopKernel};
+use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Combine, Nest, Scalar, UnaryFn};
 use gradc_ir::plan::{Place, Segment};
 use gradc_ir::target::Target;
 use gradc_ir::types::{DType, TensorType};
@@ -77,6 +77,28 @@ fn an_access_outside_its_operand_is_refused() {
     let case = Case::new(vec![nest_kernel(&shifted)], std::slice::from_ref(&ty), std::slice::from_ref(&ty));
     let refused = compile(&[case.entry], &options(Target::host().vector_isa)).expect_err("refused");
     assert_eq!(refused.code, "invalid-kernel");
+}
+
+#[test]
+fn what_is_accumulated_together_must_exist_and_be_of_one_dtype() {
+    let ty = TensorType::f32([4]);
+    let compiled = |values: usize, other: DType, read: usize| {
+        let mut terms = Body::default();
+        let x = terms.load(DType::F32, Access::new(0, &ty.shape, vec![Affine::dim(1, 0)]));
+        let twice = terms.binary(BinaryFn::Add, x, x);
+        let y = if other == DType::F32 { twice } else { terms.push(Scalar::Cast(x), other) };
+        let values = [x, y][..values].to_vec();
+        let mut body = Body::default();
+        let stores = vec![body.push(Scalar::Accumulated(read), DType::F32)];
+        let accumulate = Some(Accumulate::Reduce { extents: vec![4], combine: Combine::Sum, body: terms, values });
+        let kernel = LoopKernel { space: vec![], accumulate, body, stores };
+        let case = Case::new(vec![KernelKind::Loops(kernel)], std::slice::from_ref(&ty), &[TensorType::f32([])]);
+        compile(&[case.entry], &options(Target::host().vector_isa)).map(|_| ()).map_err(|refused| refused.code)
+    };
+    assert_eq!(compiled(2, DType::F32, 1), Ok(()));
+    for (values, other, read) in [(2, DType::F64, 0), (2, DType::F32, 2), (1, DType::F32, 1), (0, DType::F32, 0)] {
+        assert_eq!(compiled(values, other, read), Err("invalid-kernel"), "{values} values, {other}, {read} read");
+    }
 }
 
 #[test]

@@ -149,10 +149,11 @@ fn what_follows_sums_down_columns_sees_every_column() {
     let mut terms = Body::default();
     let value = terms.load(DType::F32, Access::new(0, &ty.shape, access.to_vec()));
     let mut body = Body::default();
-    let sum = body.push(Scalar::Accumulated, DType::F32);
+    let sum = body.push(Scalar::Accumulated(0), DType::F32);
     let exponent = body.constant(DType::F32, 1.5);
     let power = body.binary(BinaryFn::Pow, sum, exponent);
-    let accumulate = Accumulate::Reduce { extents: vec![rows], combine: Combine::Sum, body: terms, value };
+    let accumulate =
+        Accumulate::Reduce { extents: vec![rows], combine: Combine::Sum, body: terms, values: vec![value] };
     let kernel = LoopKernel { space, accumulate: Some(accumulate), body, stores: vec![power] };
     let case = Case::new(vec![KernelKind::Loops(kernel)], std::slice::from_ref(&ty), &[TensorType::f32([columns])]);
     let x = Tensor::float(ty, (0..rows * columns).map(|k| k as f64).collect());
@@ -162,6 +163,37 @@ fn what_follows_sums_down_columns_sees_every_column() {
             let sum: f64 = (0..rows).map(|row| (row * columns + column) as f64).sum();
             let expected = sum.powf(1.5);
             assert!((f64::from(found) - expected).abs() <= ROUNDING * expected, "{isa:?} column {column}: {found}");
+        }
+    }
+}
+
+/// Several values that one kernel combines, of every kind, along rows that vectors run in and by single points.
+#[test]
+fn values_combined_together_are_each_right() {
+    for (combine, columns) in [Combine::Sum, Combine::Max, Combine::Min].into_iter().flat_map(|c| [(c, 3), (c, 100)]) {
+        let rows = 7;
+        let view = TensorType::f32([rows, columns]);
+        let mut terms = Body::default();
+        let x = terms.load(DType::F32, Access::identity(0, &view.shape, 2));
+        let twice = terms.binary(BinaryFn::Add, x, x);
+        let mut body = Body::default();
+        let stores = [1, 0].map(|number| body.push(Scalar::Accumulated(number), DType::F32)).to_vec();
+        let accumulate = Accumulate::Reduce { extents: vec![columns], combine, body: terms, values: vec![x, twice] };
+        let kernel = LoopKernel { space: vec![rows], accumulate: Some(accumulate), body, stores };
+        let results = [(); 2].map(|()| TensorType::f32([rows]));
+        let case = Case::new(vec![KernelKind::Loops(kernel)], std::slice::from_ref(&view), &results);
+        let x = Tensor::float(view, (0..rows * columns).map(|k| (k * 37 % 101) as f64 - 50.0).collect());
+        let met = |row: &[f64]| match combine {
+            Combine::Sum => row.iter().sum(),
+            Combine::Max => row.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            _ => row.iter().copied().fold(f64::INFINITY, f64::min),
+        };
+        let once: Vec<f32> = x.floats().chunks(columns).map(|row| met(row) as f32).collect();
+        let twice: Vec<f32> = once.iter().map(|v| 2.0 * v).collect();
+        for isa in instruction_sets() {
+            let found = case.run(&case.compile(&options(isa)), std::slice::from_ref(&x), &Pool::default());
+            let found: Vec<Vec<f32>> = found.iter().map(|tensor| tensor.to_f32().expect("f32")).collect();
+            assert_eq!(found, [twice.clone(), once.clone()], "{combine:?} of {columns}, {isa:?}");
         }
     }
 }

@@ -99,7 +99,7 @@ fn what_follows_a_product_is_applied_to_its_sums() {
     let kernels = op_kernels(&op, &types.iter().collect::<Vec<_>>(), &outputs).expect("a contraction");
     let [KernelKind::Loops(LoopKernel { space, accumulate, .. })] = &kernels[..] else { panic!("one loop nest") };
     let mut body = Body::default();
-    let sum = body.push(Scalar::Accumulated, DType::F32);
+    let sum = body.push(Scalar::Accumulated(0), DType::F32);
     let value = body.push(Scalar::Unary(UnaryFn::Neg, sum), DType::F32);
     let (space, accumulate) = (space.clone(), accumulate.clone());
     let kernel = KernelKind::Loops(LoopKernel { space, accumulate, body, stores: vec![value] });

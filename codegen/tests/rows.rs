@@ -63,10 +63,10 @@ impl Program {
         let [x, y] = [a, b].map(|buffer| self.read(&mut body, buffer, rank));
         let value = body.binary(f, x, y);
         let mut after = Body::default();
-        let sum = after.push(Scalar::Accumulated, body.dtype(value));
+        let sum = after.push(Scalar::Accumulated(0), body.dtype(value));
         let half = after.constant(body.dtype(value), 0.5);
         let store = after.binary(BinaryFn::Mul, sum, half);
-        let accumulate = Accumulate::Reduce { extents: vec![self.shape.width], combine, body, value };
+        let accumulate = Accumulate::Reduce { extents: vec![self.shape.width], combine, body, values: vec![value] };
         self.push(self.shape.rows.clone(), Some(accumulate), after, store)
     }
 

@@ -291,9 +291,9 @@ fn reduction(shape: &[usize], kept: &[usize], combine: Combine) -> Case {
     let x = body.load(DType::F32, Access::new(0, shape, indices));
     let value = body.binary(BinaryFn::Mul, x, x);
     let extents = reduced.iter().map(|&d| shape[d]).collect();
-    let accumulate = Some(Accumulate::Reduce { extents, combine, body, value });
+    let accumulate = Some(Accumulate::Reduce { extents, combine, body, values: vec![value] });
     let mut body = Body::default();
-    let sum = body.push(Scalar::Accumulated, DType::F32);
+    let sum = body.push(Scalar::Accumulated(0), DType::F32);
     let tanh = body.unary(UnaryFn::Tanh, sum);
     let one = body.constant(DType::F32, 1.0);
     let shifted = body.binary(BinaryFn::Add, tanh, one);

@@ -46,7 +46,7 @@ impl Ordered {
     fn kernel(&self, epilogue: Option<(f64, f64)>) -> KernelKind {
         let contraction = reordered(&self.contraction(), self.orders.each_ref().map(|o| &o[..]));
         let mut body = Body::default();
-        let mut out = body.push(Scalar::Accumulated, DType::F32);
+        let mut out = body.push(Scalar::Accumulated(0), DType::F32);
         if let Some((times, add)) = epilogue {
             let [times, add] = [times, add].map(|v| body.constant(DType::F32, v));
             let product = body.binary(BinaryFn::Mul, out, times);

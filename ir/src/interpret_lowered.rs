@@ -131,7 +131,7 @@ fn check_body(body: &Body, operands: &[&Tensor]) -> Result<(), EvalError> {
             Scalar::Compare(_, a, b) => *dtype == DType::Bool && a.0 < k as u32 && typed(b, body.dtype(*a)),
             Scalar::Select(c, a, b) => typed(c, DType::Bool) && typed(a, *dtype) && typed(b, *dtype),
             Scalar::Cast(a) => a.0 < k as u32,
-            Scalar::Accumulated => false,
+            Scalar::Accumulated(_) => false,
         };
         ensure(ok, || format!("scalar {k} of the body is ill-typed: {scalar:?} : {dtype}"))?;
     }
@@ -164,7 +164,7 @@ fn evaluate_body(body: &Body, operands: &[&Tensor], point: &[usize]) -> Result<V
             } as i64),
             Scalar::Select(c, a, b) => value(if value(*c) == Number::Int(0) { *b } else { *a }),
             Scalar::Cast(a) => value(*a).cast(*dtype),
-            Scalar::Accumulated => return Err(EvalError("nothing is accumulated in an op's own body".into())),
+            Scalar::Accumulated(_) => return Err(EvalError("nothing is accumulated in an op's own body".into())),
         };
         values.push(number);
     }

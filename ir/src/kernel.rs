@@ -33,7 +33,7 @@ pub enum KernelKind {
 ///
 /// ```text
 /// for i in space (row-major):
-///     Accumulated = accumulate(i)
+///     (Accumulated 0, …) = accumulate(i)
 ///     (s0, s1, …) = body(i)
 ///     result k [i] = stores[k]
 /// ```
@@ -54,7 +54,7 @@ pub struct LoopKernel {
 /// An accumulation per point of a space.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Accumulate {
-    /// Combines `body` over `extents`; loop indices are those of the space followed by those of `extents`.
+    /// Combines values of `body` over `extents`; loop indices are those of the space followed by those of `extents`.
     Reduce {
         /// Extents reduced over.
         extents: Vec<usize>,
@@ -62,8 +62,8 @@ pub enum Accumulate {
         combine: Combine,
         /// Scalar code per point and reduced index.
         body: Body,
-        /// The scalar that is combined.
-        value: ScalarId,
+        /// The scalars that are combined, each by itself, of one dtype; at least one.
+        values: Vec<ScalarId>,
     },
     /// A sum of products; its `space` equals the kernel's.
     Contract(Contraction),

@@ -272,8 +272,9 @@ pub enum Scalar {
     Compare(CompareFn, ScalarId, ScalarId),
     /// c ? a : b
     Select(ScalarId, ScalarId, ScalarId),
-    /// What a [`LoopKernel`](crate::kernel::LoopKernel) accumulated for this point; only in its body.
-    Accumulated,
+    /// What a [`LoopKernel`](crate::kernel::LoopKernel) accumulated for this point, by position among its values; only
+    /// in its body.
+    Accumulated(usize),
     /// Conversion to the scalar's dtype: float→int truncates and saturates, bool→number 0 or 1, number→bool `≠ 0`.
     Cast(ScalarId),
 }
@@ -283,7 +284,7 @@ impl Scalar {
     pub fn renamed(&self, names: &[ScalarId]) -> Scalar {
         let of = |id: ScalarId| names[id.0 as usize];
         match self {
-            Scalar::Const(_) | Scalar::LoopIndex(_) | Scalar::Accumulated => self.clone(),
+            Scalar::Const(_) | Scalar::LoopIndex(_) | Scalar::Accumulated(_) => self.clone(),
             Scalar::Load(access) => {
                 let mut access = access.clone();
                 access.indices.iter_mut().for_each(|index| index.loaded = index.loaded.map(of));

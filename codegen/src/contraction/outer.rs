@@ -19,7 +19,7 @@ pub(crate) fn multiplied_at_each_point(kernel: &LoopKernel, operands: &[DType]) 
     let mut names = vec![];
     for (scalar, dtype) in &kernel.body.scalars {
         names.push(match scalar {
-            Scalar::Accumulated => sum,
+            Scalar::Accumulated(_) => sum,
             scalar => body.push(scalar.renamed(&names), *dtype),
         });
     }

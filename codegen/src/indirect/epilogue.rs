@@ -16,7 +16,7 @@ pub(crate) fn finishing_kernel(kernel: &LoopKernel, sums: usize, partials: usize
     }
     let mut body = kernel.body.clone();
     for (scalar, _) in &mut body.scalars {
-        if *scalar == Scalar::Accumulated {
+        if matches!(scalar, Scalar::Accumulated(_)) {
             *scalar = Scalar::Load(Access::identity(sums, &kernel.space, kernel.space.len()));
         }
     }
@@ -29,5 +29,5 @@ fn sum_of_partials(space: &[usize], sums: usize, partials: usize) -> Accumulate 
     let indices = std::iter::once(rank - 1).chain(0..rank - 1).map(|d| Affine::dim(rank, d)).collect();
     let mut body = Body::default();
     let value = body.load(DType::F32, Access::new(sums, &view, indices));
-    Accumulate::Reduce { extents: vec![partials], combine: Combine::Sum, body, value }
+    Accumulate::Reduce { extents: vec![partials], combine: Combine::Sum, body, values: vec![value] }
 }

@@ -96,6 +96,8 @@ pub(crate) struct Emitter<'e, 'f> {
     pub strips: Vec<Vec<u8>>,
     /// Where stages hand over the sums of parts.
     pub shared_sums: Option<Value>,
+    /// Which of the values that are accumulated is.
+    pub combined: usize,
     /// The part that is summed and its rows, the first reduced loop's trips; `None` for all.
     pub part: Option<(Value, (Bound, Bound))>,
 }
@@ -121,6 +123,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
             known: Known::default(),
             strips: vec![],
             shared_sums: None,
+            combined: 0,
             part: None,
         }
     }

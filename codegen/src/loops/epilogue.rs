@@ -83,7 +83,7 @@ impl EpiloguePlan {
         let sums = operands.len();
         let load = Scalar::Load(read_sums(&kernel.space, groups, sums, blocking.row_stride()));
         let mut body = kernel.body.clone();
-        for (scalar, _) in body.scalars.iter_mut().filter(|(s, _)| *s == Scalar::Accumulated) {
+        for (scalar, _) in body.scalars.iter_mut().filter(|(s, _)| matches!(s, Scalar::Accumulated(_))) {
             *scalar = load.clone();
         }
         let kernel = Piece::whole(&LoopKernel { accumulate: None, body, ..kernel.clone() });
@@ -111,7 +111,7 @@ impl EpiloguePlan {
 
 /// Whether all a contraction's kernel does with its sums is to store them.
 pub(crate) fn stores_only_sums(kernel: &LoopKernel) -> bool {
-    let is_sum = |id: &ScalarId| kernel.body.scalars[id.0 as usize].0 == Scalar::Accumulated;
+    let is_sum = |id: &ScalarId| kernel.body.scalars[id.0 as usize].0 == Scalar::Accumulated(0);
     matches!(&kernel.stores[..], [only] if is_sum(only))
 }
 

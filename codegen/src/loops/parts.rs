@@ -55,9 +55,14 @@ impl LoopPlan {
         (only_columns && parts.chunks().count > 1).then_some([parts, rest])
     }
 
+    /// Bytes from the sums of one value to those of the next.
+    pub fn value_bytes(&self) -> usize {
+        8 * self.points().next_multiple_of(COLUMNS_TOGETHER)
+    }
+
     /// Bytes from the sums of one part to those of the next.
     fn part_bytes(&self) -> usize {
-        8 * self.points().next_multiple_of(COLUMNS_TOGETHER)
+        self.value_bytes() * self.reduction.as_ref().map_or(1, |reduction| reduction.values.len())
     }
 
     /// Shared work space that the stages hand the sums of parts over in.
@@ -108,7 +113,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         (Bound::Static(0), Bound::Static(self.plan.parts().count as i64))
     }
 
-    /// Where the sum of a column in a part is handed over.
+    /// Where the first value's sum of a column in a part is handed over.
     pub(crate) fn shared_sum(&mut self, part: Value, column: Value) -> Value {
         let sums = self.shared_sums.expect("stages hand over the sums of parts");
         let of_part = self.add_scaled(sums, part, self.plan.part_bytes() as i64);
@@ -163,7 +168,8 @@ impl<'e, 'f> Emitter<'e, 'f> {
     /// Where the sums of the block's points in a part are handed over.
     fn block_sums(&mut self, part: Value) -> Value {
         let column = self.index[0].expect("stages have one loop of points, which is open");
-        self.shared_sum(part, column)
+        let first = self.shared_sum(part, column);
+        self.b.ins().iadd_imm_s(first, (self.combined * self.plan.value_bytes()) as i64)
     }
 }
 

@@ -189,7 +189,7 @@ impl<'a> Known<'a> {
             Scalar::Unary(f, a) => Scalar::Unary(f, self.place(a)),
             Scalar::Binary(f, a, b) => Scalar::Binary(f, self.place(a), self.place(b)),
             Scalar::Cast(a) => Scalar::Cast(self.place(a)),
-            Scalar::Accumulated => scalar,
+            Scalar::Accumulated(_) => scalar,
         };
         Made::Scalar(self.body.push(next, dtype))
     }

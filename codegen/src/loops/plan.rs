@@ -45,10 +45,17 @@ pub(crate) struct Reduction {
     pub combine: Combine,
     /// Code per point and reduced index.
     pub body: BodyPlan,
-    /// What is combined.
-    pub value: ScalarId,
+    /// What is combined, each value by itself.
+    pub values: Vec<ScalarId>,
     /// Nothing is reduced over: the result is the combination's start.
     pub empty: bool,
+}
+
+impl Reduction {
+    /// Dtype of what is combined.
+    pub fn dtype(&self) -> DType {
+        self.body.dtype(self.values[0])
+    }
 }
 
 /// Scalar code with its loads flattened.
@@ -229,7 +236,7 @@ impl BodyPlan {
             Scalar::Unary(_, a) | Scalar::Cast(a) => of(&[*a]),
             Scalar::Binary(_, a, b) | Scalar::Compare(_, a, b) => of(&[*a, *b]),
             Scalar::Select(c, a, b) => of(&[*c, *a, *b]),
-            Scalar::Accumulated => AFTER_ACCUMULATION | ((1 << space) - 1),
+            Scalar::Accumulated(_) => AFTER_ACCUMULATION | ((1 << space) - 1),
         }
     }
 
@@ -287,17 +294,17 @@ impl LoopPlan {
     pub fn grouped(Piece { kernel, result }: &Piece, operands: &[DType], firsts: &[usize]) -> (LoopPlan, Vec<usize>) {
         let (reduced, reduction) = match &kernel.accumulate {
             None => (vec![], None),
-            Some(Accumulate::Reduce { extents, combine, body, value }) => {
-                (extents.clone(), Some((*combine, body.clone(), *value)))
+            Some(Accumulate::Reduce { extents, combine, body, values }) => {
+                (extents.clone(), Some((*combine, body.clone(), values.clone())))
             }
             Some(Accumulate::Contract(c)) => (c.reduce.clone(), Some(sum_of_products(c, operands))),
         };
         let extents = [&kernel.space[..], &reduced].concat();
         let mut plan = LoopPlan {
             space: kernel.space.len(),
-            reduction: reduction.map(|(combine, body, value)| {
+            reduction: reduction.map(|(combine, body, values)| {
                 let empty = reduced.contains(&0);
-                Reduction { combine, body: BodyPlan::new(&body, &extents), value, empty }
+                Reduction { combine, body: BodyPlan::new(&body, &extents), values, empty }
             }),
             body: BodyPlan::new(&kernel.body, &extents),
             stores: kernel.stores.clone(),
@@ -324,7 +331,7 @@ impl LoopPlan {
         let terms: usize = self.reduced().iter().product();
         self.reduction
             .as_ref()
-            .is_some_and(|r| r.combine == Combine::Sum && r.body.dtype(r.value) == DType::F32 && terms >= LONG_SUM)
+            .is_some_and(|r| r.combine == Combine::Sum && r.dtype() == DType::F32 && terms >= LONG_SUM)
     }
 
     /// Number of points.
@@ -378,7 +385,7 @@ impl LoopPlan {
             let any_f32 = self.body.scalars.iter().any(|(_, d)| *d == DType::F32);
             return space.filter(|_| any_f32);
         };
-        if reduction.body.dtype(reduction.value) != DType::F32 || reduction.empty {
+        if reduction.dtype() != DType::F32 || reduction.empty {
             return None;
         }
         let reduced = last(self.extents.len()).filter(|&d| d >= self.space);
@@ -432,7 +439,7 @@ fn step(load: &LoadPlan, dim: usize) -> i64 {
 
 fn scalar_cost(scalar: &Scalar) -> usize {
     match scalar {
-        Scalar::Const(_) | Scalar::LoopIndex(_) | Scalar::Accumulated => 0,
+        Scalar::Const(_) | Scalar::LoopIndex(_) | Scalar::Accumulated(_) => 0,
         Scalar::Unary(UnaryFn::Exp | UnaryFn::Log | UnaryFn::Tanh | UnaryFn::Erf | UnaryFn::Sin | UnaryFn::Cos, _) => 8,
         Scalar::Binary(BinaryFn::Pow, ..) => 64,
         Scalar::Binary(BinaryFn::Div | BinaryFn::Rem, ..) => 4,
@@ -441,10 +448,10 @@ fn scalar_cost(scalar: &Scalar) -> usize {
 }
 
 /// The body of a contraction as a sum, for where tiles do not pay.
-fn sum_of_products(contraction: &Contraction, operands: &[DType]) -> (Combine, Body, ScalarId) {
+fn sum_of_products(contraction: &Contraction, operands: &[DType]) -> (Combine, Body, Vec<ScalarId>) {
     let mut body = Body::default();
     let [lhs, rhs] =
         [&contraction.lhs, &contraction.rhs].map(|access| body.load(operands[access.operand], access.clone()));
     let product = body.binary(BinaryFn::Mul, lhs, rhs);
-    (Combine::Sum, body, product)
+    (Combine::Sum, body, vec![product])
 }

@@ -15,11 +15,19 @@ use gradc_ir::types::DType;
 pub(super) const HALVES: usize = 2;
 
 impl<'e, 'f> Emitter<'e, 'f> {
-    /// Emits the accumulation and makes its result known to the body.
+    /// Emits the accumulation, one value after the other, and makes the results known to the body.
     pub(super) fn accumulate(&mut self) {
+        let values = self.plan.reduction.as_ref().map_or(0, |reduction| reduction.values.len());
+        for number in 0..values {
+            self.combined = number;
+            self.accumulate_value();
+        }
+    }
+
+    fn accumulate_value(&mut self) {
         let plan = self.plan;
         let Some(reduction) = &plan.reduction else { return };
-        let dtype = reduction.body.dtype(reduction.value);
+        let dtype = reduction.dtype();
         if let Some(total) = self.accumulate_strips() {
             self.set_accumulated(&Rep::Vector(vec![total]));
             return;
@@ -50,7 +58,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
 
     fn set_accumulated(&mut self, rep: &Rep) {
         for (at, (scalar, _)) in self.plan.body.scalars.iter().enumerate() {
-            if *scalar == Scalar::Accumulated {
+            if *scalar == Scalar::Accumulated(self.combined) {
                 self.set_rep(Which::Point, ScalarId(at as u32), rep.clone());
             }
         }
@@ -63,7 +71,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
             return vec![zeros; HALVES * slots];
         }
         let reduction = self.plan.reduction.as_ref().expect("only accumulations combine");
-        let start = self.start(reduction.combine, reduction.body.dtype(reduction.value));
+        let start = self.start(reduction.combine, reduction.dtype());
         vec![start; slots]
     }
 
@@ -91,7 +99,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
     /// Combines a row from the loops from `dim` on, started anew, into `sums`.
     fn reduce_row(&mut self, dim: usize, sums: &[Value]) -> Vec<Value> {
         let reduction = self.plan.reduction.as_ref().expect("only accumulations combine");
-        let (combine, dtype) = (reduction.combine, reduction.body.dtype(reduction.value));
+        let (combine, dtype) = (reduction.combine, reduction.dtype());
         let start = self.start(combine, dtype);
         let row = self.reduce(dim, vec![start; sums.len()]);
         row.iter().zip(sums).map(|(&row, &sum)| self.combine(combine, dtype, row, sum)).collect()
@@ -102,8 +110,8 @@ impl<'e, 'f> Emitter<'e, 'f> {
     fn combine_block(&mut self, mut sums: Vec<Value>) -> Vec<Value> {
         let plan = self.plan;
         let reduction = plan.reduction.as_ref().expect("only accumulations combine");
-        let dtype = reduction.body.dtype(reduction.value);
-        let values = self.accumulator(Which::Reduced, reduction.value, dtype);
+        let dtype = reduction.dtype();
+        let values = self.accumulator(Which::Reduced, reduction.values[self.combined], dtype);
         let across = plan.vector.is_some_and(|v| v >= plan.space);
         let single = across && self.width.lanes == 1;
         let long = self.plan.is_long_sum();

@@ -25,7 +25,7 @@ impl Emitter<'_, '_> {
                 let load = body.loads[id.0 as usize].as_ref().expect("every load has a plan");
                 self.load(which, id, load)
             }
-            Scalar::Accumulated => unreachable!("set when the accumulation is done"),
+            Scalar::Accumulated(_) => unreachable!("set when the accumulation is done"),
             Scalar::Unary(f, a) => self.unary(which, *f, *a, dtype),
             Scalar::Binary(f, a, b) => self.binary(which, *f, [*a, *b], dtype),
             Scalar::Compare(f, a, b) => self.compare(which, *f, [*a, *b]),

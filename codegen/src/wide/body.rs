@@ -19,11 +19,12 @@ const LONGEST_IN_ROWS: usize = 64;
 /// Columns whose partial results are kept at a time: 8 KiB in f64.
 pub(crate) const COLUMNS: usize = 1024;
 
-/// Bytes of an operand that are read before its next columns are: half a first-level cache.
-const TILE_BYTES: usize = 16 << 10;
+/// Bytes of an operand that are read before its next columns are: so few that what processors fetch ahead of one block of
+/// columns is there when the next is read.
+const TILE_BYTES: usize = 6 << 10;
 
 /// Rows that are always combined before partial results go to memory.
-const FEWEST_ROWS: usize = 8;
+const FEWEST_ROWS: usize = 16;
 
 /// What a stream of a strip is to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,8 @@ pub(crate) enum StreamSource {
     Load(ScalarId),
     /// A result, by position.
     Store(usize),
-    /// The partial results of columns.
-    Sums,
+    /// The partial results of columns, of the value with this position.
+    Sums(usize),
 }
 
 /// What a uniform value of a strip is to the kernel.
@@ -90,18 +91,18 @@ fn computes_by_row(body: &BodyPlan, row: usize, vector: usize) -> bool {
     computed.zip(&body.loops).any(|(computed, &loops)| computed && by_row(loops))
 }
 
-/// The vector loop of an accumulation along its innermost loop.
-pub(crate) fn row(plan: &LoopPlan) -> Option<Strip> {
+/// The vector loop of the accumulation of a value, by position, along its innermost loop.
+pub(crate) fn row(plan: &LoopPlan, number: usize) -> Option<Strip> {
     let reduction = plan.reduction.as_ref()?;
-    let combination = combination(plan, reduction);
+    let combination = Combination { values: 1, ..combination(plan, reduction) };
     let mut translator = Translator::new(plan, Which::Reduced, Shape::Row(combination), SHORTEST)?;
-    let value = translator.value(reduction.value)?;
+    let value = translator.value(reduction.values[number])?;
     let shared = translator.code.steps.clone();
-    translator.combine(combination, value);
+    translator.combine(combination, 0, value);
     let steps = std::mem::replace(&mut translator.code.steps, shared);
     let start = translator.code.word(combination.start().to_bits());
     let inside = translator.code.select(&Value::Inside, &value, &start);
-    translator.combine(combination, inside);
+    translator.combine(combination, 0, inside);
     let mut strip = translator.finish();
     strip.code.steps = steps;
     Some(strip)
@@ -117,10 +118,12 @@ pub(crate) fn columns(plan: &LoopPlan) -> Option<(Strip, Strip)> {
     let mut translator = Translator::new(plan, Which::Reduced, shape, 1)?;
     translator.row = Some(plan.extents.len() - 1);
     translator.sums(combination);
-    let value = translator.value(reduction.value)?;
-    translator.combine(combination, value);
+    for (number, &value) in reduction.values.iter().enumerate() {
+        let value = translator.value(value)?;
+        translator.combine(combination, number, value);
+    }
     if combination.long {
-        translator.rows_together(combination, reduction.value)?;
+        translator.rows_together(combination, &reduction.values)?;
     }
     let accumulation = translator.finish();
     let mut translator = Translator::new(plan, Which::Point, Shape::Map, 1)?;
@@ -137,7 +140,7 @@ pub(crate) fn rows_at_a_time(plan: &LoopPlan) -> usize {
 }
 
 fn combination(plan: &LoopPlan, reduction: &Reduction) -> Combination {
-    Combination { combine: reduction.combine, long: plan.is_long_sum() }
+    Combination { combine: reduction.combine, long: plan.is_long_sum(), values: reduction.values.len() }
 }
 
 struct Translator<'p> {
@@ -190,13 +193,15 @@ impl<'p> Translator<'p> {
 
     fn stream(&mut self, source: StreamSource, element: Element, row_bytes: i32) -> u32 {
         self.streams.push(source);
-        self.code.stream(element, row_bytes, matches!(source, StreamSource::Sums))
+        self.code.stream(element, row_bytes, matches!(source, StreamSource::Sums(_)))
     }
 
-    /// Adds the stream of partial results, the first of the strip.
+    /// Adds the streams of partial results, the first of the strip.
     fn sums(&mut self, combination: Combination) {
         let element = if combination.long { Element::Wide } else { Element::Float };
-        self.stream(StreamSource::Sums, element, 0);
+        for value in 0..combination.values {
+            self.stream(StreamSource::Sums(value), element, 0);
+        }
     }
 
     /// A stream of elements that a load reads, the same for all rows.
@@ -216,28 +221,45 @@ impl<'p> Translator<'p> {
         self.code.uniform()
     }
 
-    /// The values of several rows, added in f32 before their sum is to the f64: rounding errors stay those of a few terms,
-    /// and little is converted.
-    fn rows_together(&mut self, combination: Combination, value: ScalarId) -> Option<()> {
+    /// The values of several rows, each added in f32 before their sum is to the f64: rounding errors stay those of a few
+    /// terms, and little is converted.
+    fn rows_together(&mut self, combination: Combination, values: &[ScalarId]) -> Option<()> {
         let fits = |s: &Stream| s.row_bytes.checked_mul(i32::from(ROWS_TOGETHER)).is_some();
         if !self.code.streams.iter().all(fits) {
             return Some(());
         }
         let single = std::mem::take(&mut self.code.steps);
-        let mut sum = self.value_of_row(0, value)?;
+        self.at_row(0);
+        let mut sums = values.iter().map(|&value| self.value(value)).collect::<Option<Vec<_>>>()?;
         for row in 1..ROWS_TOGETHER {
-            let next = self.value_of_row(row, value)?;
-            sum = self.code.op2(Op2::Add, &sum, &next);
+            self.at_row(row);
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum = self.added(sum, value)?;
+            }
         }
-        self.combine(combination, sum);
+        sums.into_iter().enumerate().for_each(|(number, sum)| self.combine(combination, number, sum));
         self.code.together = std::mem::replace(&mut self.code.steps, single);
         Some(())
     }
 
-    fn value_of_row(&mut self, row: u8, value: ScalarId) -> Option<Value> {
+    /// Goes to a row of those that are combined with each other.
+    fn at_row(&mut self, row: u8) {
         self.known.retain(|_, known| matches!(known, Value::Invariant(_)));
         (self.rows_ahead, self.index) = (row, None);
-        self.value(value)
+    }
+
+    /// A sum and a scalar: one operation where it is a product.
+    fn added(&mut self, sum: &Value, id: ScalarId) -> Option<Value> {
+        match self.body.scalars[id.0 as usize] {
+            (Scalar::Binary(BinaryFn::Mul, a, b), DType::F32) => {
+                let (x, y) = (self.value(a)?, self.value(b)?);
+                Some(self.code.multiply_add(&x, &y, sum))
+            }
+            _ => {
+                let next = self.value(id)?;
+                Some(self.code.op2(Op2::Add, sum, &next))
+            }
+        }
     }
 
     /// Whether a scalar differs between points of the strip.
@@ -271,17 +293,18 @@ impl<'p> Translator<'p> {
         i32::try_from(self.row.map_or(0, |r| flat.coeffs[r] * dtype.size_bytes() as i64)).ok()
     }
 
-    /// Combines a value into the partial results.
-    fn combine(&mut self, combination: Combination, value: Value) {
+    /// Combines a value into its partial results, those of the value with this position.
+    fn combine(&mut self, combination: Combination, number: usize, value: Value) {
+        let first = (number * combination.halves()) as u32;
         if combination.long {
-            for (partial, half) in [Op1::WidenLow, Op1::WidenHigh].into_iter().enumerate() {
+            for (partial, half) in (first..).zip([Op1::WidenLow, Op1::WidenHigh]) {
                 let wide = self.code.op1(half, &value);
-                self.code.op2(Op2::AddWide, &Value::Partial(partial as u32), &wide);
-                self.code.carry(partial as u32);
+                self.code.op2(Op2::AddWide, &Value::Partial(partial), &wide);
+                self.code.carry(partial);
             }
         } else {
-            self.code.binary(combining(combination.combine), &value, &Value::Partial(0));
-            self.code.carry(0);
+            self.code.binary(combining(combination.combine), &value, &Value::Partial(first));
+            self.code.carry(first);
         }
     }
 
@@ -307,7 +330,7 @@ impl<'p> Translator<'p> {
         }
         match *scalar {
             Scalar::Load(_) => self.load(id, dtype),
-            Scalar::Accumulated => self.accumulated.map(|c| self.accumulated_value(c)),
+            Scalar::Accumulated(number) => self.accumulated.map(|c| self.accumulated_value(c, number as u32)),
             Scalar::Unary(UnaryFn::Not, a) => {
                 let (x, ones) = (self.value(a)?, self.code.word(mask_bits(true)));
                 Some(self.code.op2(Op2::Xor, &x, &ones))
@@ -438,13 +461,13 @@ impl<'p> Translator<'p> {
         }
     }
 
-    /// The partial results of the columns, met.
-    fn accumulated_value(&mut self, combination: Combination) -> Value {
+    /// The partial results of the columns, met, of the value with this position.
+    fn accumulated_value(&mut self, combination: Combination, number: u32) -> Value {
         if !combination.long {
-            return self.code.push(Action::Load(0));
+            return self.code.push(Action::Load(number));
         }
         let [low, high] = [0, 1].map(|half| {
-            let wide = self.code.push(Action::LoadWide(0, half));
+            let wide = self.code.push(Action::LoadWide(number, half));
             self.code.op1(Op1::Narrow, &wide)
         });
         self.code.op2(Op2::Join, &low, &high)

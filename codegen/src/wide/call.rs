@@ -24,12 +24,19 @@ struct Callee {
     arguments: Value,
 }
 
+/// Where the partial results of a block are: those of the first value, and how many bytes on those of each next.
+#[derive(Clone, Copy)]
+struct Sums {
+    first: Value,
+    value_bytes: i64,
+}
+
 /// Points of a strip: index of the first, how many, and where their partial results are if they have any.
 #[derive(Clone, Copy)]
 struct Part {
     first: Value,
     count: Value,
-    sums: Option<Value>,
+    sums: Option<Sums>,
 }
 
 impl<'e, 'f> Emitter<'e, 'f> {
@@ -122,7 +129,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         match self.plan.stage {
             Stage::Parts => {
                 let (part, _) = self.part.expect("parts are summed one by one");
-                let sums = Some(self.shared_sum(part, block.first));
+                let sums = Some(self.shared_sums_of(part, block));
                 return self.sum_rows(accumulation, dim, Part { sums, ..block });
             }
             Stage::Whole if !by_parts => {
@@ -141,7 +148,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
                     e.in_part(part, |e| e.sum_rows(accumulation, dim, Part { sums: Some(sums), ..block }));
                     sums
                 }
-                None => e.shared_sum(part, block.first),
+                None => e.shared_sums_of(part, block),
             };
             e.add_sums(total, sums);
             vec![]
@@ -165,24 +172,45 @@ impl<'e, 'f> Emitter<'e, 'f> {
         // Sums start from 0, whose bits are those of a wide 0 too.
         let start = self.start(reduction.combine, DType::F32);
         let vectors = self.vectors(block.count, 16 / size);
-        self.range((Bound::Static(0), vectors), 1, vec![], &mut |e, at, _| {
-            let place = e.add_scaled(sums, at, 16);
-            e.b.ins().store(MEMORY, start, place, 0);
-            vec![]
-        });
+        for value in 0..self.values() {
+            let sums = self.sums_of(sums, value);
+            self.range((Bound::Static(0), vectors), 1, vec![], &mut |e, at, _| {
+                let place = e.add_scaled(sums, at, 16);
+                e.b.ins().store(MEMORY, start, place, 0);
+                vec![]
+            });
+        }
+    }
+
+    /// Where the partial results of a value are.
+    fn sums_of(&mut self, sums: Sums, value: usize) -> Value {
+        self.b.ins().iadd_imm_s(sums.first, value as i64 * sums.value_bytes)
+    }
+
+    /// Where stages hand over a block's sums in a part.
+    fn shared_sums_of(&mut self, part: Value, block: Part) -> Sums {
+        Sums { first: self.shared_sum(part, block.first), value_bytes: self.plan.value_bytes() as i64 }
     }
 
     /// Adds f64 sums to the partial results of a block.
-    fn add_sums(&mut self, block: Part, sums: Value) {
+    fn add_sums(&mut self, block: Part, sums: Sums) {
         let to = block.sums.expect("columns have partial results");
         let vectors = self.vectors(block.count, 2);
-        self.range((Bound::Static(0), vectors), 1, vec![], &mut |e, at, _| {
-            let [to, from] = [to, sums].map(|sums| e.add_scaled(sums, at, 16));
-            let [total, sum] = [to, from].map(|place| e.b.ins().load(F64X2, MEMORY, place, 0));
-            let total = e.b.ins().fadd(total, sum);
-            e.b.ins().store(MEMORY, total, to, 0);
-            vec![]
-        });
+        for value in 0..self.values() {
+            let [to, from] = [to, sums].map(|sums| self.sums_of(sums, value));
+            self.range((Bound::Static(0), vectors), 1, vec![], &mut |e, at, _| {
+                let [to, from] = [to, from].map(|sums| e.add_scaled(sums, at, 16));
+                let [total, sum] = [to, from].map(|place| e.b.ins().load(F64X2, MEMORY, place, 0));
+                let total = e.b.ins().fadd(total, sum);
+                e.b.ins().store(MEMORY, total, to, 0);
+                vec![]
+            });
+        }
+    }
+
+    /// How many values are accumulated.
+    fn values(&self) -> usize {
+        self.plan.reduction.as_ref().map_or(0, |reduction| reduction.values.len())
     }
 
     /// Vectors of so many lanes that hold as many points, up to where strips access them.
@@ -193,9 +221,10 @@ impl<'e, 'f> Emitter<'e, 'f> {
     }
 
     /// Memory of this function for the partial results of a block.
-    fn stack_of_sums(&mut self, dim: usize) -> Value {
+    fn stack_of_sums(&mut self, dim: usize) -> Sums {
         let columns = COLUMNS.min(self.plan.extents[dim].next_multiple_of(64)) as i64;
-        self.stack(columns * if self.plan.is_long_sum() { 8 } else { 4 })
+        let value_bytes = columns * if self.plan.is_long_sum() { 8 } else { 4 };
+        Sums { first: self.stack(value_bytes * self.values() as i64), value_bytes }
     }
 
     /// Opens the reduced loops from `at` on but the last, which is the strip's own.
@@ -239,14 +268,14 @@ impl<'e, 'f> Emitter<'e, 'f> {
         if self.plan.interior.is_some() {
             return None;
         }
-        let callee = self.callee(body::row(self.plan)?, isa);
+        let callee = self.callee(body::row(self.plan, self.combined)?, isa);
         if self.plan.is_long_sum() {
             let zero = self.b.ins().f64const(0.0);
             let sum = self.combine_strips(&callee, self.plan.space, zero);
             let sum = self.b.ins().fdemote(F32, sum);
             return Some(self.b.ins().splat(F32X4, sum));
         }
-        let start = self.start(reduction.combine, reduction.body.dtype(reduction.value));
+        let start = self.start(reduction.combine, reduction.dtype());
         Some(self.combine_strips(&callee, self.plan.space, start))
     }
 
@@ -277,7 +306,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         }
         let value = self.b.ins().load(F32, MEMORY, callee.arguments, offset);
         let value = self.b.ins().splat(F32X4, value);
-        self.combine(reduction.combine, reduction.body.dtype(reduction.value), value, total)
+        self.combine(reduction.combine, reduction.dtype(), value, total)
     }
 
     fn part(&mut self, (low, high): (Bound, Bound)) -> Part {
@@ -354,11 +383,11 @@ impl<'e, 'f> Emitter<'e, 'f> {
         self.b.ins().ineg(word)
     }
 
-    fn hand_over_addresses(&mut self, callee: &Callee, sums: Option<Value>) {
+    fn hand_over_addresses(&mut self, callee: &Callee, sums: Option<Sums>) {
         let which = callee.strip.which;
         for (k, source) in callee.strip.streams.iter().enumerate() {
             let address = match *source {
-                StreamSource::Sums => sums.expect("columns have partial results"),
+                StreamSource::Sums(value) => self.sums_of(sums.expect("columns have partial results"), value),
                 StreamSource::Store(result) => {
                     let buffer = self.buffers.len() - self.plan.stores.len() + result;
                     self.flat_address(buffer, &self.plan.result)

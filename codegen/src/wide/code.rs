@@ -5,7 +5,7 @@ use crate::simd::{Op1, Op2, Simd};
 use gradc_ir::lower::Combine;
 
 /// Rows of columns that may be combined with each other before they are with the partial results.
-pub(crate) const ROWS_TOGETHER: u8 = 4;
+pub(crate) const ROWS_TOGETHER: u8 = 8;
 
 /// A value of strip code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,13 +120,13 @@ pub(crate) enum Shape {
     },
     /// Values of all points are combined into one.
     Row(Combination),
-    /// Values of as many rows as the caller says are combined point by point, into a stream of partial results.
+    /// Values of as many rows as the caller says are combined point by point, into a stream of partial results each.
     Columns {
         /// How.
         combination: Combination,
-        /// The stream.
+        /// The first of the streams.
         sums: u32,
-        /// Whether the stream holds partial results already.
+        /// Whether the streams hold partial results already.
         continued: bool,
     },
 }
@@ -138,12 +138,19 @@ pub(crate) struct Combination {
     pub combine: Combine,
     /// Whether sums are kept in f64.
     pub long: bool,
+    /// How many values are combined, each by itself.
+    pub values: usize,
 }
 
 impl Combination {
-    /// Registers for the partial results of one vector of values.
-    pub fn partials(self) -> usize {
+    /// Registers for the partial results of one vector of a value.
+    pub fn halves(self) -> usize {
         if self.long { 2 } else { 1 }
+    }
+
+    /// Registers for the partial results of one vector of each value.
+    pub fn partials(self) -> usize {
+        self.halves() * self.values
     }
 
     /// What partial results start from, in f32.
@@ -166,7 +173,7 @@ impl Shape {
         }
     }
 
-    /// Registers for the partial results of one vector of values.
+    /// Registers for the partial results of one vector of each value.
     pub fn partials(&self) -> usize {
         self.combination().map_or(0, Combination::partials)
     }

@@ -33,16 +33,20 @@ const KEPT: [Register; 5] = [Register::RBX, Register::R12, Register::R13, Regist
 /// Most vectors interleaved.
 const MOST_COPIES: usize = 4;
 
+/// Registers that partial results leave free, at least: more than a computation has operands.
+const FREE_REGISTERS: usize = 4;
+
 /// Most steps of a block, to bound the size of code.
 const MOST_STEPS: usize = 320;
 
 /// Rows still to come where they are computed one after the other; one address less has a register then.
 const ROWS_LEFT: Register = POINTERS[POINTERS.len() - 1];
 
-/// The streams' addresses that must have registers, in their order, then the others: the first stream keeps partial
+/// The streams' addresses that must have registers, in their order, then the others: the first streams keep partial
 /// results, and addresses move from row to row.
 fn by_need(code: &Code) -> (Vec<usize>, Vec<usize>) {
-    (0..code.streams.len()).partition(|&k| k == 0 || code.streams[k].row_bytes != 0)
+    let sums = code.shape.combination().map_or(1, |combination| combination.values);
+    (0..code.streams.len()).partition(|&k| k < sums || code.streams[k].row_bytes != 0)
 }
 
 /// Registers for addresses of streams in code of a shape.
@@ -314,7 +318,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Visits the partial results of a block with their places in the stream that keeps them.
+    /// Visits the partial results of a block with their places in the streams that keep them.
     fn each_partial(
         &mut self,
         combination: Combination,
@@ -322,10 +326,13 @@ impl<'a> Frame<'a> {
         copies: usize,
         mut visit: impl FnMut(&mut Machine, u8, MemoryOperand),
     ) {
-        let pointer = self.layout.pointers[sums as usize].expect("the partial results' stream has a register");
+        let (halves, bytes) = (combination.halves(), self.machine.isa.bytes());
         let scale = if combination.long { 8 } else { 4 };
         for k in 0..copies * combination.partials() {
-            let memory = indexed(pointer, INDEX, scale, (k * self.machine.isa.bytes()) as i64);
+            let (copy, value, half) = (k / combination.partials(), k / halves % combination.values, k % halves);
+            let pointer = self.layout.pointers[sums as usize + value];
+            let pointer = pointer.expect("the streams of partial results have registers");
+            let memory = indexed(pointer, INDEX, scale, ((copy * halves + half) * bytes) as i64);
             visit(&mut self.machine, self.layout.partials + k as u8, memory);
         }
     }
@@ -477,7 +484,8 @@ fn trial(code: &Code, layout: &Layout, isa: Isa, copies: usize) -> Needs {
 
 /// The most vectors that are interleaved without spilling.
 fn choose_copies(code: &Code, layout: &Layout, isa: Isa) -> usize {
-    let mut copies = MOST_COPIES;
+    let most = (isa.registers() - FREE_REGISTERS) / code.shape.partials().max(1);
+    let mut copies = MOST_COPIES.min(1 << most.max(1).ilog2());
     while copies > 1 {
         let free = isa.registers() - copies * code.shape.partials();
         let layout = Layout { free: free as u8, partials: free as u8, ..layout.clone() };

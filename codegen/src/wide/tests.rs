@@ -312,22 +312,26 @@ fn the_last_bytes_of_a_page_are_read() {
 }
 
 const COMBINATIONS: [Combination; 5] = [
-    Combination { combine: Combine::Sum, long: false },
-    Combination { combine: Combine::Sum, long: true },
-    Combination { combine: Combine::Prod, long: false },
-    Combination { combine: Combine::Max, long: false },
-    Combination { combine: Combine::Min, long: false },
+    Combination { combine: Combine::Sum, long: false, values: 1 },
+    Combination { combine: Combine::Sum, long: true, values: 1 },
+    Combination { combine: Combine::Prod, long: false, values: 1 },
+    Combination { combine: Combine::Max, long: false, values: 1 },
+    Combination { combine: Combine::Min, long: false, values: 1 },
 ];
 
-fn combine(code: &mut Code, combination: Combination, value: Value) {
-    if !combination.long {
-        code.binary(combining(combination.combine), &value, &Value::Partial(0));
-        return code.carry(0);
-    }
-    for (k, half) in [Op1::WidenLow, Op1::WidenHigh].into_iter().enumerate() {
-        let wide = code.op1(half, &value);
-        code.op2(Op2::AddWide, &Value::Partial(k as u32), &wide);
-        code.carry(k as u32);
+/// Combines values into the partial results, one after the other.
+fn combine(code: &mut Code, combination: Combination, values: &[Value]) {
+    for (first, value) in values.iter().enumerate().map(|(k, value)| (k * combination.halves(), value)) {
+        if !combination.long {
+            code.binary(combining(combination.combine), value, &Value::Partial(first as u32));
+            code.carry(first as u32);
+            continue;
+        }
+        for (partial, half) in (first as u32..).zip([Op1::WidenLow, Op1::WidenHigh]) {
+            let wide = code.op1(half, value);
+            code.op2(Op2::AddWide, &Value::Partial(partial), &wide);
+            code.carry(partial);
+        }
     }
 }
 
@@ -356,11 +360,11 @@ fn rows_are_combined_on_every_machine() {
         let stream = code.stream(Element::Float, 0, false);
         let value = code.push(Action::Load(stream));
         let shared = code.steps.clone();
-        combine(&mut code, combination, value);
+        combine(&mut code, combination, &[value]);
         let steps = std::mem::replace(&mut code.steps, shared);
         let start = code.word(combination.start().to_bits());
         let inside = code.select(&Value::Inside, &value, &start);
-        combine(&mut code, combination, inside);
+        combine(&mut code, combination, &[inside]);
         code.tail = std::mem::replace(&mut code.steps, steps);
         for n in LENGTHS {
             let values = exact(combination, n);
@@ -377,61 +381,78 @@ fn rows_are_combined_on_every_machine() {
     }
 }
 
-/// The steps that combine the products of two streams in several rows.
-fn rows_together(code: &mut Code, combination: Combination, [stream, by_row]: [u32; 2]) -> Vec<Step> {
+/// The product of two streams, and the first of them, in a row: as many as are combined.
+fn products(code: &mut Code, combination: Combination, streams: [u32; 2], row: u8) -> Vec<Value> {
+    let [value, factor] = streams.map(|stream| match row {
+        0 => code.push(Action::Load(stream)),
+        _ => code.push(Action::LoadRow(stream, row)),
+    });
+    let product = code.op2(Op2::Mul, &value, &factor);
+    [product, value][..combination.values].to_vec()
+}
+
+/// The steps that combine several rows.
+fn rows_together(code: &mut Code, combination: Combination, streams: [u32; 2]) -> Vec<Step> {
     let single = std::mem::take(&mut code.steps);
-    let products: Vec<Value> = (0..ROWS_TOGETHER)
-        .map(|row| {
-            let [value, factor] = [stream, by_row].map(|s| code.push(Action::LoadRow(s, row)));
-            code.op2(Op2::Mul, &value, &factor)
-        })
-        .collect();
-    let sum = products.into_iter().reduce(|sum, next| code.op2(Op2::Add, &sum, &next)).expect("there are rows");
-    combine(code, combination, sum);
+    let mut sums = products(code, combination, streams, 0);
+    for row in 1..ROWS_TOGETHER {
+        let next = products(code, combination, streams, row);
+        sums = sums.iter().zip(&next).map(|(sum, next)| code.op2(Op2::Add, sum, next)).collect();
+    }
+    combine(code, combination, &sums);
     std::mem::replace(&mut code.steps, single)
 }
 
 /// Partial results before anything was combined.
-fn started(combination: Combination, size: usize, columns: usize) -> Buffer {
-    let start = if size == 8 { vec![0; 8] } else { combination.start().to_le_bytes().to_vec() };
+fn started(combination: Combination, columns: usize) -> Buffer {
+    let start = if combination.long { vec![0; 8] } else { combination.start().to_le_bytes().to_vec() };
     Buffer::guarded(&start.repeat(columns))
+}
+
+/// The partial result of a column, as f32.
+fn partial(combination: Combination, sums: &Buffer, column: usize) -> f32 {
+    let size = if combination.long { 8 } else { 4 };
+    let at = &sums.0[GUARD + size * column..][..size];
+    match combination.long {
+        true => f64::from_le_bytes(at.try_into().expect("eight bytes")) as f32,
+        false => f32::from_le_bytes(at.try_into().expect("four bytes")),
+    }
 }
 
 #[test]
 fn columns_are_combined_on_every_machine() {
-    for (combination, rows, continued) in
-        COMBINATIONS.into_iter().flat_map(|c| [(c, 1, false), (c, 5, false), (c, 3, true), (c, 8, true)])
+    let of_two = COMBINATIONS.map(|combination| Combination { values: 2, ..combination });
+    for (combination, rows, continued) in COMBINATIONS
+        .into_iter()
+        .chain(of_two)
+        .flat_map(|c| [(c, 1, false), (c, 5, false), (c, 3, true), (c, 8, true), (c, 19, true)])
     {
         for n in LENGTHS {
             let shape = Shape::Columns { combination, sums: 0, continued };
             let mut code = Code::new(shape);
-            code.stream(if combination.long { Element::Wide } else { Element::Float }, 0, true);
+            let element = if combination.long { Element::Wide } else { Element::Float };
+            (0..combination.values).for_each(|_| _ = code.stream(element, 0, true));
             let stream = code.stream(Element::Float, 4 * n as i32, false);
             let by_row = code.stream(Element::RowFloat, 4, false);
-            let value = code.push(Action::Load(stream));
-            let factor = code.push(Action::Load(by_row));
-            let value = code.op2(Op2::Mul, &value, &factor);
-            combine(&mut code, combination, value);
+            let once = products(&mut code, combination, [stream, by_row], 0);
+            combine(&mut code, combination, &once);
             code.tail = code.steps.clone();
             if combination.long {
                 code.together = rows_together(&mut code, combination, [stream, by_row]);
             }
             let values = exact(combination, rows * n);
             let factors: Vec<f32> = (0..rows).map(|k| [1.0, 2.0][k % 2]).collect();
-            let size = if combination.long { 8 } else { 4 };
             for machine in machines() {
-                let sums = started(combination, size, n.next_multiple_of(16));
-                let mut streams = [sums, Buffer::of_floats(&values), Buffer::of_floats(&factors)];
+                let sums = (0..combination.values).map(|_| started(combination, n.next_multiple_of(16)));
+                let read = [Buffer::of_floats(&values), Buffer::of_floats(&factors)];
+                let mut streams: Vec<Buffer> = sums.chain(read).collect();
                 run_rows(&code, machine, &mut streams, n, rows);
-                let sums = &streams[0].0[GUARD..];
-                for k in 0..n {
-                    let at = &sums[size * k..size * (k + 1)];
-                    let found = match combination.long {
-                        true => f64::from_le_bytes(at.try_into().expect("eight bytes")) as f32,
-                        false => f32::from_le_bytes(at.try_into().expect("four bytes")),
-                    };
-                    let expected = met(combination, (0..rows).map(|r| values[r * n + k] * factors[r]));
-                    assert_eq!(found, expected, "{combination:?}, column {k} of {n}, {rows} rows on {machine:?}");
+                for (k, number) in (0..n).flat_map(|k| (0..combination.values).map(move |number| (k, number))) {
+                    let factor = |row: usize| if number == 0 { factors[row] } else { 1.0 };
+                    let expected = met(combination, (0..rows).map(|r| values[r * n + k] * factor(r)));
+                    let found = partial(combination, &streams[number], k);
+                    let column = format!("value {number}, column {k} of {n}, {rows} rows");
+                    assert_eq!(found, expected, "{combination:?}, {column} on {machine:?}");
                 }
             }
         }

@@ -63,14 +63,18 @@ pub fn nest_kernel(nest: &Nest) -> KernelKind {
         let (body, stores) = (nest.body.clone(), vec![nest.result]);
         return KernelKind::Loops(LoopKernel { space: nest.space.clone(), accumulate: None, body, stores });
     };
-    let accumulate =
-        Accumulate::Reduce { extents: nest.reduce.clone(), combine, body: nest.body.clone(), value: nest.result };
+    let accumulate = Accumulate::Reduce {
+        extents: nest.reduce.clone(),
+        combine,
+        body: nest.body.clone(),
+        values: vec![nest.result],
+    };
     KernelKind::Loops(accumulated(&nest.space, accumulate, nest.body.dtype(nest.result)))
 }
 
 fn accumulated(space: &[usize], accumulate: Accumulate, dtype: DType) -> LoopKernel {
     let mut body = Body::default();
-    let sum = body.push(Scalar::Accumulated, dtype);
+    let sum = body.push(Scalar::Accumulated(0), dtype);
     LoopKernel { space: space.to_vec(), accumulate: Some(accumulate), body, stores: vec![sum] }
 }
 

@@ -1,6 +1,6 @@
 //! Softmax and the normalisations: statistics over some axes, then scale and shift.
 
-use super::reduce::{inverse_deviation, max, mean, sum, variance};
+use super::reduce::{inverse_deviation, max, mean, sum};
 use super::{add_per_channel, mul_per_channel};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
@@ -142,11 +142,14 @@ pub fn batch_norm_train(
     eps: f64,
 ) -> Result<BatchNormOutput, TypeError> {
     let channels = channel_count(b.shape(x))?;
-    let axes: Vec<usize> = (0..b.shape(x).len()).filter(|&d| d != 1).collect();
-    let batch_mean = mean(b, x, &axes, false)?;
-    let unbiased = variance(b, x, &axes, 1, false)?;
     let count = b.ty(x).elements() / channels;
-    let biased = b.scale(unbiased, (count - 1) as f64 / count as f64)?;
+    if count < 2 {
+        let found = format!("{:?}", b.shape(x));
+        return Err(TypeError::new("statistics of a batch need more elements per channel").expected("2").found(found));
+    }
+    let (batch_mean, squares) = batch_moments(b, x)?;
+    let unbiased = b.scale(squares, 1.0 / (count - 1) as f64)?;
+    let biased = b.scale(squares, 1.0 / count as f64)?;
     let y = standardise_per_channel(b, x, [batch_mean, biased], gamma.into(), beta.into(), eps)?;
     let mut blend = |running: Value, batch: Value| {
         let (old, new) = (b.scale(running, 1.0 - momentum)?, b.scale(batch, momentum)?);
@@ -154,6 +157,33 @@ pub fn batch_norm_train(
     };
     let (running_mean, running_var) = (blend(running_mean, batch_mean)?, blend(running_var, unbiased)?);
     Ok(BatchNormOutput { y, running_mean, running_var })
+}
+
+/// The share of a batch that its statistics are first estimated from.
+const PILOT_SHARE: usize = 16;
+
+/// Mean and Σ (x − mean)² per channel of `x` `[N, C, …]`, from two sums that need not wait for each other.
+///
+/// With d = x − pilot they are pilot + Σd / n and Σd² − (Σd)² / n, whatever the pilot (Chan, Golub and LeVeque, 1983).
+/// As pilot serves the mean of the first examples. If these are one in `PILOT_SHARE` and lie far from the others, the
+/// variance is large itself: rounding errors grow at most by that factor over those of deviations from the mean.
+fn batch_moments(b: &mut Builder, x: Value) -> Result<(Value, Value), TypeError> {
+    let shape = b.shape(x).to_vec();
+    let axes: Vec<usize> = (0..shape.len()).filter(|&d| d != 1).collect();
+    let mut limit = shape.clone();
+    limit[0] = shape[0].div_ceil(PILOT_SHARE);
+    let first = b.slice(x, &vec![0; shape.len()], &limit, &vec![1; shape.len()])?;
+    let pilot = mean(b, first, &axes, false)?;
+    let pilot = b.stop_gradient(pilot)?;
+    let minus_pilot = b.neg(pilot)?;
+    let d = add_per_channel(b, x, Some(minus_pilot))?;
+    let squares = b.mul(d, d)?;
+    let (sum, squares) = (b.reduce_sum(d, &axes)?, b.reduce_sum(squares, &axes)?);
+    let excess = b.scale(sum, shape[1] as f64 / b.ty(x).elements() as f64)?;
+    let excess_squares = b.mul(sum, excess)?;
+    let squares = b.sub(squares, excess_squares)?;
+    let zero = b.splat(&b.ty(squares).clone(), 0.0)?;
+    Ok((b.add(pilot, excess)?, b.maximum(squares, zero)?))
 }
 
 /// (x − mean) · (gamma / √(var + eps)) + beta: one factor per channel, so that few operations touch every element.

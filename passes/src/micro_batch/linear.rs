@@ -30,7 +30,7 @@ pub(super) fn is_linear(nest: &Nest, is_sum: &dyn Fn(&Access) -> bool) -> bool {
             Scalar::Select(c, a, b) => select(of(c), of(a), of(b)),
             Scalar::Unary(_, a) | Scalar::Cast(a) => fixed(&[of(a)]),
             Scalar::Compare(_, a, b) => fixed(&[of(a), of(b)]),
-            Scalar::Accumulated => Degree::Other,
+            Scalar::Accumulated(_) => Degree::Other,
         });
     }
     let adds = matches!(nest.combine, None | Some(Combine::Sum));

@@ -117,7 +117,7 @@ impl<'a> Forms<'a> {
         }
     }
 
-    /// Whether the node runs as a loop with at most one accumulation, so that maps can join its kernel.
+    /// Whether the node runs as a loop with an accumulation, so that maps can join its kernel.
     pub fn accumulates(&self, id: NodeId) -> bool {
         matches!(self.get(id), Form::Reduce(_) | Form::Contract(_))
     }

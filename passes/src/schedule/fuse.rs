@@ -23,6 +23,7 @@ pub(crate) fn fuse(forms: &Forms) -> Vec<Group> {
             partition.join_producers(id);
         }
     }
+    partition.join_sums();
     let mut rows = RowFusion::new(partition);
     rows.join();
     let mut partition = rows.partition;
@@ -136,21 +137,11 @@ impl<'a> Partition<'a> {
     }
 
     /// Whether group `to` reads what group `from` makes only at the point itself: in one kernel nothing else is there.
-    fn reads_pointwise(&self, from: NodeId, to: NodeId) -> bool {
+    pub fn reads_pointwise(&self, from: NodeId, to: NodeId) -> bool {
         let made = &self.members[from.index()];
         let reads =
             |m: &NodeId| self.reads[m.index()].intersection(made).all(|r| self.pointwise[m.index()].contains(r));
         self.members[to.index()].iter().all(reads)
-    }
-
-    /// At most one member accumulates, and it reads nothing that the kernel itself makes.
-    fn accumulators_allow(&self, union: &BTreeSet<NodeId>) -> bool {
-        let mut accumulators = union.iter().filter(|id| self.forms.accumulates(**id));
-        match (accumulators.next(), accumulators.next()) {
-            (None, _) => true,
-            (Some(only), None) => self.reads[only.index()].is_disjoint(union),
-            (Some(_), Some(_)) => false,
-        }
     }
 
     /// Whether a path leads from group `from` to group `to` through a third group. What comes after `from` has a latest
@@ -173,7 +164,7 @@ impl<'a> Partition<'a> {
         false
     }
 
-    fn is_small(&self, union: &BTreeSet<NodeId>) -> bool {
+    pub fn is_small(&self, union: &BTreeSet<NodeId>) -> bool {
         let kernel = kernels(self.forms, &self.group(union)).remove(0);
         let KernelKind::Loops(loops) = &kernel.kind else { return false };
         loops.body.scalars.len() <= MAX_BODY && kernel.operands.len() + kernel.results.len() <= MAX_BUFFERS

@@ -77,9 +77,13 @@ fn nest_loops(nest: &Nest) -> LoopKernel {
         };
     };
     let mut body = Body::default();
-    let result = body.push(Scalar::Accumulated, nest.body.dtype(nest.result));
-    let accumulate =
-        Accumulate::Reduce { extents: nest.reduce.clone(), combine, body: nest.body.clone(), value: nest.result };
+    let result = body.push(Scalar::Accumulated(0), nest.body.dtype(nest.result));
+    let accumulate = Accumulate::Reduce {
+        extents: nest.reduce.clone(),
+        combine,
+        body: nest.body.clone(),
+        values: vec![nest.result],
+    };
     LoopKernel { space: nest.space.clone(), accumulate: Some(accumulate), body, stores: vec![result] }
 }
 
@@ -101,41 +105,47 @@ struct Fused<'a> {
     forms: &'a Forms<'a>,
     /// Nodes computed in this kernel.
     members: BTreeSet<NodeId>,
-    /// The member that accumulates.
-    anchor: Option<NodeId>,
+    /// The members that accumulate, all over the same.
+    anchors: Vec<NodeId>,
     operands: Vec<Value>,
 }
 
 impl<'a> Fused<'a> {
     fn new(forms: &'a Forms<'a>, group: &Group) -> Self {
-        let anchor = group.nodes.iter().copied().find(|&id| forms.accumulates(id));
-        Fused { forms, members: group.nodes.iter().copied().collect(), anchor, operands: vec![] }
+        let anchors = group.nodes.iter().copied().filter(|&id| forms.accumulates(id)).collect();
+        Fused { forms, members: group.nodes.iter().copied().collect(), anchors, operands: vec![] }
     }
 
     fn finish(mut self, group: &Group) -> Kernel {
         let space = self.forms.space(group.stored[0].node).expect("members of a fused group are loops").to_vec();
-        let accumulate = self.anchor.map(|id| self.accumulate(id));
+        let accumulate = self.accumulate();
         let mut code = Code::new(space.len());
         let identity = code.identity();
-        let stores = group.stored.iter().map(|&v| self.value(&mut code, v, &identity, self.anchor)).collect();
+        let stores = group.stored.iter().map(|&v| self.value(&mut code, v, &identity, true)).collect();
         let kernel = LoopKernel { space, accumulate, body: code.body, stores };
         Kernel { kind: KernelKind::Loops(kernel), operands: self.operands, results: group.stored.clone() }
     }
 
-    fn accumulate(&mut self, id: NodeId) -> Accumulate {
-        match self.forms.get(id) {
-            Form::Contract(contraction) => Accumulate::Contract(self.contraction(id, contraction)),
-            Form::Reduce(nest) => self.reduction(id, nest),
+    fn accumulate(&mut self) -> Option<Accumulate> {
+        let &first = self.anchors.first()?;
+        Some(match self.forms.get(first) {
+            Form::Contract(contraction) => Accumulate::Contract(self.contraction(first, contraction)),
+            Form::Reduce(nest) => self.reductions(nest),
             other => unreachable!("an anchor accumulates, found {other:?}"),
-        }
+        })
     }
 
-    fn reduction(&mut self, id: NodeId, nest: &Nest) -> Accumulate {
-        let mut code = Code::new(nest.rank());
+    /// All anchors, the first of which is of this form: they share what they read and compute alike.
+    fn reductions(&mut self, first: &Nest) -> Accumulate {
+        let mut code = Code::new(first.rank());
         let identity = code.identity();
-        let value = self.splice(&mut code, id, nest, &identity, None);
-        let combine = nest.combine.expect("a reduction combines");
-        Accumulate::Reduce { extents: nest.reduce.clone(), combine, body: code.body, value }
+        let mut values = vec![];
+        for id in self.anchors.clone() {
+            let nest = self.forms.nest(id).expect("what accumulates together reduces");
+            values.push(self.splice(&mut code, id, nest, &identity, false));
+        }
+        let combine = first.combine.expect("a reduction combines");
+        Accumulate::Reduce { extents: first.reduce.clone(), combine, body: code.body, values }
     }
 
     fn contraction(&mut self, id: NodeId, contraction: &Contraction) -> Contraction {
@@ -161,8 +171,8 @@ impl<'a> Fused<'a> {
         if same && self.members.contains(&root.node) { root } else { value }
     }
 
-    /// Code for element `at` of a value; `accumulated` is the node whose accumulation is at hand.
-    fn value(&mut self, code: &mut Code, value: Value, at: &[Affine], accumulated: Option<NodeId>) -> ScalarId {
+    /// Code for element `at` of a value; `accumulated` says whether what the anchors accumulate is at hand.
+    fn value(&mut self, code: &mut Code, value: Value, at: &[Affine], accumulated: bool) -> ScalarId {
         let key = (value, at.to_vec());
         if let Some(&known) = code.known.get(&key) {
             return known;
@@ -171,25 +181,18 @@ impl<'a> Fused<'a> {
         let scalar = if !self.members.contains(&value.node) {
             let operand = self.operand(value);
             code.body.load(dtype, Access::new(operand, &self.forms.stored_shape(value), at.to_vec()))
-        } else if accumulated == Some(value.node) {
-            code.body.push(Scalar::Accumulated, dtype)
+        } else if let Some(number) = self.anchors.iter().position(|&id| accumulated && id == value.node) {
+            code.body.push(Scalar::Accumulated(number), dtype)
         } else {
-            let nest = self.forms.nest(value.node).expect("members other than the anchor are maps").clone();
-            self.splice(code, value.node, &nest, at, accumulated)
+            let nest = self.forms.nest(value.node).expect("members other than the anchors are maps");
+            self.splice(code, value.node, nest, at, accumulated)
         };
         code.known.insert(key, scalar);
         scalar
     }
 
     /// Appends a nest's body with its loop indices replaced by `at`.
-    fn splice(
-        &mut self,
-        code: &mut Code,
-        id: NodeId,
-        nest: &Nest,
-        at: &[Affine],
-        accumulated: Option<NodeId>,
-    ) -> ScalarId {
+    fn splice(&mut self, code: &mut Code, id: NodeId, nest: &Nest, at: &[Affine], accumulated: bool) -> ScalarId {
         let mut renamed: Vec<ScalarId> = Vec::with_capacity(nest.body.scalars.len());
         for (scalar, dtype) in &nest.body.scalars {
             let next = match scalar {
@@ -211,7 +214,7 @@ impl<'a> Fused<'a> {
         dtype: DType,
         at: &[Affine],
         renamed: &[ScalarId],
-        accumulated: Option<NodeId>,
+        accumulated: bool,
     ) -> ScalarId {
         let value = self.member_behind(self.forms.graph.node(id).operands[access.operand]);
         let composed: Vec<Affine> = access.indices.iter().map(|i| compose(&i.affine, at, code.rank)).collect();

@@ -10,6 +10,7 @@ mod kernels;
 mod order;
 mod rows;
 mod stages;
+mod sums;
 
 pub(crate) use forms::{Form, Forms};
 use fuse::{identity_reads, tokens};

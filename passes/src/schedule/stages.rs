@@ -61,7 +61,7 @@ fn instructions(partition: &Partition, members: &BTreeSet<NodeId>) -> Option<usi
 /// About how many instructions code generation makes of a scalar.
 fn instructions_of(scalar: &Scalar) -> usize {
     match scalar {
-        Scalar::Const(_) | Scalar::LoopIndex(_) | Scalar::Accumulated => 0,
+        Scalar::Const(_) | Scalar::LoopIndex(_) | Scalar::Accumulated(_) => 0,
         Scalar::Unary(UnaryFn::Exp, _) => 23,
         Scalar::Unary(UnaryFn::Log, _) => 32,
         Scalar::Unary(UnaryFn::Tanh, _) => 38,

@@ -233,7 +233,7 @@ impl<'a> Site<'a> {
         let Lowering::Nests(nests) = self.op.lower(&inputs, std::slice::from_ref(self.ty)) else { return false };
         let pointwise = |scalar: &Scalar| match scalar {
             Scalar::Load(access) => access.is_identity(&self.ty.shape),
-            Scalar::LoopIndex(_) | Scalar::Accumulated => false,
+            Scalar::LoopIndex(_) | Scalar::Accumulated(_) => false,
             _ => true,
         };
         matches!(nests.as_slice(), [nest] if nest.combine.is_none() && nest.alias_of().is_none()
