@@ -41,8 +41,9 @@ const CHUNKS_WANTED: usize = 8;
 /// Most chunks.
 const MOST_CHUNKS: usize = 64;
 
-/// Floats a chunk should pack at least, about 10 µs of work.
-const CHUNK_PACKED: usize = 1 << 15;
+/// Floats a chunk should pack at least, about 2 µs of work: several times as long as handing it over. What one thread
+/// packs alone, the others wait for.
+const CHUNK_PACKED: usize = 1 << 13;
 
 /// Products that take as long as a scalar operation of an epilogue.
 const PRODUCTS_PER_OPERATION: usize = 4;
