@@ -235,8 +235,8 @@ fn plan_scheduled(
     Ok(Planned { plan, peaks, copies, again: None, parts: None, checkpointed: 0 })
 }
 
-/// Plans a graph whose loops are cut, with that made again for the backward pass which takes next to no time, where it saves memory and the
-/// options allow it.
+/// Plans a graph whose loops are cut, with that made again for the backward pass which takes next to no time, where it
+/// saves memory and the options allow it.
 fn plan_in_spare_time(
     graph: &Graph,
     layout: &SharedLayout,
