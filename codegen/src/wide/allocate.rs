@@ -4,7 +4,7 @@
 //! from memory by the instructions that need them.
 
 use super::assembler::at;
-use super::code::{Action, Code, Step, Value};
+use super::code::{Action, Code, Element, Step, Value};
 use super::machine::{Fused, Isa, Machine, Place};
 use crate::simd::Op2;
 use iced_x86::{Code as Opcode, Instruction, MemoryOperand, Register};
@@ -84,6 +84,7 @@ pub(crate) fn emit(
     }
     let mut block = Block {
         code,
+        steps,
         layout,
         copies,
         lanes,
@@ -91,6 +92,7 @@ pub(crate) fn emit(
         uses: uses(steps, copies),
         register: vec![None; steps.len() * copies],
         slot: vec![None; steps.len() * copies],
+        read_from: vec![None; steps.len() * copies],
         owner: vec![None; free.into()],
         busy: vec![false; free.into()],
         locked: vec![],
@@ -130,6 +132,7 @@ pub(super) struct Block<'a> {
     pub machine: &'a mut Machine,
     /// The strip's code.
     pub code: &'a Code,
+    steps: &'a [Step],
     /// What outlives the block.
     pub layout: &'a Layout,
     copies: usize,
@@ -141,6 +144,8 @@ pub(super) struct Block<'a> {
     uses: Vec<Vec<usize>>,
     register: Vec<Option<u8>>,
     slot: Vec<Option<usize>>,
+    /// Of values that are whole vectors of a stream, where they may be read again.
+    read_from: Vec<Option<MemoryOperand>>,
     /// The value in each register.
     owner: Vec<Option<usize>>,
     busy: Vec<bool>,
@@ -163,7 +168,7 @@ impl Block<'_> {
             }
         }
         let own = step.partial.map(|p| self.partial(p, copy));
-        let to = self.action(&step.action, copy, own);
+        let to = self.action(&step.action, position, copy, own);
         for source in sources {
             self.release_if_dead(source, copy);
         }
@@ -208,10 +213,11 @@ impl Block<'_> {
         match value {
             Value::Step(from) => {
                 let id = from as usize * self.copies + copy;
-                match (self.register[id], self.slot[id]) {
-                    (Some(register), _) => Place::Register(register),
-                    (None, Some(slot)) => Place::Memory(self.frame(slot)),
-                    (None, None) => unreachable!("a value is computed before it is read"),
+                match (self.register[id], self.slot[id], self.read_from[id]) {
+                    (Some(register), ..) => Place::Register(register),
+                    (None, Some(slot), _) => Place::Memory(self.frame(slot)),
+                    (None, None, Some(stream)) => Place::Memory(stream),
+                    (None, None, None) => unreachable!("a value is computed before it is read"),
                 }
             }
             Value::Invariant(k) => match self.layout.pinned[k as usize] {
@@ -279,7 +285,9 @@ impl Block<'_> {
             .expect("no step reads as many values as there are registers");
         let id = self.owner[register].take().expect("the register holds a value");
         self.register[id] = None;
-        if self.slot[id].is_none() {
+        // Code that combines stores nothing that it reads.
+        let is_read_again = self.read_from[id].is_some() && self.code.shape.combination().is_some();
+        if self.slot[id].is_none() && !is_read_again {
             let slot = self.needs.slots;
             self.slot[id] = Some(slot);
             self.needs.slots += 1;
@@ -306,10 +314,10 @@ impl Block<'_> {
     }
 
     /// Emits a computation; the register of its result, if it has one.
-    fn action(&mut self, action: &Action, copy: usize, own: Option<u8>) -> Option<u8> {
+    fn action(&mut self, action: &Action, position: usize, copy: usize, own: Option<u8>) -> Option<u8> {
         match *action {
-            Action::Load(stream) => Some(self.loaded(stream, copy, 0)),
-            Action::LoadRow(stream, row) => Some(self.loaded(stream, copy, row)),
+            Action::Load(stream) => self.loaded(stream, [position, copy], 0),
+            Action::LoadRow(stream, row) => self.loaded(stream, [position, copy], row),
             Action::LoadWide(stream, half) => {
                 let to = self.take();
                 let from = self.address(stream, 2 * copy + usize::from(half), 0);
@@ -359,10 +367,25 @@ impl Block<'_> {
         }
     }
 
-    fn loaded(&mut self, stream: u32, copy: usize, row: u8) -> u8 {
+    /// The register of a vector that is read, or none if the computation that needs it reads it itself.
+    fn loaded(&mut self, stream: u32, [position, copy]: [usize; 2], row: u8) -> Option<u8> {
+        let is_whole = self.lanes == Lanes::All && self.code.streams[stream as usize].element == Element::Float;
+        if is_whole && self.layout.pointers[stream as usize].is_some() {
+            self.read_from[position] = Some(self.address(stream, copy, row));
+            if self.is_read_once(position) {
+                return None;
+            }
+        }
         let to = self.take();
         self.load(stream, to, copy, row);
-        to
+        Some(to)
+    }
+
+    /// Whether a value is read by one computation that can read memory. These come before all stores, so that it still is
+    /// what it was.
+    fn is_read_once(&self, value: usize) -> bool {
+        let &[reader] = &self.uses[value][..] else { return false };
+        matches!(self.steps[reader / self.copies].action, Action::Op2(..) | Action::MultiplyAdd(..))
     }
 
     fn op2(&mut self, op: Op2, x: Value, y: Value, copy: usize, own: Option<u8>) -> u8 {

@@ -224,12 +224,14 @@ impl<'p> Translator<'p> {
     /// The values of several rows, each added in f32 before their sum is to the f64: rounding errors stay those of a few
     /// terms, and little is converted.
     fn rows_together(&mut self, combination: Combination, values: &[ScalarId]) -> Option<()> {
-        let fits = |s: &Stream| s.row_bytes.checked_mul(i32::from(ROWS_TOGETHER)).is_some();
+        // The next rows are fetched while these are combined.
+        let fits = |s: &Stream| s.row_bytes.checked_mul(2 * i32::from(ROWS_TOGETHER)).is_some();
         if !self.code.streams.iter().all(fits) {
             return Some(());
         }
         let single = std::mem::take(&mut self.code.steps);
-        self.at_row(0);
+        self.known.retain(|_, known| matches!(known, Value::Invariant(_)));
+        self.index = None;
         let mut sums = values.iter().map(|&value| self.value(value)).collect::<Option<Vec<_>>>()?;
         for row in 1..ROWS_TOGETHER {
             self.at_row(row);
@@ -244,8 +246,10 @@ impl<'p> Translator<'p> {
 
     /// Goes to a row of those that are combined with each other.
     fn at_row(&mut self, row: u8) {
-        self.known.retain(|_, known| matches!(known, Value::Invariant(_)));
-        (self.rows_ahead, self.index) = (row, None);
+        let by_row: LoopSet = self.row.map_or(0, |r| 1 << r);
+        let loops = &self.body.loops;
+        self.known.retain(|id, known| matches!(known, Value::Invariant(_)) || loops[id.0 as usize] & by_row == 0);
+        self.rows_ahead = row;
     }
 
     /// A sum and a scalar: one operation where it is a product.

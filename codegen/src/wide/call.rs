@@ -243,7 +243,9 @@ impl<'e, 'f> Emitter<'e, 'f> {
 
     /// The strip's own rows, as many at a time as fit the cache.
     fn tiles_of_rows(&mut self, callee: &Callee, dim: usize, block: Part, row: usize) {
-        let tile = rows_at_a_time(self.plan) as i64;
+        // Strips that sweep over the columns take all rows.
+        let sweeps = !callee.strip.code.together.is_empty();
+        let tile = if sweeps { self.plan.extents[row] } else { rows_at_a_time(self.plan) } as i64;
         let (low, high) = self.reduced_bounds(row);
         let [low, high] = [low, high].map(|bound| self.bound(bound));
         let rows = self.b.ins().isub(high, low);

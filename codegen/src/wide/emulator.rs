@@ -4,10 +4,11 @@
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 /// What strips may ask of a processor.
-const FEATURES: [CpuidFeature; 7] = [
+const FEATURES: [CpuidFeature; 8] = [
     CpuidFeature::INTEL8086,
     CpuidFeature::INTEL386,
     CpuidFeature::X64,
+    CpuidFeature::SSE,
     CpuidFeature::AVX,
     CpuidFeature::AVX2,
     CpuidFeature::FMA,
@@ -55,6 +56,7 @@ impl Emulator {
             ip = instruction.next_ip();
             match instruction.mnemonic() {
                 Mnemonic::Ret => break,
+                Mnemonic::Prefetcht0 => {}
                 Mnemonic::Jmp => ip = instruction.near_branch_target(),
                 Mnemonic::Je | Mnemonic::Jne | Mnemonic::Jg | Mnemonic::Jle => {
                     let taken = match instruction.mnemonic() {

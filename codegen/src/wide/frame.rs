@@ -3,9 +3,9 @@
 //! `extern "sysv64" fn(arguments, count)`. The caller's block has the streams' addresses (8 bytes each), the uniform
 //! values (4 bytes each), and room for the result; where there are rows, their number stands there.
 
-use super::allocate::{self, ARGUMENTS, COUNT, INDEX, Lanes, Layout, Needs, ROWS, frame_slot};
-use super::assembler::{at, indexed, pool_operand};
-use super::code::{Action, Code, Combination, Element, Invariant, ROWS_TOGETHER, Shape, Step, Value};
+use super::allocate::{self, ARGUMENTS, COUNT, INDEX, Lanes, Layout, Needs, frame_slot};
+use super::assembler::{at, pool_operand};
+use super::code::{Action, Code, Combination, Element, Invariant, Shape, Step, Value};
 use super::machine::{Isa, Machine};
 use crate::math::Math;
 use crate::simd::{Op2, Simd};
@@ -79,10 +79,11 @@ pub(crate) fn assemble(code: &Code, isa: Isa) -> Vec<u8> {
     Frame::new(code, isa).function()
 }
 
-struct Frame<'a> {
-    code: &'a Code,
-    machine: Machine,
-    layout: Layout,
+/// A strip's function under construction.
+pub(super) struct Frame<'a> {
+    pub code: &'a Code,
+    pub machine: Machine,
+    pub layout: Layout,
     copies: usize,
     slots: usize,
 }
@@ -107,7 +108,8 @@ impl<'a> Frame<'a> {
         }
         match self.code.shape {
             Shape::Rows { points } => self.rows(points),
-            _ => self.blocks(),
+            Shape::Columns { continued: true, .. } if !self.code.together.is_empty() => self.sweeps(),
+            _ => self.blocks(Self::block),
         }
         if let Shape::Row(combination) = self.code.shape {
             self.meet(combination);
@@ -204,7 +206,7 @@ impl<'a> Frame<'a> {
         if vectors >= 2 * copies {
             let points = (vectors * lanes) as i32;
             self.machine.general(Instruction::with2(Opcode::Mov_r32_imm32, Register::ESI, points));
-            self.while_fits((lanes * copies) as i32, copies);
+            self.while_fits((lanes * copies) as i32, copies, Self::steps);
         } else if vectors >= copies {
             self.one_block(copies);
         }
@@ -218,28 +220,28 @@ impl<'a> Frame<'a> {
     }
 
     /// Loops over blocks of several vectors, of one, and the last incomplete one.
-    fn blocks(&mut self) {
+    pub(super) fn blocks(&mut self, block: fn(&mut Self, usize, Lanes)) {
         let lanes = self.machine.isa.lanes() as i32;
         let wide = lanes * self.copies as i32;
-        self.while_fits(wide, self.copies);
+        self.while_fits(wide, self.copies, block);
         if self.copies > 1 {
-            self.while_fits(lanes, 1);
+            self.while_fits(lanes, 1, block);
         }
         let done = self.machine.asm.label();
         self.machine.general(Instruction::with2(Opcode::Sub_rm64_r64, COUNT, INDEX));
         self.machine.asm.jump(Opcode::Je_rel32_64, done);
-        self.block(1, Lanes::Counted);
+        block(self, 1, Lanes::Counted);
         self.machine.asm.place(done);
     }
 
     /// Repeats a block while its points are inside the strip; the count is the strip's before and after.
-    fn while_fits(&mut self, points: i32, copies: usize) {
+    fn while_fits(&mut self, points: i32, copies: usize, block: fn(&mut Self, usize, Lanes)) {
         let (again, done) = (self.machine.asm.label(), self.machine.asm.label());
         self.machine.general(Instruction::with2(Opcode::Sub_rm64_imm32, COUNT, points));
         self.machine.general(Instruction::with2(Opcode::Cmp_r64_rm64, INDEX, COUNT));
         self.machine.asm.jump(Opcode::Jg_rel32_64, done);
         self.machine.asm.place(again);
-        self.block(copies, Lanes::All);
+        block(self, copies, Lanes::All);
         self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, INDEX, points));
         self.machine.general(Instruction::with2(Opcode::Cmp_r64_rm64, INDEX, COUNT));
         self.machine.asm.jump(Opcode::Jle_rel32_64, again);
@@ -260,84 +262,27 @@ impl<'a> Frame<'a> {
         self.emit(self.code.steps_of(lanes), copies, lanes);
     }
 
-    fn emit(&mut self, steps: &[Step], copies: usize, lanes: Lanes) {
+    pub(super) fn emit(&mut self, steps: &[Step], copies: usize, lanes: Lanes) {
         let needs = allocate::emit(&mut self.machine, self.code, steps, &self.layout, copies, lanes);
         self.slots = self.slots.max(needs.slots);
     }
 
-    /// All rows at one block of columns, partial results in registers.
-    fn column_block(&mut self, combination: Combination, (sums, continued): (u32, bool), copies: usize, lanes: Lanes) {
-        if continued {
-            self.each_partial(combination, sums, copies, |m, register, memory| m.load(register, memory));
-        } else {
-            self.start_partials(copies, combination);
-        }
-        self.machine.load_pointer(ROWS, ARGUMENTS, self.layout.result);
-        let code = self.code;
-        if !code.together.is_empty() {
-            self.while_rows(&code.together, ROWS_TOGETHER, copies, lanes);
-        }
-        self.while_rows(code.steps_of(lanes), 1, copies, lanes);
-        self.first_row();
-        self.each_partial(combination, sums, copies, |m, register, memory| m.store(memory, register));
-    }
-
     /// Streams that move from row to row, their addresses, and by how many bytes they move.
-    fn moving(&self) -> Vec<(usize, Register, i32)> {
+    pub(super) fn moving(&self) -> Vec<(usize, Register, i32)> {
         let all = self.code.streams.iter().zip(&self.layout.pointers).enumerate();
         all.filter(|(_, (stream, _))| stream.row_bytes != 0)
             .map(|(k, (stream, pointer))| (k, pointer.expect("streams that move have registers"), stream.row_bytes))
             .collect()
     }
 
-    /// Repeats steps for so many rows at a time while there are as many.
-    fn while_rows(&mut self, steps: &'a [Step], rows: u8, copies: usize, lanes: Lanes) {
-        let (again, done) = (self.machine.asm.label(), self.machine.asm.label());
-        let (fewer, rows) = (i32::from(rows) - 1, i32::from(rows));
-        self.machine.general(Instruction::with2(Opcode::Cmp_rm64_imm32, ROWS, fewer));
-        self.machine.asm.jump(Opcode::Jle_rel32_64, done);
-        self.machine.asm.place(again);
-        self.emit(steps, copies, lanes);
-        self.advance(rows);
-        self.machine.general(Instruction::with2(Opcode::Sub_rm64_imm32, ROWS, rows));
-        self.machine.general(Instruction::with2(Opcode::Cmp_rm64_imm32, ROWS, fewer));
-        self.machine.asm.jump(Opcode::Jg_rel32_64, again);
-        self.machine.asm.place(done);
-    }
-
     /// Moves the streams' addresses by so many rows.
-    fn advance(&mut self, rows: i32) {
+    pub(super) fn advance(&mut self, rows: i32) {
         for (_, pointer, bytes) in self.moving() {
             self.machine.general(Instruction::with2(Opcode::Add_rm64_imm32, pointer, rows * bytes));
         }
     }
 
-    fn first_row(&mut self) {
-        for (k, pointer, _) in self.moving() {
-            self.machine.load_pointer(pointer, ARGUMENTS, 8 * k as i64);
-        }
-    }
-
-    /// Visits the partial results of a block with their places in the streams that keep them.
-    fn each_partial(
-        &mut self,
-        combination: Combination,
-        sums: u32,
-        copies: usize,
-        mut visit: impl FnMut(&mut Machine, u8, MemoryOperand),
-    ) {
-        let (halves, bytes) = (combination.halves(), self.machine.isa.bytes());
-        let scale = if combination.long { 8 } else { 4 };
-        for k in 0..copies * combination.partials() {
-            let (copy, value, half) = (k / combination.partials(), k / halves % combination.values, k % halves);
-            let pointer = self.layout.pointers[sums as usize + value];
-            let pointer = pointer.expect("the streams of partial results have registers");
-            let memory = indexed(pointer, INDEX, scale, ((copy * halves + half) * bytes) as i64);
-            visit(&mut self.machine, self.layout.partials + k as u8, memory);
-        }
-    }
-
-    fn start_partials(&mut self, copies: usize, combination: Combination) {
+    pub(super) fn start_partials(&mut self, copies: usize, combination: Combination) {
         let start = vector_of(self.machine.isa, combination.start());
         for k in 0..copies * combination.partials() {
             let register = self.layout.partials + k as u8;

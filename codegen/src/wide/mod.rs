@@ -19,6 +19,7 @@ mod assembler;
 mod body;
 mod call;
 mod code;
+mod columns;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod emulator;
 mod frame;
