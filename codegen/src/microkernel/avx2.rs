@@ -16,6 +16,10 @@ pub(super) const LANES: usize = 8;
 /// Columns from which on a last tile that is not full hardly counts.
 const MANY_COLUMNS: usize = 256;
 
+/// Rows of the left factor that are reached from one pointer in tiles of one vector.
+const ROWS_OF_POINTER: usize = 3;
+const POINTERS: usize = 8usize.div_ceil(ROWS_OF_POINTER);
+
 pub(super) fn kernel(rows: usize, columns: usize) -> MicroKernel {
     let fills_three = columns.is_multiple_of(3 * LANES) || columns >= MANY_COLUMNS;
     let (rows, vectors) = match rows {
@@ -40,22 +44,9 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
     // of the last vector.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
-        let (mut a, mut b) = (t.a, t.b);
-        let mut step = || {
-            let row: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(b.add(LANES * v)));
-            for (r, sums) in sums.iter_mut().enumerate() {
-                add_row(sums, a.offset(r as isize * t.a_row), &row);
-            }
-            a = a.wrapping_offset(t.a_step);
-            b = b.wrapping_offset(t.b_step);
-        };
-        for _ in 0..t.depth / UNROLL {
-            for _ in 0..UNROLL {
-                step();
-            }
-        }
-        for _ in 0..t.depth % UNROLL {
-            step();
+        match VECTORS {
+            1 => add_narrow(&mut sums, t),
+            _ => add_wide(&mut sums, t),
         }
         let rest = t.columns % LANES;
         if rest == 0 && !t.accumulate {
@@ -72,6 +63,69 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
             }
         }
     }
+}
+
+/// Adds the products of all depths.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn add_wide<const ROWS: usize, const VECTORS: usize>(sums: &mut [[__m256; VECTORS]; ROWS], t: &Tile) {
+    let (mut a, mut b) = (t.a, t.b);
+    let step = || {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            let row: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(b.add(LANES * v)));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                add_row(sums, a.offset(r as isize * t.a_row), &row);
+            }
+        }
+        a = a.wrapping_offset(t.a_step);
+        b = b.wrapping_offset(t.b_step);
+    };
+    for_each_depth(t.depth, step);
+}
+
+/// The same where a row is one vector: between its rows the compiler would walk by additions one after the other, which
+/// take twice as long as the multiplications.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn add_narrow<const ROWS: usize, const VECTORS: usize>(sums: &mut [[__m256; VECTORS]; ROWS], t: &Tile) {
+    let first = |i: usize| unrelated(t.a.wrapping_offset((ROWS_OF_POINTER * i) as isize * t.a_row));
+    let (mut firsts, mut b): ([*const f32; POINTERS], _) = (std::array::from_fn(first), t.b);
+    let step = || {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            let row: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(b.add(LANES * v)));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let a = firsts[r / ROWS_OF_POINTER].wrapping_offset((r % ROWS_OF_POINTER) as isize * t.a_row);
+                add_row(sums, a, &row);
+            }
+        }
+        for first in &mut firsts {
+            *first = unrelated(first.wrapping_offset(t.a_step));
+        }
+        b = unrelated(b.wrapping_offset(t.b_step));
+    };
+    for_each_depth(t.depth, step);
+}
+
+#[inline(always)]
+fn for_each_depth(depth: usize, mut step: impl FnMut()) {
+    for _ in 0..depth / UNROLL {
+        for _ in 0..UNROLL {
+            step();
+        }
+    }
+    for _ in 0..depth % UNROLL {
+        step();
+    }
+}
+
+/// A pointer of which the compiler does not know how far it is from others.
+#[inline(always)]
+fn unrelated(mut pointer: *const f32) -> *const f32 {
+    // SAFETY: nothing is done.
+    unsafe { asm!("/* {0} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags)) };
+    pointer
 }
 
 /// Adds `*a` times `row` to the sums of a row.
