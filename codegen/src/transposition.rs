@@ -12,14 +12,14 @@ use gradc_ir::types::{DType, row_major_strides};
 /// Rows and depths of the squares that are transposed in registers.
 const SQUARE: usize = 8;
 
-/// Rows and depths of a strip: whole cache lines of the result and of the operand, few enough to stay in the first-level
-/// cache however far apart they are. Where a matrix has fewer rows or depths, a strip has more of the others.
+/// Rows and depths of a strip: whole cache lines of the result and of the operand, few enough to stay in the
+/// first-level cache however far apart they are. Where a matrix has fewer rows or depths, a strip has more of the others.
 const STRIP_ROWS: usize = 64;
 const STRIP_DEPTH: usize = 16;
 const STRIP_ELEMENTS: usize = STRIP_ROWS * STRIP_DEPTH;
 
-/// Fewest elements of a matrix for which a strip pays, and of a copy for which a call does: a loop nest has copied fewer in
-/// a microsecond.
+/// Fewest elements of a matrix for which a strip pays, and of a copy for which a call does: a loop nest has copied fewer
+/// in a microsecond.
 const FEWEST_OF_MATRIX: usize = 32;
 const FEWEST_ELEMENTS: usize = 1 << 12;
 

@@ -198,6 +198,19 @@ fn grouped_and_depthwise_windows() {
 }
 
 #[test]
+fn neighbours_in_depthwise_windows_of_three() {
+    for (stride, width) in (1..=2).flat_map(|stride| (5..22).map(move |width| (stride, width))) {
+        for (pad, dilation) in [(0, 1), (1, 1), (2, 1), (2, 2)] {
+            let channels = 2 + 3 * (width % 7);
+            let op = convolution([1, stride], [pad; 2], [1, pad], [1, dilation], channels);
+            check(&op, [2, channels, 4, width], [channels, 1, 3, 3]);
+        }
+    }
+    check(&convolution([1; 2], [1; 2], [1; 2], [1; 2], 40), [3, 40, 12, 16], [40, 1, 3, 3]);
+    check(&convolution([2; 2], [1; 2], [1; 2], [1; 2], 33), [5, 33, 16, 24], [33, 1, 5, 3]);
+}
+
+#[test]
 fn long_sums_are_cut_into_pieces() {
     check(&convolution([1; 2], [1; 2], [1; 2], [1; 2], 1), [4, 300, 6, 6], [40, 300, 3, 3]);
     check(&convolution([1; 2], [1; 2], [1; 2], [1; 2], 1), [8, 16, 24, 24], [16, 16, 3, 3]);

@@ -8,6 +8,7 @@ mod interleaving;
 mod padding;
 mod plan;
 mod roles;
+mod sliding;
 mod tiles;
 
 pub(crate) use driver::contract_rows;

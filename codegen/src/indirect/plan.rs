@@ -7,7 +7,7 @@ use super::roles::Roles;
 use super::tiles::Tables;
 use crate::chunks::equal_shares;
 use crate::loops::{Blocking, Groups};
-use crate::microkernel::{RowKernel, neighbour_kernel, row_kernel};
+use crate::microkernel::{RowKernel, Slide, neighbour_kernel, row_kernel, sliding_kernel};
 use gradc_ir::lower::Contraction;
 use gradc_ir::target::VectorIsa;
 use std::ops::Range;
@@ -41,6 +41,9 @@ const FEWEST_PRODUCTS: usize = 512;
 
 /// Most columns for which a copy of the left factor may pay: more fill vectors, and their sums outweigh what rows cost.
 const FEW_COLUMNS: usize = 8;
+
+/// Most depths between rows that slide.
+const MOST_APART: usize = 2;
 
 /// Products of matrices whose left rows are found through tables.
 #[derive(Clone, Debug)]
@@ -95,12 +98,22 @@ impl IndirectPlan {
         }
         let roles = Roles::new(contraction, FEW_ROWS[0], false)?;
         let columns = roles.count(&roles.columns);
+        if let Some(plan) = IndirectPlan::sliding(contraction, &roles, isa) {
+            return Some(plan);
+        }
         let kernel = row_kernel(isa, columns, roles.lanewise);
         let mut plans = vec![IndirectPlan::by(contraction, kernel, None)?];
         if columns <= FEW_COLUMNS && !roles.lanewise {
             plans.extend(IndirectPlan::on_copies(contraction, [Some(kernel), neighbour_kernel(isa)], copy));
         }
         plans.into_iter().min_by(|a, b| a.cost().total_cmp(&b.cost()))
+    }
+
+    /// The plan in which rows slide along the runs, if they do.
+    fn sliding(contraction: &Contraction, roles: &Roles, isa: VectorIsa) -> Option<IndirectPlan> {
+        let slides = (1..=MOST_APART).map(|apart| Slide { apart, depth: roles.depth() });
+        let kernels = slides.filter(|_| roles.lanewise).filter_map(|slide| sliding_kernel(isa, slide));
+        kernels.filter_map(|kernel| IndirectPlan::by(contraction, kernel, None)).next()
     }
 
     /// Plans in which operand `copy` stands for the left factor: one with zeros around it, or one in which images are

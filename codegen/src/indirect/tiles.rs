@@ -62,9 +62,9 @@ pub(super) struct Tables {
 }
 
 /// A run of depth, or a part of one where it is long.
-struct Line {
-    left: Part,
-    right: Part,
+pub(super) struct Line {
+    pub left: Part,
+    pub right: Part,
     run: Range<i64>,
 }
 
@@ -77,17 +77,17 @@ struct Piece {
 }
 
 /// Makes the tables of one contraction.
-struct Maker<'a> {
-    roles: &'a Roles,
-    kernel: &'a RowKernel,
+pub(super) struct Maker<'a> {
+    pub(super) roles: &'a Roles,
+    pub(super) kernel: &'a RowKernel,
     /// What a row reads at its offset: one number, those of all columns of a tile, or those of its neighbours.
     width: i64,
-    rows: Vec<Part>,
+    pub(super) rows: Vec<Part>,
     /// Where each row is in the result.
-    places: Vec<i64>,
-    lines: Vec<Line>,
-    groups: Vec<Range<usize>>,
-    tables: Tables,
+    pub(super) places: Vec<i64>,
+    pub(super) lines: Vec<Line>,
+    pub(super) groups: Vec<Range<usize>>,
+    pub(super) tables: Tables,
     /// Lists of segments already in the tables.
     lists: HashMap<Vec<Vec<Segment>>, usize>,
 }
@@ -194,6 +194,9 @@ impl Maker<'_> {
 
     /// Tiles of a product whose outer loops add these parts.
     fn product_tiles(&mut self, left: &Part, right: &Part) -> Option<Range<usize>> {
+        if let Some(slide) = self.kernel.slide {
+            return self.sliding_tiles(slide, left);
+        }
         let first = self.tables.tiles.len();
         let order = self.order(left);
         let slots = match self.kernel.neighbours {
@@ -257,7 +260,7 @@ impl Maker<'_> {
         let left_rows = self.tables.offsets.len();
         let shared = shared_offsets(&pieces, rows.len());
         let lefts = pieces.iter().flatten().map(|p| p.left[0]);
-        let segment = |p: &Piece, left: i32| Segment { left, right: p.right, depth: p.depth as i32 };
+        let segment = |p: &Piece, left: i32| Segment { left, right: p.right, depth: p.depth as i32, positions: [0; 2] };
         let (list, left_rows_step): (Vec<Vec<Segment>>, usize) = match shared {
             Some(shared) => {
                 let first = lefts.clone().next().unwrap_or(0);
@@ -276,7 +279,7 @@ impl Maker<'_> {
     }
 
     /// Place of a list of segments among the groups.
-    fn list(&mut self, list: Vec<Vec<Segment>>) -> usize {
+    pub(super) fn list(&mut self, list: Vec<Vec<Segment>>) -> usize {
         let Maker { tables, lists, .. } = self;
         *lists.entry(list).or_insert_with_key(|list| {
             let place = tables.groups.len();
@@ -334,7 +337,7 @@ fn clipped(stretch: Stretch, line: &Line) -> Stretch {
 }
 
 /// An offset as tables hold it; `None` when it does not fit.
-fn exact(offset: i64) -> Option<i32> {
+pub(super) fn exact(offset: i64) -> Option<i32> {
     i32::try_from(offset).ok().filter(|&offset| offset != ABSENT)
 }
 

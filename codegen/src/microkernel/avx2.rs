@@ -122,10 +122,11 @@ fn for_each_depth(depth: usize, mut step: impl FnMut()) {
 
 /// A pointer of which the compiler does not know how far it is from others.
 #[inline(always)]
-fn unrelated(mut pointer: *const f32) -> *const f32 {
+fn unrelated(pointer: *const f32) -> *const f32 {
+    let mut address = pointer.expose_provenance();
     // SAFETY: nothing is done.
-    unsafe { asm!("/* {0} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags)) };
-    pointer
+    unsafe { asm!("/* {0} */", inout(reg) address, options(pure, nomem, nostack, preserves_flags)) };
+    std::ptr::with_exposed_provenance(address)
 }
 
 /// Adds `*a` times `row` to the sums of a row.

@@ -16,13 +16,17 @@ mod rows_avx2;
 #[cfg(target_arch = "x86_64")]
 mod rows_avx512;
 mod rows_portable;
+#[cfg(target_arch = "x86_64")]
+mod sliding_avx2;
 mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod transpose_avx2;
 #[cfg(target_arch = "x86_64")]
 mod vectors_avx2;
 
-pub(crate) use rows::{ABSENT, RowKernel, RowTile, Segment, ZEROS, neighbour_kernel, row_kernel};
+pub(crate) use rows::{
+    ABSENT, RowKernel, RowTile, Segment, Slide, ZEROS, neighbour_kernel, row_kernel, sliding_kernel,
+};
 
 use gradc_ir::target::VectorIsa;
 

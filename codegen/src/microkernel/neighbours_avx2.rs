@@ -9,7 +9,7 @@ use std::arch::x86_64::{__m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps
 const COLUMNS: usize = 6;
 
 pub(super) const KERNEL: RowKernel =
-    RowKernel { rows: 2 * LANES, columns: COLUMNS, lanes: LANES, neighbours: LANES, run };
+    RowKernel { rows: 2 * LANES, columns: COLUMNS, lanes: LANES, neighbours: LANES, slide: None, run };
 
 unsafe fn run(tile: &RowTile) {
     macro_rules! dispatch {

@@ -5,7 +5,7 @@
 
 use super::rows_portable;
 #[cfg(target_arch = "x86_64")]
-use super::{neighbours_avx2, rows_avx2, rows_avx512};
+use super::{neighbours_avx2, rows_avx2, rows_avx512, sliding_avx2};
 use gradc_ir::target::VectorIsa;
 
 /// Stands for the offset of a row that reads zeros.
@@ -24,6 +24,26 @@ pub(crate) struct Segment {
     pub right: i32,
     /// Number of products per element.
     pub depth: i32,
+    /// Where rows slide: the first position along the run that is inside of the left factor, and the end of these.
+    pub positions: [u16; 2],
+}
+
+impl Segment {
+    /// Whether a position along the run is inside of the left factor.
+    #[inline(always)]
+    pub fn has(&self, position: usize) -> bool {
+        let [first, end] = self.positions;
+        (position as u16).wrapping_sub(first) < end - first
+    }
+}
+
+/// How rows slide along a run: each reads at its first depth what the row before it reads `apart` depths later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slide {
+    /// Depths from one row to the next.
+    pub apart: usize,
+    /// Depths of a run.
+    pub depth: usize,
 }
 
 /// `c[r][j] (+)= Σ over segments s, k: left(s, r, k) · right(s, k)[j]`; strides are in elements.
@@ -107,6 +127,17 @@ impl RowTile {
         (offset != ABSENT).then(|| self.result.wrapping_offset(offset as isize))
     }
 
+    /// Where the first row of a tile is in the left factor.
+    ///
+    /// # Safety
+    /// The tables have an entry for it.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub unsafe fn first_row(&self, tile: usize) -> *const f32 {
+        // SAFETY: as promised by the caller.
+        self.left.wrapping_offset(unsafe { self.row_offset(tile * self.tile_step) })
+    }
+
     /// Where a row of a tile is in the result.
     ///
     /// # Safety
@@ -163,6 +194,8 @@ pub(crate) struct RowKernel {
     /// Rows of a tile come in groups of so many that are neighbours in the left factor, which is read in vectors of them:
     /// past a group's last row where that is absent from the result.
     pub neighbours: usize,
+    /// How the rows of a tile slide, if they must.
+    pub slide: Option<Slide>,
     /// Computes a tile.
     ///
     /// # Safety
@@ -186,6 +219,15 @@ pub(crate) fn neighbour_kernel(isa: VectorIsa) -> Option<RowKernel> {
     match isa {
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx2 | VectorIsa::Avx512 => Some(neighbours_avx2::KERNEL),
+        _ => None,
+    }
+}
+
+/// The row kernel for lanewise products whose rows slide.
+pub(crate) fn sliding_kernel(isa: VectorIsa, slide: Slide) -> Option<RowKernel> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Avx2 => sliding_avx2::kernel(slide),
         _ => None,
     }
 }

@@ -10,8 +10,8 @@ use std::arch::x86_64::{
 pub(super) fn kernel(columns: usize, lanewise: bool) -> RowKernel {
     let run = if lanewise { run::<true> } else { run::<false> };
     match columns <= LANES {
-        true => RowKernel { rows: 8, columns: LANES, lanes: LANES, neighbours: 1, run },
-        false => RowKernel { rows: 6, columns: 2 * LANES, lanes: LANES, neighbours: 1, run },
+        true => RowKernel { rows: 8, columns: LANES, lanes: LANES, neighbours: 1, slide: None, run },
+        false => RowKernel { rows: 6, columns: 2 * LANES, lanes: LANES, neighbours: 1, slide: None, run },
     }
 }
 

@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 
 pub(super) fn kernel(lanewise: bool) -> RowKernel {
     let run = if lanewise { run::<true> } else { run::<false> };
-    RowKernel { rows: 12, columns: 2 * LANES, lanes: LANES, neighbours: 1, run }
+    RowKernel { rows: 12, columns: 2 * LANES, lanes: LANES, neighbours: 1, slide: None, run }
 }
 
 unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {

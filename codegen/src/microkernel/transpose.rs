@@ -2,8 +2,9 @@
 
 use super::Strip;
 
-/// `to[k][i] = from[rows[i] + k]` in squares of `ROWS` rows and `DEPTH` depths. `square` is given where its rows begin, and
-/// how many depths it may read; it returns its columns. `store` writes a column whole, `store_part` only so many rows.
+/// `to[k][i] = from[rows[i] + k]` in squares of `ROWS` rows and `DEPTH` depths. `square` is given where its rows begin,
+/// and how many depths it may read; it returns its columns. `store` writes a column whole, `store_part` only so many
+/// rows.
 ///
 /// A column that is not full is written whole as well, where what it has too much is written again: columns follow each
 /// other, and so do groups of rows, the last one first.
