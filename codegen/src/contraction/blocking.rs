@@ -144,10 +144,7 @@ impl ContractionPlan {
         let down = parts(m, rows, least[0] * self.kernel.rows);
         let across = parts(n, columns, least[1] * self.kernel.columns);
         let sizes = down.flat_map(|down| across.clone().map(move |across| (down, across))).map(|(down, across)| {
-            let whole_tiles = |extent: usize, parts: usize, tile: usize| {
-                extent.div_ceil(parts).next_multiple_of(tile).min(extent).max(1)
-            };
-            (whole_tiles(m, down, self.kernel.rows), whole_tiles(n, across, self.kernel.columns))
+            (m.div_ceil(down).max(1), n.div_ceil(across).next_multiple_of(self.kernel.columns).min(n).max(1))
         });
         let wanted = equal_shares(wanted);
         let enough = wanted.div_ceil(2);
