@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::planned::run;
+use common::planned::{all_kernels, planned, run};
 use gradc_frontend::layers::normalise::batch_norm_train;
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Graph, OutputKind, Value};
@@ -11,8 +11,6 @@ use gradc_ir::kernel::{Accumulate, Kernel, KernelKind};
 use gradc_ir::plan::MemoryPlan;
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{TensorType, TypeError};
-use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
-use gradc_passes::schedule::{Ordering, kernels, schedule};
 
 const ROWS: usize = 300;
 const COLUMNS: usize = 40;
@@ -31,17 +29,8 @@ fn graph(build: impl FnOnce(&mut Builder, Value, Value) -> Result<Vec<Value>, Ty
     b.finish()
 }
 
-fn planned(graph: Graph) -> MemoryPlan {
-    let shared = SharedLayout::of([&graph]);
-    let (schedule, _) = schedule(graph.into(), Ordering::default()).unwrap_or_else(|e| panic!("{e}"));
-    let plan = plan_memory(schedule, &shared);
-    check_plan(&plan, &shared).unwrap_or_else(|e| panic!("{e}"));
-    plan
-}
-
 /// How many values each kernel accumulates that does.
 fn accumulated(plan: &MemoryPlan) -> Vec<usize> {
-    let all = kernels(&plan.schedule).into_iter().flatten();
     let values = |kernel: Kernel| match kernel.kind {
         KernelKind::Loops(loops) => match loops.accumulate? {
             Accumulate::Reduce { values, .. } => Some(values.len()),
@@ -49,7 +38,7 @@ fn accumulated(plan: &MemoryPlan) -> Vec<usize> {
         },
         _ => None,
     };
-    all.filter_map(values).collect()
+    all_kernels(plan).into_iter().filter_map(values).collect()
 }
 
 fn noise(ty: &TensorType, seed: usize) -> Tensor {

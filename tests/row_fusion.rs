@@ -2,17 +2,14 @@
 
 mod common;
 
-use common::planned::run;
+use common::planned::{all_kernels, planned, run};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Graph, OutputKind, Value};
 use gradc_ir::interpret::{Precision, evaluate};
 use gradc_ir::kernel::{Kernel, KernelKind, RowKernel};
 use gradc_ir::plan::MemoryPlan;
 use gradc_ir::tensor::{Data, Tensor};
-use gradc_ir::text::{parse_plan, print_plan};
 use gradc_ir::types::{DType, TensorType, TypeError};
-use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
-use gradc_passes::schedule::{Ordering, kernels, schedule};
 
 /// Numbers, the same in every run (SplitMix64).
 struct Random(u64);
@@ -36,19 +33,6 @@ fn graph(build: impl FnOnce(&mut Builder) -> Result<(), TypeError>) -> Graph {
     let mut builder = Builder::new("rows");
     build(&mut builder).expect("the graph is well typed");
     builder.finish()
-}
-
-fn planned(graph: Graph) -> MemoryPlan {
-    let shared = SharedLayout::of([&graph]);
-    let (schedule, _) = schedule(graph.into(), Ordering::default()).unwrap_or_else(|e| panic!("{e}"));
-    let plan = plan_memory(schedule, &shared);
-    check_plan(&plan, &shared).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(parse_plan(&print_plan(&plan)).unwrap_or_else(|e| panic!("{e}")), plan, "plans with rows parse back");
-    plan
-}
-
-fn all_kernels(plan: &MemoryPlan) -> Vec<Kernel> {
-    kernels(&plan.schedule).into_iter().flatten().collect()
 }
 
 fn row_kernels(plan: &MemoryPlan) -> Vec<RowKernel> {

@@ -2,18 +2,35 @@
 
 use gradc_codegen::{AlignedBuffer, CodegenOptions, EntryCode, Memory, Operand, PlacedAction, Pool, compile};
 use gradc_ir::graph::{Graph, Value};
+use gradc_ir::kernel::Kernel;
 use gradc_ir::plan::{Action, MemoryPlan, Segment};
 use gradc_ir::target::Target;
 use gradc_ir::tensor::{HostTensor, Tensor};
-use gradc_passes::schedule::kernels;
+use gradc_ir::text::{parse_plan, print_plan};
+use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
+use gradc_passes::schedule::{Ordering, kernels, schedule};
+
+/// A graph scheduled and placed; the plan is checked, and parses back from its text.
+pub fn planned(graph: Graph) -> MemoryPlan {
+    let shared = SharedLayout::of([&graph]);
+    let (schedule, _) = schedule(graph.into(), Ordering::default()).unwrap_or_else(|e| panic!("{e}"));
+    let plan = plan_memory(schedule, &shared);
+    check_plan(&plan, &shared).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(parse_plan(&print_plan(&plan)).unwrap_or_else(|e| panic!("{e}")), plan, "plans parse back");
+    plan
+}
+
+/// The kernels of a plan, in order.
+pub fn all_kernels(plan: &MemoryPlan) -> Vec<Kernel> {
+    kernels(&plan.schedule).into_iter().flatten().collect()
+}
 
 /// The kernels of a plan without regions and checks, with their places.
 fn entry(plan: &MemoryPlan) -> EntryCode {
     let graph: &Graph = &plan.schedule.graph;
     let operand = |v: &Value| Operand::fixed(plan.memory.places[v], graph.ty(*v).clone());
     assert!(plan.schedule.actions.iter().all(|a| matches!(a, Action::Run(_))), "nothing is checked here");
-    let kernels = kernels(&plan.schedule).into_iter().flatten();
-    let actions = kernels.map(|kernel| PlacedAction::Run {
+    let actions = all_kernels(plan).into_iter().map(|kernel| PlacedAction::Run {
         operands: kernel.operands.iter().map(operand).collect(),
         results: kernel.results.iter().map(operand).collect(),
         kernel: Box::new(kernel),

@@ -141,13 +141,15 @@ pub fn batch_norm_train(
     momentum: f64,
     eps: f64,
 ) -> Result<BatchNormOutput, TypeError> {
-    let channels = channel_count(b.shape(x))?;
-    let count = b.ty(x).elements() / channels;
+    channel_count(b.shape(x))?;
+    let shape = b.shape(x);
+    let count: usize = shape[..1].iter().chain(&shape[2..]).product();
     if count < 2 {
-        let found = format!("{:?}", b.shape(x));
-        return Err(TypeError::new("statistics of a batch need more elements per channel").expected("2").found(found));
+        let found = format!("{count} in {shape:?}");
+        let too_few = TypeError::new("statistics of a batch need more elements per channel");
+        return Err(too_few.expected("at least 2").found(found));
     }
-    let (batch_mean, squares) = batch_moments(b, x)?;
+    let (batch_mean, squares) = batch_moments(b, x, count)?;
     let unbiased = b.scale(squares, 1.0 / (count - 1) as f64)?;
     let biased = b.scale(squares, 1.0 / count as f64)?;
     let y = standardise_per_channel(b, x, [batch_mean, biased], gamma.into(), beta.into(), eps)?;
@@ -159,15 +161,16 @@ pub fn batch_norm_train(
     Ok(BatchNormOutput { y, running_mean, running_var })
 }
 
-/// The share of a batch that its statistics are first estimated from.
+/// One of so many examples of a batch is among those its statistics are first estimated from.
 const PILOT_SHARE: usize = 16;
 
-/// Mean and Σ (x − mean)² per channel of `x` `[N, C, …]`, from two sums that need not wait for each other.
+/// Mean and Σ (x − mean)² per channel of `x` `[N, C, …]`, `count` elements each, from two sums that need not wait for
+/// each other.
 ///
 /// With d = x − pilot they are pilot + Σd / n and Σd² − (Σd)² / n, whatever the pilot (Chan, Golub and LeVeque, 1983).
 /// As pilot serves the mean of the first examples. If these are one in `PILOT_SHARE` and lie far from the others, the
 /// variance is large itself: rounding errors grow at most by that factor over those of deviations from the mean.
-fn batch_moments(b: &mut Builder, x: Value) -> Result<(Value, Value), TypeError> {
+fn batch_moments(b: &mut Builder, x: Value, count: usize) -> Result<(Value, Value), TypeError> {
     let shape = b.shape(x).to_vec();
     let axes: Vec<usize> = (0..shape.len()).filter(|&d| d != 1).collect();
     let mut limit = shape.clone();
@@ -179,7 +182,7 @@ fn batch_moments(b: &mut Builder, x: Value) -> Result<(Value, Value), TypeError>
     let d = add_per_channel(b, x, Some(minus_pilot))?;
     let squares = b.mul(d, d)?;
     let (sum, squares) = (b.reduce_sum(d, &axes)?, b.reduce_sum(squares, &axes)?);
-    let excess = b.scale(sum, shape[1] as f64 / b.ty(x).elements() as f64)?;
+    let excess = b.scale(sum, 1.0 / count as f64)?;
     let excess_squares = b.mul(sum, excess)?;
     let squares = b.sub(squares, excess_squares)?;
     let zero = b.splat(&b.ty(squares).clone(), 0.0)?;
@@ -343,6 +346,9 @@ mod tests {
         let [row, one] =
             [("row", 1), ("one", 3)].map(|(name, n)| b.input(name, gradc_ir::types::TensorType::f32([n, 3])).unwrap());
         let c = b.input("c", gradc_ir::types::TensorType::f32([3])).unwrap();
+        let none = b.input("none", gradc_ir::types::TensorType::f32([2, 0, 3])).unwrap();
+        let no_channels = b.input("no channels", gradc_ir::types::TensorType::f32([0])).unwrap();
+        batch_norm_train(&mut b, none, None, None, no_channels, no_channels, 0.1, EPS).expect("nothing to normalise");
         let alone = batch_norm_train(&mut b, row, None, None, c, c, 0.1, EPS);
         assert!(alone.unwrap_err().message.contains("more elements"), "one example has no variance");
         assert!(batch_norm_infer(&mut b, c, None, None, c, c, EPS).is_err(), "no channel axis");
