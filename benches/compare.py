@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time one training step of the reference models in gradc, PyTorch, JAX and the Rust frameworks, in turn on one machine.
+"""Time one training step of the reference models in gradc, PyTorch, JAX and Rust frameworks, in turn on one machine.
 
     cargo build --release --locked
     python3 benches/compare.py [--rounds N] [--seconds S] [--threads 1 2]
@@ -7,12 +7,13 @@
 
 The folder GRADC_SHARED (default ../shared) has the models, their recipes and the other frameworks' programs. What
 those need is installed into the cache folder the first time (several GB). Every round runs all of them one after the
-other, so that they meet the same weather; a program's figure is its best round's median. Prints a Markdown table of
-microseconds per step and of ratios (other / gradc), with the machine it was taken on; `--json FILE` keeps all figures,
-`--readme` puts the table in README.md. A program that fails is told and left out. RLX multiplies by OpenBLAS, whose
-library has to be there (Debian's libopenblas-dev); without it mlp_mnist takes RLX 27 times as long. Where gradc's median and the
-mean over the whole run differ by more than 3 %, that is told too: something else ran, or the median hides what steps
-cost.
+other, so that they meet the same weather; a program's figure is its best round's median. Prints Markdown tables of
+microseconds per step, of ratios (other / gradc) and of resident memory, one for PyTorch and JAX and with `--peers` one
+for the Rust frameworks, with the machine they were taken on; `--json FILE` keeps all figures, `--readme` puts the tables
+in README.md. A framework that does not build and a program that fails are told and left out. RLX multiplies by OpenBLAS,
+whose library has to be there (Debian's libopenblas-dev); without it mlp_mnist takes RLX 27 times as long. Where gradc's
+median and the mean over the whole run differ by more than 3 %, that is told too: something else ran, or the median hides
+what steps cost.
 """
 import argparse
 import datetime
@@ -30,8 +31,8 @@ REFERENCE = SHARED / "reference"
 MODELS = ["mlp_digits", "mlp_mnist", "lenet", "resnet8", "mobilenetv2_tiny", "mobilenetv2_sparse", "gpt_tiny",
           "lora_mlp", "char_lstm", "ista_denoiser"]
 JAX_MODELS = {"mlp_digits", "mlp_mnist", "gpt_tiny", "ista_denoiser"}
-PEERS = {"rlx": ["--release", "--features", "openblas"], "dfdx": ["--release"], "burn": ["--release", "--features", "flex"],
-         "candle": ["--release"], "topos": ["--release"]}
+# The Rust frameworks, and the features their programs are built with.
+PEERS = {"rlx": ["openblas"], "dfdx": [], "burn": ["flex"], "candle": [], "topos": []}
 BEGIN, END = "<!-- made by benches/compare.py --readme -->", "<!-- end -->"
 # The models that every Rust framework's program has, and those of programs that have others.
 PEER_MODELS = {"mlp_digits", "mlp_mnist", "lenet", "gpt_tiny"}
@@ -50,18 +51,25 @@ def setup_python(folder, packages):
 def setup_peer(name, cache):
     """A Rust framework's program, built once from a copy of its source; None where it does not build."""
     source, target = cache / "peers" / "source", cache / "peers" / name
-    if not any(target.glob("release/*")):
-        if not source.exists():
-            shutil.copytree(REFERENCE / "rust_peers", source, copy_function=shutil.copyfile)
-        manifest = source / name / "Cargo.toml"
-        command = ["cargo", "build", *PEERS[name], "--manifest-path", manifest, "--target-dir", target]
+    if not source.exists():
+        shutil.copytree(REFERENCE / "rust_peers", source, copy_function=shutil.copyfile)
+    program = built_program(target)
+    if program is None:
+        features = [argument for feature in PEERS[name] for argument in ("--features", feature)]
+        command = ["cargo", "build", "--release", *features, "--manifest-path", source / name / "Cargo.toml",
+                   "--target-dir", target]
         # For this processor, as gradc compiles for it.
-        flags = {**os.environ, "RUSTFLAGS": "-C target-cpu=native"}
-        if subprocess.run(command, env=flags).returncode != 0:
-            print(f"{name} does not build and is left out", file=sys.stderr)
-            return None
-    programs = [p for p in (target / "release").iterdir() if p.is_file() and os.access(p, os.X_OK) and not p.suffix]
-    return min(programs, key=lambda p: p.name != name, default=None)
+        subprocess.run(command, env={**os.environ, "RUSTFLAGS": "-C target-cpu=native"})
+        program = built_program(target)
+    if program is None:
+        print(f"{name} does not build and is left out", file=sys.stderr)
+    return program
+
+
+def built_program(target):
+    """The only program that Cargo has linked in a target folder, None where there is none."""
+    files = target.glob("release/*")
+    return next((p for p in files if p.is_file() and os.access(p, os.X_OK) and not p.suffix), None)
 
 
 def pinned(threads, command, **environment):
@@ -104,7 +112,7 @@ def measure(model, threads, args, tools):
             for result in run():
                 known = best.get(name)
                 if known is None or result["median_us"] < known["median_us"]:
-                    best[name] = {key: result.get(key) for key in ("median_us", "mean_us", "peak_rss_mib")}
+                    best[name] = {key: result.get(key) for key in ("fw", "median_us", "mean_us", "peak_rss_mib")}
     own = best.get("gradc")
     if own and abs(own["mean_us"] / own["median_us"] - 1) > 0.03:
         print(f"{model}, {threads} threads: median {own['median_us']:.1f} µs, mean {own['mean_us']:.1f} µs", file=sys.stderr)
@@ -136,21 +144,31 @@ def microseconds(best):
     return f"{best['gradc']['median_us']:,.0f}" if "gradc" in best else ""
 
 
-def resident(best):
-    return f"{best['gradc']['peak_rss_mib']:.0f}" if best.get("gradc", {}).get("peak_rss_mib") else ""
+def largest_resident(figures, model, name):
+    """Peak resident memory of a program with any number of threads, MiB; empty where it was not told."""
+    found = [by_model[model].get(name, {}).get("peak_rss_mib") for by_model in figures.values()]
+    return f"{max(found):.0f}" if all(found) else ""
 
 
-def table(figures):
-    others = {"torch": "PyTorch", "jax": "JAX", **{name: name for name in PEERS}}
-    columns = [("model", lambda model: model), ("gradc µs", lambda model: per_threads(figures, model, microseconds))]
+def table(figures, others, programs):
+    """Times of gradc and ratios of `others` (name: title), resident memory of `programs`; only what has figures."""
+    columns = [("gradc µs", lambda model: per_threads(figures, model, microseconds))]
     for name, title in others.items():
         columns.append((f"{title} ÷ gradc", lambda model, name=name: per_threads(figures, model, ratio(name))))
-    columns.append(("gradc resident MiB", lambda model: per_threads(figures, model, resident)))
-    models = list(next(iter(figures.values())))
-    rows = [[cell(model) for _, cell in columns] for model in models]
-    keep = [k for k in range(len(columns)) if any(row[k] for row in rows)]
-    line = lambda cells: "| " + " | ".join(cells[k] for k in keep) + " |"
-    return "\n".join([line([title for title, _ in columns]), "|" + "---|" * len(keep), *map(line, rows)])
+    for name in programs:
+        columns.append((f"{name} MiB", lambda model, name=name: largest_resident(figures, model, name)))
+    rows = {model: [cell(model) for _, cell in columns] for model in next(iter(figures.values()))}
+    rows = {model: cells for model, cells in rows.items() if any(cells[1:1 + len(others)])}
+    keep = [k for k in range(len(columns)) if any(cells[k] for cells in rows.values())]
+    line = lambda first, cells: "| " + " | ".join([first, *(cells[k] for k in keep)]) + " |"
+    return "\n".join([line("model", [title for title, _ in columns]), "|" + "---|" * (1 + len(keep)),
+                      *(line(model, cells) for model, cells in rows.items())])
+
+
+def timed_peers(figures):
+    """The Rust frameworks that were timed, each with what its program calls itself."""
+    results = [best for by_model in figures.values() for best in by_model.values()]
+    return {name: best[name]["fw"] for name in PEERS for best in results if name in best}
 
 
 def into_readme(text):
@@ -182,7 +200,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--cache", type=pathlib.Path, default=ROOT / "target" / "compare")
     parser.add_argument("--peers", nargs="*", choices=PEERS, help="the Rust frameworks too (all, or these): minutes to build")
-    parser.add_argument("--readme", action="store_true", help="put the table in README.md")
+    parser.add_argument("--readme", action="store_true", help="put the tables in README.md")
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("models", nargs="*", default=MODELS)
     args = parser.parse_args()
@@ -199,7 +217,10 @@ def main():
         figures[threads] = {model: measure(model, threads, args, tools) for model in args.models}
     threads = " / ".join(map(str, args.threads))
     text = (f"{datetime.date.today()}, {machine()}, {threads} threads, best of {args.rounds} rounds of {args.seconds:g} s;"
-            f" PyTorch {version(tools['torch'], 'torch')}, JAX {version(tools['jax'], 'jax')}:\n\n{table(figures)}")
+            f" PyTorch {version(tools['torch'], 'torch')}, JAX {version(tools['jax'], 'jax')}:\n\n"
+            + table(figures, {"torch": "PyTorch", "jax": "JAX"}, ["gradc"]))
+    if peers := timed_peers(figures):
+        text += f"\n\n{', '.join(peers.values())}:\n\n{table(figures, {name: name for name in peers}, ['gradc', *peers])}"
     print(text)
     if args.readme:
         into_readme(text)
