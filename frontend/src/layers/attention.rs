@@ -1,7 +1,7 @@
 //! Scaled dot-product attention.
 
 use super::linear::{contract, matmul};
-use super::normalise::softmax;
+use super::normalise::{safe_softmax, softmax};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
@@ -10,7 +10,8 @@ use gradc_ir::types::{DType, TypeError};
 /// softmax(q · kᵀ · scale + mask) · v for `q` `[…, L, E]`, `k` `[…, S, E]`, `v` `[…, S, V]`; the result is `[…, L, V]`.
 ///
 /// A boolean mask keeps what is true, a float mask is added; both broadcast to `[…, L, S]`. `is_causal` lets
-/// row i see the columns 0 to i. `scale` defaults to 1/√E (Vaswani et al., 2017). A row that sees nothing is NaN.
+/// row i see the columns 0 to i. `scale` defaults to 1/√E (Vaswani et al., 2017). A row that a mask shows nothing is 0
+/// and has no gradient, as in PyTorch.
 pub fn scaled_dot_product_attention(
     b: &mut Builder,
     q: Value,
@@ -33,7 +34,8 @@ pub fn scaled_dot_product_attention(
     let scores = contract(b, [q, k], [q_rank - 1, k_rank - 1])?;
     let scores = mask.map_or(Ok(scores), |mask| apply_mask(b, scores, mask))?;
     let scores = if is_causal { apply_causal_mask(b, scores)? } else { scores };
-    let weights = softmax(b, scores, b.shape(scores).len() - 1)?;
+    let axis = b.shape(scores).len() - 1;
+    let weights = if mask.is_some() { safe_softmax(b, scores, axis)? } else { softmax(b, scores, axis)? };
     matmul(b, weights, v)
 }
 
@@ -114,6 +116,29 @@ mod tests {
             });
             let expected = reference(&q, &k, &v, scale.unwrap_or(unit), bias);
             assert_close(name, y[0].floats(), &expected, 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_row_that_sees_nothing_is_zero() {
+        let (q, k, v) = (noise(HEADS * L * E, 1), noise(HEADS * S * E, 2), noise(HEADS * S * E, 3));
+        let sees = |at: usize| at / S != 1;
+        let hidden: Vec<f64> = (0..L * S).map(|at| if sees(at) { 0.0 } else { f64::NEG_INFINITY }).collect();
+        let masks = [
+            Tensor::float(TensorType::f32([L, S]), hidden),
+            Tensor::int(TensorType::new(DType::Bool, [L, S]), (0..L * S).map(|at| sees(at) as i64).collect()),
+        ];
+        let mut expected = reference(&q, &k, &v, 1.0 / (E as f64).sqrt(), |_, _| 0.0);
+        for head in 0..HEADS {
+            expected[(head * L + 1) * E..][..E].fill(0.0);
+        }
+        for mask in masks {
+            let shape = |rows: usize| TensorType::f32([HEADS, rows, E]);
+            let [q, k, v] = [(L, &q), (S, &k), (S, &v)].map(|(rows, x)| Tensor::float(shape(rows), x.clone()));
+            let y = evaluate(&[q, k, v, mask], |b, x| {
+                Ok(vec![scaled_dot_product_attention(b, x[0], x[1], x[2], Some(x[3]), false, None)?])
+            });
+            assert_close("masked", y[0].floats(), &expected, 1e-12);
         }
     }
 

@@ -4,6 +4,7 @@ use super::reduce::{inverse_deviation, max, mean, sum};
 use super::{add_per_channel, mul_per_channel};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
+use gradc_ir::lower::CompareFn;
 use gradc_ir::types::TypeError;
 
 /// `x` minus its maximum along `axis`, through which no gradient flows: softmax does not depend on it.
@@ -20,6 +21,28 @@ pub fn softmax(b: &mut Builder, x: Value, axis: usize) -> Result<Value, TypeErro
     let total = sum(b, exp, &[axis], true)?;
     let inverse = b.recip(total)?;
     b.mul(exp, inverse)
+}
+
+/// Softmax along `axis`, but 0 with gradient 0 where all elements are −∞ (PyTorch's `_safe_softmax`): attention that may
+/// look at nothing.
+pub fn safe_softmax(b: &mut Builder, x: Value, axis: usize) -> Result<Value, TypeError> {
+    let m = max(b, x, &[axis], true)?;
+    let m = b.stop_gradient(m)?;
+    let m = replaced(b, m, f64::NEG_INFINITY, 0.0)?;
+    let shifted = b.sub(x, m)?;
+    let exp = b.exp(shifted)?;
+    let total = sum(b, exp, &[axis], true)?;
+    // The largest element of any other row contributes 1.
+    let total = replaced(b, total, 0.0, 1.0)?;
+    let inverse = b.recip(total)?;
+    b.mul(exp, inverse)
+}
+
+/// `x` with `new` in place of every `old`.
+fn replaced(b: &mut Builder, x: Value, old: f64, new: f64) -> Result<Value, TypeError> {
+    let (old, new) = (b.full_like(x, old)?, b.full_like(x, new)?);
+    let is_old = b.compare(CompareFn::Eq, x, old)?;
+    b.select(is_old, new, x)
 }
 
 /// x − ln Σ eˣ along `axis`.
