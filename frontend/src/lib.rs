@@ -9,6 +9,7 @@ pub mod layers;
 pub mod losses;
 pub mod model;
 pub mod recipe;
+pub mod replace;
 mod schema;
 pub mod weights;
 mod zip;

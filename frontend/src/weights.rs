@@ -1,5 +1,6 @@
 //! Tensors in safetensors files: weights, reference numbers, checkpoints.
 
+use crate::replace::Replacement;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::tensor::HostTensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
@@ -93,31 +94,15 @@ pub fn write(path: &Path, tensors: &Tensors, metadata: &Metadata) -> Result<(), 
 }
 
 fn try_write(path: &Path, tensors: &Tensors, metadata: &Metadata) -> Result<(), Box<dyn std::error::Error>> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // In the same folder, so that replacing the old file is one rename.
-    let file = temporary_file(folder)?;
+    let replacement = Replacement::of(path)?;
     let views = tensors.iter().map(|(name, t)| {
         let view = TensorView::new(to_file(t.ty().dtype), t.ty().shape.clone(), t.bytes());
         view.map(|v| (name.as_str(), v))
     });
     let packed = serde_json::to_string(metadata)?;
     let fields = (!metadata.is_empty()).then(|| HashMap::from([(PACKED.to_string(), packed)]));
-    serialize_to_file(views.collect::<Result<Vec<_>, _>>()?, fields, file.path())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// A new file that others may read as they may any file the user writes.
-#[cfg(unix)]
-fn temporary_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    use std::os::unix::fs::PermissionsExt;
-    tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o666)).tempfile_in(folder)
-}
-
-#[cfg(not(unix))]
-fn temporary_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    tempfile::NamedTempFile::new_in(folder)
+    serialize_to_file(views.collect::<Result<Vec<_>, _>>()?, fields, replacement.temporary_path())?;
+    Ok(replacement.finish()?)
 }
 
 #[cfg(test)]

@@ -10,12 +10,12 @@ use gradc::profile::{KernelTime, chrome_trace, profile};
 use gradc::{Diagnostic, Options, TensorView};
 use gradc_codegen::Limits;
 use gradc_codegen::process::release_unused_memory;
+use gradc_frontend::replace::Replacement;
 use gradc_frontend::weights;
 use gradc_ir::target::Target;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tempfile::NamedTempFile;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -95,20 +95,18 @@ fn print_calibration() {
 /// A file that is written when all is measured; whether it can be is known before.
 struct Trace<'a> {
     path: &'a Path,
-    file: NamedTempFile,
+    replacement: Replacement,
 }
 
 impl Trace<'_> {
     fn create(path: &Path) -> Result<Trace<'_>, Diagnostic> {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = NamedTempFile::new_in(folder).map_err(|e| unwritable(path, e))?;
-        Ok(Trace { path, file })
+        let replacement = Replacement::of(path).map_err(|e| unwritable(path, e))?;
+        Ok(Trace { path, replacement })
     }
 
     fn write(mut self, events: &serde_json::Value) -> Result<(), Diagnostic> {
-        write!(self.file, "{events}").map_err(|e| unwritable(self.path, e))?;
-        self.file.persist(self.path).map_err(|e| unwritable(self.path, e.error))?;
-        Ok(())
+        let written = write!(self.replacement.file(), "{events}").and_then(|()| self.replacement.finish());
+        written.map_err(|e| unwritable(self.path, e))
     }
 }
 

@@ -10,6 +10,7 @@ use gradc::parameters::ParameterReport;
 use gradc::training_cost::TrainingCost;
 use gradc::{CompiledStep, Diagnostic, Options, Stage};
 use gradc_codegen::Engine;
+use gradc_frontend::replace::replace;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -58,7 +59,7 @@ fn write_texts(step: &CompiledStep, folder: &Path) -> Result<(), Failure> {
     for (k, (stage, entry, text)) in step.report().texts.iter().enumerate() {
         std::fs::create_dir_all(folder).map_err(unwritable)?;
         let name = format!("{k:02}.{entry}.{}.gir", stage.name());
-        std::fs::write(folder.join(name), text).map_err(unwritable)?;
+        replace(&folder.join(name), text.as_bytes()).map_err(unwritable)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use super::common::{CodeArguments, ModelArguments};
 use clap::Args;
 use gradc::budget::ParameterCost;
 use gradc::{CompiledStep, Diagnostic, Diagnostics, Stage};
+use gradc_frontend::replace::replace;
 use gradc_ir::graph::Graph;
 use gradc_ir::text;
 use gradc_passes::egraph::explain::{OptimizeReport, Rewrite, RuleTotals, WindowReport};
@@ -176,7 +177,7 @@ fn dump(path: &Path, [before, after]: &[Graph; 2]) -> Result<(), Failure> {
 
 fn write(path: &Path, content: &str) -> Result<(), Failure> {
     let unwritable = |e: std::io::Error| Diagnostic::new("unwritable-file", e.to_string()).in_file(path.display());
-    Ok(std::fs::write(path, content).map_err(unwritable)?)
+    Ok(replace(path, content.as_bytes()).map_err(unwritable)?)
 }
 
 /// The first entry, or its window asked for, before and after.

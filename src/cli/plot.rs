@@ -2,6 +2,8 @@
 
 use gradc::Diagnostic;
 use gradc::training::EpochRecord;
+use gradc_frontend::replace::replace;
+use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::path::Path;
 use textplots::{Chart, Plot, Shape};
@@ -58,11 +60,17 @@ pub(crate) fn terminal(records: &[EpochRecord]) {
 
 /// Writes all curves as SVG: losses on the left axis, accuracy on the right.
 pub(crate) fn svg(records: &[EpochRecord], path: &Path) -> Result<(), Diagnostic> {
-    draw(&curves(records), path).map_err(|e| Diagnostic::new("unwritable-file", e.to_string()).in_file(path.display()))
+    let drawn = draw(&curves(records)).and_then(|picture| Ok(replace(path, picture.as_bytes())?));
+    drawn.map_err(|e| Diagnostic::new("unwritable-file", e.to_string()).in_file(path.display()))
 }
 
-fn draw(curves: &[Curve], path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let area = SVGBackend::new(path, (720, 420)).into_drawing_area();
+fn draw(curves: &[Curve]) -> Result<String, Box<dyn std::error::Error>> {
+    let mut picture = String::new();
+    draw_on(SVGBackend::with_string(&mut picture, (720, 420)).into_drawing_area(), curves)?;
+    Ok(picture)
+}
+
+fn draw_on(area: DrawingArea<SVGBackend, Shift>, curves: &[Curve]) -> Result<(), Box<dyn std::error::Error>> {
     area.fill(&WHITE)?;
     let losses = || curves.iter().filter(|c| c.label != "accuracy");
     let last = curves.iter().flat_map(|c| &c.points).map(|p| p.0).fold(1.0, f32::max);

@@ -1,6 +1,7 @@
 //! What a run has done so far: one line of JSON per evaluation, appended as it happens.
 
 use super::evaluate::Metrics;
+use gradc_frontend::replace::replace;
 use gradc_ir::diagnostic::Diagnostic;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::io::{ErrorKind, Write};
@@ -54,7 +55,7 @@ impl History {
             }
         }
         if kept != text || !path.exists() {
-            replace(path, &kept).map_err(|e| unwritable(path, e))?;
+            replace(path, kept.as_bytes()).map_err(|e| unwritable(path, e))?;
         }
         Ok(History { path: path.to_path_buf(), records })
     }
@@ -72,13 +73,6 @@ impl History {
 /// Reads what is written of a float: `null` where it is not finite.
 pub(super) fn number_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
-}
-
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    file.write_all(text.as_bytes())?;
-    file.persist(path)?;
-    Ok(())
 }
 
 fn unwritable(path: &Path, error: std::io::Error) -> Diagnostic {
