@@ -15,7 +15,7 @@ use gradc_ir::ops::IndexSelect;
 use gradc_ir::part::Part;
 use gradc_ir::tensor::{Data, HostTensor};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Numbers of a training run: inputs of every step, the losses, first gradients and final tensors.
@@ -66,7 +66,7 @@ impl Reference {
 
 /// How far a tensor may be from the reference.
 pub enum Tolerance {
-    /// `max_abs ≤ 1e-3 · scale + 1e-6`.
+    /// `max_abs ≤ 1e-3 · scale + 1e-6`, and what is [zero but for rounding](Verdict::Rounding) is told from the rest.
     Relative,
     /// `max_abs ≤ 10 · (f32 error of another implementation) + 3e-6 · max(scale, 1)`, per tensor name.
     F32Error(BTreeMap<String, f64>),
@@ -84,10 +84,37 @@ impl Tolerance {
 
     fn limit(&self, name: &str, scale: f64) -> f64 {
         match self {
-            Tolerance::Relative => 1e-3 * scale + 1e-6,
+            Tolerance::Relative => RELATIVE * scale + 1e-6,
             Tolerance::F32Error(errors) => 10.0 * errors.get(name).copied().unwrap_or(0.0) + 3e-6 * scale.max(1.0),
         }
     }
+}
+
+/// Prefix of gradients.
+const GRADIENT: &str = "grad.";
+
+/// Prefix of what parameters and buffers are after all steps.
+const FINAL: &str = "after.";
+
+/// The relative part of [`Tolerance::Relative`].
+const RELATIVE: f64 = 1e-3;
+
+/// The largest magnitude of a gradient that is rounding of sums of terms of the magnitude of other gradients, in units
+/// of the largest of all gradients, if that is above 1.
+const ROUNDING: f64 = 3e-6;
+
+/// What a comparison came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Within tolerance.
+    Ok,
+    /// Zero in exact arithmetic, here and in the reference: the gradient of a bias before a batch norm, or of the bias of
+    /// attention's keys. What such a gradient moves, moves by rounding alone (by whole steps under Adam), and is not held
+    /// to the reference.
+    Rounding,
+    /// Further off than the tolerance.
+    TooFar,
 }
 
 /// How one tensor compares.
@@ -101,9 +128,8 @@ pub struct TensorComparison {
     pub scale: f64,
     /// `max_abs / scale`.
     pub rel: f64,
-    /// Whether it is within tolerance.
-    #[serde(skip)]
-    pub ok: bool,
+    /// What that comes to.
+    pub verdict: Verdict,
 }
 
 /// How a run compares.
@@ -113,7 +139,7 @@ pub struct Comparison {
     pub loss: Vec<f64>,
     /// Every tensor of the reference: `loss`, `grad.*`, `after.*`.
     pub tensors: Vec<TensorComparison>,
-    /// Whether all are within tolerance.
+    /// Whether none is too far off.
     pub ok: bool,
     /// What the user should know of how it was compared.
     #[serde(skip)]
@@ -139,8 +165,27 @@ pub fn compare(
     let mut tensors = vec![judge("loss", &loss, &reference.loss(), tolerance)];
     tensors.extend(gradients(model, recipe, options, reference, tolerance)?);
     tensors.extend(finals(&session, model, reference, tolerance)?);
-    let ok = tensors.iter().all(|t| t.ok);
+    if matches!(tolerance, Tolerance::Relative) {
+        tell_rounding(&mut tensors);
+    }
+    let ok = tensors.iter().all(|t| t.verdict != Verdict::TooFar);
     Ok(Comparison { loss, tensors, ok, notes })
+}
+
+/// Tells gradients that are zero but for rounding, and the parameters that they move.
+fn tell_rounding(tensors: &mut [TensorComparison]) {
+    let gradients = tensors.iter().filter(|t| t.name.starts_with(GRADIENT));
+    let limit = ROUNDING * gradients.map(|t| t.scale).filter(|s| s.is_finite()).fold(1.0, f64::max);
+    let is_rounding = |t: &TensorComparison| t.scale.max(t.max_abs) <= limit && t.max_abs > RELATIVE * t.scale;
+    let mut moved = BTreeSet::new();
+    for tensor in tensors.iter_mut().filter(|t| is_rounding(t)) {
+        if let Some(parameter) = tensor.name.strip_prefix(GRADIENT) {
+            moved.insert(format!("{FINAL}{parameter}"));
+            tensor.verdict = Verdict::Rounding;
+        }
+    }
+    let wrong = tensors.iter_mut().filter(|t| t.verdict == Verdict::TooFar);
+    wrong.filter(|t| moved.contains(&t.name)).for_each(|t| t.verdict = Verdict::Rounding);
 }
 
 /// Exporters that trace a model in training mode update its running statistics before they save them.
@@ -213,10 +258,10 @@ fn gradients(
     let outputs = session.call(EntryKind::Step, &inputs).map_err(|e| e.into_diagnostic())?;
     let parts = trainable_set(recipe, model)?;
     let mut compared = Vec::new();
-    for (parameter, expected) in reference.with_prefix("grad.") {
-        let name = format!("grad.{parameter}");
+    for (parameter, expected) in reference.with_prefix(GRADIENT) {
+        let name = format!("{GRADIENT}{parameter}");
         let own = own_name(model, parameter);
-        let found = outputs.get(&format!("grad.{own}"));
+        let found = outputs.get(&format!("{GRADIENT}{own}"));
         let found = found.ok_or_else(|| absent(&name, "the step has no such gradient"))?.to_host();
         let expected = match parts.get(own) {
             Some(Some(part)) if expected.ty() != found.ty() => part_of(expected, part),
@@ -234,8 +279,8 @@ fn finals(
     tolerance: &Tolerance,
 ) -> Result<Vec<TensorComparison>, Diagnostics> {
     let mut compared = Vec::new();
-    for (tensor, expected) in reference.with_prefix("after.") {
-        let name = format!("after.{tensor}");
+    for (tensor, expected) in reference.with_prefix(FINAL) {
+        let name = format!("{FINAL}{tensor}");
         let found =
             session.parameter(own_name(model, tensor)).ok_or_else(|| absent(&name, "the model has no such tensor"))?;
         compared.push(judge(&name, &floats(&found.to_host()), &floats(expected), tolerance));
@@ -278,7 +323,8 @@ fn judge(name: &str, found: &[f64], expected: &[f64], tolerance: &Tolerance) -> 
     let rel = if scale > 0.0 { max_abs / scale } else { max_abs };
     // a reference that is not finite has no tolerance: nothing is known of what should have come out
     let ok = max_abs.is_finite() && max_abs <= tolerance.limit(name, scale);
-    TensorComparison { name: name.to_string(), max_abs, scale, rel, ok }
+    let verdict = if ok { Verdict::Ok } else { Verdict::TooFar };
+    TensorComparison { name: name.to_string(), max_abs, scale, rel, verdict }
 }
 
 #[cfg(test)]
@@ -286,7 +332,7 @@ mod tests {
     use super::*;
 
     fn is_ok(found: &[f64], expected: &[f64]) -> bool {
-        judge("w", found, expected, &Tolerance::Relative).ok
+        judge("w", found, expected, &Tolerance::Relative).verdict == Verdict::Ok
     }
 
     #[test]
@@ -298,5 +344,25 @@ mod tests {
             assert!(!is_ok(&[odd, 2.0], &[1.0, 2.0]), "{odd} found");
             assert!(!is_ok(&[1.0, 2.0], &[odd, 2.0]), "{odd} expected");
         }
+    }
+
+    fn verdicts(tensors: &[(&str, f64, f64)]) -> Vec<Verdict> {
+        let judged = |&(name, found, expected)| judge(name, &[found], &[expected], &Tolerance::Relative);
+        let mut all: Vec<_> = tensors.iter().map(judged).collect();
+        tell_rounding(&mut all);
+        all.iter().map(|t| t.verdict).collect()
+    }
+
+    #[test]
+    fn a_gradient_that_is_zero_but_for_rounding_is_no_failure() {
+        use Verdict::{Ok, Rounding, TooFar};
+        // Adam moves by its rate whatever the size of a gradient.
+        let moved = [("grad.w", 7.1, 7.1), ("grad.b", 1.6e-6, 3e-15), ("after.b", 0.1, -0.1), ("after.w", 1.0, 1.0)];
+        assert_eq!(verdicts(&moved), [Ok, Rounding, Rounding, Ok]);
+        let wrong = [("grad.w", 7.1, 7.1), ("grad.b", 1e-4, 3e-15), ("after.b", 0.1, -0.1), ("after.w", 1.0, 1.1)];
+        assert_eq!(verdicts(&wrong), [Ok, TooFar, TooFar, TooFar]);
+        // A small gradient that is right counts, and so does one that is missing.
+        assert_eq!(verdicts(&[("grad.w", 7.1, 7.1), ("grad.b", 9e-6, 9e-6), ("after.b", 0.1, -0.1)]), [Ok, Ok, TooFar]);
+        assert_eq!(verdicts(&[("grad.w", 7.1, 7.1), ("grad.b", 0.0, 1e-4)]), [Ok, TooFar]);
     }
 }

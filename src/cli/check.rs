@@ -3,7 +3,7 @@
 use super::Failure;
 use super::common::{CodeArguments, ModelArguments};
 use clap::Args;
-use gradc::reference::{Comparison, Reference, Tolerance, compare};
+use gradc::reference::{Comparison, Reference, Tolerance, Verdict, compare};
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -45,7 +45,11 @@ fn print_table(comparison: &Comparison) {
     let width = comparison.tensors.iter().map(|t| t.name.len()).max().unwrap_or(4);
     println!("{:width$} {:>12} {:>12} {:>12}", "tensor", "max abs", "scale", "relative");
     for t in &comparison.tensors {
-        let verdict = if t.ok { "" } else { "  too far off" };
+        let verdict = match t.verdict {
+            Verdict::Ok => "",
+            Verdict::Rounding => "  zero but for rounding",
+            Verdict::TooFar => "  too far off",
+        };
         println!("{:width$} {:12.3e} {:12.3e} {:12.3e}{verdict}", t.name, t.max_abs, t.scale, t.rel);
     }
     let losses: Vec<String> = comparison.loss.iter().map(|l| format!("{l:.6}")).collect();
