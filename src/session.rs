@@ -6,7 +6,7 @@ use crate::step::{CompiledStep, EntryInfo, HostInput, PersistentTensor};
 use crate::view::TensorView;
 use gradc_codegen::{AlignedBuffer, Executable, Memory, Pool, StepFailure};
 use gradc_frontend::weights;
-use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
+use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
 use gradc_ir::graph::{Def, Graph, Input, NodeId, Role};
 use gradc_ir::interpret::{Precision, evaluate};
 use gradc_ir::plan::Segment;
@@ -123,7 +123,9 @@ impl Session {
 
     /// One training step; returns the loss before the update.
     ///
-    /// Fails without updating anything when an input is wrong or the loss is not finite.
+    /// Fails without updating anything when an input is wrong or the loss is not finite, or, where the recipe clips, the
+    /// norm of the gradients. Without clipping a gradient that is not finite under a finite loss reaches its parameter;
+    /// a later step and [`Session::save`] fail by that.
     pub fn step(&mut self, inputs: &[(&str, TensorView)]) -> Result<f32, SessionError> {
         let outputs = self.call(EntryKind::Step, inputs)?;
         outputs.loss().ok_or_else(|| SessionError::Input(Diagnostic::new("no-loss", "the step has no loss")))
@@ -239,13 +241,28 @@ impl Session {
         own.map(|t| (t.name.clone(), self.persistent_view(t).to_host())).collect()
     }
 
-    /// Writes everything kept between calls; the file is the old one or the new one, whatever happens.
+    /// Fails where steps have made a tensor not finite that was finite at the start.
+    pub fn check_finite(&self) -> Result<(), SessionError> {
+        let initial = &self.step.inner.tensors;
+        let started_finite =
+            |t: &&PersistentTensor| initial.get(&t.name).is_none_or(|data| TensorView::from(data).is_finite());
+        let wrong = self.step.persistent().iter().filter(|t| !self.persistent_view(t).is_finite()).find(started_finite);
+        let Some(tensor) = wrong else { return Ok(()) };
+        let message = format!("`{}` has values that are not finite, made by an update", tensor.name);
+        let help = "files written before are kept; resume from the last checkpoint with a lower learning rate, or clip \
+                    gradients (`clip_norm`), which refuses such updates";
+        Err(SessionError::Checkpoint(Diagnostic::new("non-finite-state", message).help(help)))
+    }
+
+    /// Writes everything kept between calls; the file is the old one or the new one, whatever happens. Fails where
+    /// [`Session::check_finite`] does, so that what cannot go on never replaces what can.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SessionError> {
         self.save_with(path, &BTreeMap::new())
     }
 
     /// As [`Session::save`], with further text fields in the file's metadata.
     pub fn save_with(&self, path: impl AsRef<Path>, metadata: &BTreeMap<String, String>) -> Result<(), SessionError> {
+        self.check_finite()?;
         let all = self.step.persistent().iter().map(|t| (file_name(t), self.persistent_view(t).to_host()));
         weights::write(path.as_ref(), &all.collect(), metadata).map_err(SessionError::Checkpoint)
     }
@@ -266,14 +283,17 @@ impl Session {
     /// Names the first op that makes a non-finite value, by the reference semantics in the dtypes' own precision.
     fn explain_failure(&self, entry: &EntryInfo, hosts: &[TensorView]) -> SessionError {
         let graph = &entry.graph();
-        let output = entry.outputs.iter().find(|o| o.checked).map_or("loss", |o| o.name.as_str()).to_string();
+        let checked = || entry.outputs.iter().filter(|o| o.checked);
         let found = || {
             let tensors = self.interpreter_inputs(graph, entry, hosts)?;
             let run = evaluate(graph, &tensors, Precision::Storage).ok()?;
-            let node = run.origin_of_non_finite(graph, graph.output_named(&output)?.value)?;
-            Some((origin(graph, node), graph.loc(node).clone()))
+            checked().find_map(|output| {
+                let node = run.origin_of_non_finite(graph, graph.output_named(&output.name)?.value)?;
+                Some((output.name.clone(), Some(origin(graph, node)), graph.loc(node).clone()))
+            })
         };
-        let (origin, loc) = found().map_or_else(Default::default, |(origin, loc)| (Some(origin), loc));
+        let unknown = || (checked().next().map_or("loss".into(), |o| o.name.clone()), None, Loc::default());
+        let (output, origin, loc) = found().unwrap_or_else(unknown);
         SessionError::NonFinite { output, origin, loc }
     }
 

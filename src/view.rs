@@ -60,6 +60,17 @@ impl<'a> TensorView<'a> {
         })
     }
 
+    /// Whether no element is NaN or infinite.
+    pub(crate) fn is_finite(&self) -> bool {
+        let mut elements = self.bytes.chunks_exact(self.ty.dtype.size_bytes());
+        match self.ty.dtype {
+            DType::F32 => elements.all(|b| b.try_into().is_ok_and(|b| f32::from_le_bytes(b).is_finite())),
+            DType::F64 => elements.all(|b| b.try_into().is_ok_and(|b| f64::from_le_bytes(b).is_finite())),
+            DType::F16 | DType::BF16 => self.to_f32().iter().all(|v| v.is_finite()),
+            DType::Bool | DType::U8 | DType::I32 | DType::I64 => true,
+        }
+    }
+
     /// An owned copy.
     pub fn to_host(&self) -> HostTensor {
         HostTensor::new(self.ty.clone(), self.bytes.to_vec()).expect("a view has as many bytes as its type")

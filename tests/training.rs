@@ -5,7 +5,7 @@ mod common;
 use common::{batch, compiled, file, kept, step_on};
 use gradc::entries::EntryKind;
 use gradc::training::{EpochRecord, Feeds, Holdout, Source, Split, evaluate};
-use gradc::{HostTensor, ImportOptions, Options, Origin, Recipe, SessionError, Stage, TensorView};
+use gradc::{HostTensor, ImportOptions, Options, Origin, Recipe, Session, SessionError, Stage, TensorView};
 use gradc_frontend::{data, weights};
 use gradc_ir::graph::Role;
 use gradc_passes::egraph::rules::NumericClass;
@@ -169,6 +169,55 @@ fn a_step_with_a_loss_that_is_not_finite_changes_nothing() {
     );
     assert_eq!(kept(&session), before);
     assert!(step_on(&mut session, &batch(&step, 1)).is_finite(), "the session goes on");
+}
+
+/// |w·x| as √(w·x)², whose gradient is NaN at w = 0, where the loss is finite.
+const NAN_GRADIENT: &str = r#"{"gradc": 1, "inputs": [{"name": "x", "shape": [4, 1]}],
+    "parameters": [{"name": "w", "shape": [1, 1], "init": {"kind": "zeros"}}],
+    "nodes": [{"name": "h", "op": "linear", "inputs": ["x", "w"]}, {"name": "square", "op": "mul", "inputs": ["h", "h"]},
+        {"name": "root", "op": "sqrt", "inputs": ["square"]}],
+    "outputs": [{"name": "y", "value": "root"}]}"#;
+
+const SGD_ON_MSE: &str =
+    r#""loss": {"kind": "mse", "prediction": "y", "target": "target"}, "optimizer": {"kind": "sgd", "lr": 0.1}"#;
+
+fn session_with_nan_gradients(folder: &Path, more: &str) -> Session {
+    let [model, recipe] = [("m.json", NAN_GRADIENT.into()), ("r.json", format!("{{{SGD_ON_MSE}{more}}}"))]
+        .map(|(name, text): (_, String)| (folder.join(name), text));
+    for (path, text) in [&model, &recipe] {
+        std::fs::write(path, text).expect("the folder can be written");
+    }
+    let model = gradc::import(&model.0, &ImportOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    let recipe = Recipe::from_file(&recipe.0).unwrap_or_else(|e| panic!("{e}"));
+    let step = gradc::compile(&model, Some(&recipe), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    step.session().expect("a session")
+}
+
+#[test]
+fn clipped_gradients_that_are_not_finite_change_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut session = session_with_nan_gradients(folder.path(), r#", "clip_norm": 1.0"#);
+    let before = kept(&session);
+    let inputs = batch(session.compiled(), 0);
+    let views: Vec<(&str, TensorView)> = inputs.iter().map(|(n, t)| (n.as_str(), TensorView::from(t))).collect();
+    let told = session.step(&views).expect_err("the norm is NaN");
+    assert!(matches!(&told, SessionError::NonFinite { output, .. } if output == "gradient_norm"), "{told}");
+    assert_eq!(kept(&session), before);
+}
+
+#[test]
+fn what_is_not_finite_never_replaces_a_good_checkpoint() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("checkpoint.safetensors");
+    let mut session = session_with_nan_gradients(folder.path(), "");
+    session.save(&path).expect("nothing is wrong yet");
+    let good = std::fs::read(&path).expect("a checkpoint");
+    let inputs = batch(session.compiled(), 0);
+    assert!(step_on(&mut session, &inputs).is_finite());
+    let told = session.save(&path).expect_err("w is NaN").into_diagnostic();
+    assert_eq!(told.code, "non-finite-state");
+    assert!(told.message.contains("`w`"), "{told}");
+    assert_eq!(std::fs::read(&path).expect("a checkpoint"), good);
 }
 
 #[test]

@@ -73,6 +73,9 @@ impl TrainSpec {
 /// Name of the loss among the outputs of a training step.
 pub const LOSS: &str = "loss";
 
+/// Name of the gradients' global L2 norm, an output of steps that clip by it. It is checked as the loss is.
+pub const GRADIENT_NORM: &str = "gradient_norm";
+
 /// What names of importances among the outputs of a training step start with; the parameter's name follows.
 pub const IMPORTANCE: &str = "importance.";
 
@@ -252,6 +255,8 @@ fn clip(b: &mut Builder, gradients: &[Value], max_norm: f64) -> Result<Vec<Value
         total = b.add(total, sum)?;
     }
     let norm = b.sqrt(total)?;
+    // All updates wait for the norm, so that it guards them at no cost.
+    b.output(GRADIENT_NORM, norm, OutputKind::Checked);
     let (eps, limit, one) = (b.scalar(DType::F32, 1e-6)?, b.scalar(DType::F32, max_norm)?, b.scalar(DType::F32, 1.0)?);
     let padded = b.add(norm, eps)?;
     let ratio = b.div(limit, padded)?;

@@ -190,8 +190,9 @@ impl Trainer {
         while self.position.epoch < self.settings.epochs && self.steps_left() {
             let ending = self.run_epoch(observer, stop);
             if !matches!(ending, Ok(Ending::Done)) {
-                self.save()?;
-                return ending;
+                // Why the run ends matters more than why what it came to cannot be kept.
+                let saved = self.save();
+                return ending.and_then(|ending| saved.map(|()| ending));
             }
         }
         self.save()?;
@@ -292,6 +293,7 @@ impl Trainer {
     }
 
     fn write_weights(&self, path: &Path) -> Result<(), SessionError> {
+        self.session.check_finite()?;
         weights::write(path, &self.session.weights(), &BTreeMap::new()).map_err(SessionError::Checkpoint)
     }
 }

@@ -18,13 +18,13 @@ pub(crate) struct Repeated {
     pub first: Vec<Option<Vec<Value>>>,
 }
 
-/// Which nodes a checked output, the loss, depends on; all of them in a graph without one. Barriers wait for their
-/// tokens but do not depend on them.
+/// Which nodes the first checked output, the loss, depends on; all of them in a graph without one. Barriers wait for
+/// their tokens but do not depend on them.
 pub(crate) fn needed_by_the_loss(forms: &Forms) -> Vec<bool> {
     let graph = forms.graph;
-    let checked = || graph.outputs().iter().filter(|o| o.kind == OutputKind::Checked);
-    let mut needed = vec![checked().next().is_none(); graph.nodes().len()];
-    checked().for_each(|output| needed[output.value.node.index()] = true);
+    let loss = graph.outputs().iter().find(|o| o.kind == OutputKind::Checked);
+    let mut needed = vec![loss.is_none(); graph.nodes().len()];
+    loss.into_iter().for_each(|output| needed[output.value.node.index()] = true);
     for id in graph.node_ids().rev().collect::<Vec<_>>() {
         match forms.get(id) {
             _ if !needed[id.index()] => {}
