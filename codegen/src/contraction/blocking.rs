@@ -29,8 +29,8 @@ const BLOCK_SUMS: usize = 1 << 15;
 /// Floats of a factor that is packed once: they stay in the third-level cache, and memory stays small.
 const MOST_SHARED: usize = 1 << 20;
 
-/// Products a chunk should have at least, about 10 µs of work.
-const CHUNK_PRODUCTS: usize = 1 << 19;
+/// Products a chunk should have at least, about 5 µs of work.
+const CHUNK_PRODUCTS: usize = 1 << 18;
 
 /// The same of a product of one row, which takes as long as reading its other factor.
 const CHUNK_VECTOR_PRODUCTS: usize = 1 << 17;

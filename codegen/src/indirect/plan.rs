@@ -12,11 +12,12 @@ use gradc_ir::lower::Contraction;
 use gradc_ir::target::VectorIsa;
 use std::ops::Range;
 
-/// Multiplications of a chunk of tiles, at least: about 10 µs of work.
-const TILE_PRODUCTS: usize = 1 << 19;
+/// Multiplications of a chunk of tiles, at least: about 5 µs of work. A kernel that one thread does alone also brings it
+/// what others have made, and leaves its result away from them.
+const TILE_PRODUCTS: usize = 1 << 18;
 
-/// Multiplications of a chunk of the depth, at least: about 40 µs of work, for its sums have to be added to others.
-const DEPTH_PRODUCTS: usize = 1 << 21;
+/// Multiplications of a chunk of the depth, at least: about 20 µs of work, for its sums have to be added to others.
+const DEPTH_PRODUCTS: usize = 1 << 20;
 
 /// Most chunks of one kernel.
 const MOST_CHUNKS: usize = 32;
