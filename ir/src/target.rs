@@ -1,5 +1,8 @@
 //! The machine code is made for. A value passed to every stage that needs it, never queried elsewhere.
 
+/// Multiply-adds from which on a product is computed by tiles, not by a plain loop nest.
+pub const LEAST_TILED_PRODUCT: usize = 512;
+
 /// Vector instruction sets micro-kernels are chosen from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum VectorIsa {

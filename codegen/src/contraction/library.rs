@@ -1,46 +1,34 @@
 //! Products by the `gemm` crate, and when it is faster than gradc's own kernels.
 
-use super::blocking::parts;
 use super::plan::{Block, ContractionPlan};
 use crate::backend::Library;
 use crate::loops::Blocking;
 
-// What work takes, in ns, on a core of 110 GFLOP/s; measured on Zen 3 with `--bench contractions`. Only their ratios count.
+// What products take that micro-kernels do not serve, in ns, measured on Zen 3 (`--bench contractions -- narrow` has
+// them). Micro-kernels themselves are at least as fast as the library wherever they serve: `-- layers` and `-- squares`.
 
-/// A product of two vectors' lanes by either: 96 % of the peak.
-const PRODUCT_NS: f64 = 0.019;
+/// A product of two floats in a loop nest that finds both factors side by side along the depth, and in one that does not.
+const LOOP_PRODUCT_NS: f64 = 0.14;
+const STRIDED_LOOP_PRODUCT_NS: f64 = 0.43;
 
-/// A product in a loop nest.
-const LOOP_PRODUCT_NS: f64 = 0.15;
-
-/// A call of one of gradc's tiles.
-const TILE_NS: f64 = 8.0;
-
-/// A float packed by gradc, copied or transposed.
-const COPY_NS: f64 = 0.15;
-const TRANSPOSE_NS: f64 = 0.3;
-
-/// A call of the library, and a float of either factor that it packs.
+/// A call of the library, a product of two floats in vectors, and a float of either factor that it packs. That is
+/// its speed in a build whose crates are compiled apart, where it is half as fast as in one that is linked as a whole.
 const CALL_NS: f64 = 130.0;
-const LIBRARY_PACK_NS: f64 = 0.25;
+const LIBRARY_PRODUCT_NS: f64 = 0.051;
+const LIBRARY_PACK_NS: f64 = 0.11;
 
-/// A float of the matrix that the library multiplies with a single row or column.
-const VECTOR_FLOAT_NS: f64 = 0.07;
-
-/// Rows whose sums hide the latency of multiply-adds.
-const LATENCY_ROWS: usize = 4;
+/// Rows that the library computes at least.
+const LEAST_ROWS: usize = 4;
 
 impl ContractionPlan {
-    /// Whether the library should compute this product rather than micro-kernels, or than loops if those do not `pay`.
-    /// It reads a matrix that meets a vector no faster than the kernels for that.
-    pub(super) fn wants_library(&self, library: Library, pays: bool, by_vectors: bool) -> bool {
+    /// Whether the library should compute this product. Where it has to be faster that is instead of loops alone:
+    /// `served` says that gradc's micro-kernels or kernels for vectors are there.
+    pub(super) fn wants_library(&self, library: Library, served: bool) -> bool {
         let able = self.matrices().is_some();
         match library {
             Library::Never => false,
             Library::WherePossible => able,
-            Library::WhereFaster => {
-                !by_vectors && able && self.library_ns() < if pays { self.tiles_ns() } else { self.loops_ns() }
-            }
+            Library::WhereFaster => !served && able && self.library_ns() < self.loops_ns(),
         }
     }
 
@@ -52,32 +40,16 @@ impl ContractionPlan {
 
     fn loops_ns(&self) -> f64 {
         let Blocking { m, n, .. } = self.blocking;
-        self.outer as f64 * (m * n * self.k) as f64 * LOOP_PRODUCT_NS
-    }
-
-    fn tiles_ns(&self) -> f64 {
-        let (Blocking { m, n, .. }, kernel) = (self.blocking, &self.kernel);
-        let tiles = m.div_ceil(kernel.rows) * n.div_ceil(kernel.columns);
-        let rows: usize = parts(0..m, m.div_ceil(kernel.rows)).map(|tile| tile.len().max(LATENCY_ROWS)).sum();
-        let products = rows * n.next_multiple_of(kernel.lanes) * self.k;
-        let packed = |packs: bool, floats: usize, contiguous: bool| match (packs, contiguous) {
-            (false, _) => 0.0,
-            (true, true) => floats as f64 * COPY_NS,
-            (true, false) => floats as f64 * TRANSPOSE_NS,
-        };
-        let packing = packed(self.packs_left(), m * self.k, self.left.free_step == Some(1))
-            + packed(self.packs_right(), n * self.k, self.right.free_step == Some(1));
-        self.outer as f64 * (tiles as f64 * TILE_NS + products as f64 * PRODUCT_NS + packing)
+        let side_by_side = [&self.left, &self.right].iter().all(|factor| factor.depth_step == Some(1));
+        let product_ns = if side_by_side { LOOP_PRODUCT_NS } else { STRIDED_LOOP_PRODUCT_NS };
+        self.outer as f64 * (m * n * self.k) as f64 * product_ns
     }
 
     fn library_ns(&self) -> f64 {
         let Blocking { m, n, .. } = self.blocking;
-        let products = m.next_multiple_of(LATENCY_ROWS) * n.next_multiple_of(self.kernel.lanes) * self.k;
-        let packing = ((m + n) * self.k) as f64 * LIBRARY_PACK_NS;
-        let work_ns = match m.min(n) {
-            1 => (m * n * self.k) as f64 * VECTOR_FLOAT_NS,
-            _ => products as f64 * PRODUCT_NS + packing,
-        };
+        let products = m.next_multiple_of(LEAST_ROWS) * n.next_multiple_of(self.kernel.lanes) * self.k;
+        let packed = (m + n) * self.k;
+        let work_ns = products as f64 * LIBRARY_PRODUCT_NS + packed as f64 * LIBRARY_PACK_NS;
         self.outer as f64 * (CALL_NS + work_ns)
     }
 

@@ -5,7 +5,7 @@ use crate::backend::Library;
 use crate::loops::{Blocking, Groups, Rectangle};
 use crate::microkernel::{MicroKernel, micro_kernel};
 use gradc_ir::lower::{Access, Contraction};
-use gradc_ir::target::VectorIsa;
+use gradc_ir::target::{LEAST_TILED_PRODUCT, VectorIsa};
 use std::ops::Range;
 
 /// `outer` products of an `m × k` with a `k × n` matrix, each cut into blocks.
@@ -148,7 +148,7 @@ impl ContractionPlan {
         };
         let vectors = plan.vector_kernel(isa);
         let pays = pays(m, n, k) || vectors.is_some();
-        plan.by_library = plan.wants_library(library, pays, vectors.is_some());
+        plan.by_library = plan.wants_library(library, pays);
         if let Some(vectors) = vectors.filter(|_| !plan.by_library) {
             plan.compute_by(vectors);
         }
@@ -202,7 +202,7 @@ impl Block {
 /// Whether tiles of several rows serve.
 fn pays(m: usize, n: usize, k: usize) -> bool {
     let wide_enough = n >= 8 || n >= 4 && m >= 8;
-    m >= 2 && wide_enough && k >= 1 && m.saturating_mul(n).saturating_mul(k) >= 512
+    m >= 2 && wide_enough && k >= 1 && m.saturating_mul(n).saturating_mul(k) >= LEAST_TILED_PRODUCT
 }
 
 fn class_of(contraction: &Contraction, dim: usize, extent: usize) -> Class {
