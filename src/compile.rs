@@ -1,4 +1,4 @@
-//! The pipeline on one page: import → roll → hoist → derive → optimize → schedule → plan → compile.
+//! The pipeline on one page: import → roll → hoist → fold → derive → optimize → schedule → plan → compile.
 //!
 //! Every stage is a function between named types; each is timed, verified and, when asked for, kept as text.
 
@@ -22,7 +22,8 @@ use gradc_ir::verify::verify;
 use gradc_passes::bodies::map_bodies;
 use gradc_passes::cost::graph_cost;
 use gradc_passes::egraph::explain::OptimizeReport;
-use gradc_passes::egraph::{self, OptimizeOptions};
+use gradc_passes::egraph::rules::NumericClass;
+use gradc_passes::egraph::{self, OptimizeOptions, fold_loops};
 use gradc_passes::fit::{Rematerialised, rematerialise, rematerialise_in_spare_time};
 use gradc_passes::layout::{LaidOut, assign_layouts};
 use gradc_passes::loops::{cut_loops, hoist};
@@ -140,8 +141,25 @@ pub(crate) fn rolled(model: &Model, options: &Options, report: &mut CompileRepor
         }
         *graph = report.time("hoist", || hoist(graph))?;
         checked(graph, "hoist")?;
+        *graph = folded(name, graph, options, report)?;
     }
     Ok(model)
+}
+
+/// The graph with what its loops can share between steps shared, where sums and products may be re-associated for it.
+fn folded(
+    name: &'static str,
+    graph: &Graph,
+    options: &Options,
+    report: &mut CompileReport,
+) -> Result<Graph, Diagnostics> {
+    if !options.optimize || options.fp == NumericClass::Bitwise {
+        return Ok(graph.clone());
+    }
+    let (folded, rewrites) = report.time("fold", || fold_loops(graph, &rewriting(options)))?;
+    checked(&folded, "fold")?;
+    report.folds.push((name, rewrites));
+    Ok(folded)
 }
 
 fn plan_entry(
@@ -349,14 +367,7 @@ fn plan_with_values_made_again(
 }
 
 pub(crate) fn optimize(entry: &Entry, options: &Options, report: &mut CompileReport) -> Result<Graph, Diagnostics> {
-    let settings = OptimizeOptions {
-        families: options.families.clone(),
-        strategy: options.strategy,
-        fp: options.fp,
-        explain: options.explain,
-        ..OptimizeOptions::new(options.target.clone())
-    };
-    let (graph, rewrites) = report.time("optimize", || optimize_with_bodies(&entry.graph, &settings))?;
+    let (graph, rewrites) = report.time("optimize", || optimize_with_bodies(&entry.graph, &rewriting(options)))?;
     checked(&graph, "optimize")?;
     let once = graph.nodes().len();
     let graph = report.time("recompute", || recompute(&graph, &options.target))?;
@@ -366,6 +377,17 @@ pub(crate) fn optimize(entry: &Entry, options: &Options, report: &mut CompileRep
     let again = graph.nodes().len().saturating_sub(once);
     report.note_pass(entry.kind.name(), "recompute", format!("{again} nodes made again for the backward pass"));
     Ok(graph)
+}
+
+/// How graphs are to be rewritten.
+fn rewriting(options: &Options) -> OptimizeOptions {
+    OptimizeOptions {
+        families: options.families.clone(),
+        strategy: options.strategy,
+        fp: options.fp,
+        explain: options.explain,
+        ..OptimizeOptions::new(options.target.clone())
+    }
 }
 
 /// Optimizes the bodies of regions, then the graph; the report has the windows of all.

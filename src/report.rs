@@ -24,6 +24,9 @@ pub struct CompileReport {
     pub entries: Vec<EntryReport>,
     /// Loops found in the model's graphs, `train` and `infer`.
     pub rolls: Vec<(&'static str, RollReport)>,
+    /// What was done so that the steps of loops share more, by graph of the model, `train` and `infer`; empty where
+    /// nothing may be re-associated.
+    pub folds: Vec<(&'static str, OptimizeReport)>,
     /// Rewrites of each entry, by entry name.
     pub rewrites: Vec<(&'static str, OptimizeReport)>,
     /// What the passes beside the e-graph did.
@@ -162,6 +165,13 @@ impl CompileReport {
         if options.emit.contains(&stage) {
             self.texts.push((stage, entry, print()));
         }
+    }
+
+    /// All rewrites by what they are rewrites of: the model's loops, where there are any, and the entries.
+    pub fn told(&self) -> Vec<(String, &OptimizeReport)> {
+        let folds = self.folds.iter().filter(|(_, report)| !report.windows.is_empty());
+        let folds = folds.map(|(graph, report)| (format!("loops of {graph}"), report));
+        folds.chain(self.rewrites.iter().map(|(entry, report)| (entry.to_string(), report))).collect()
     }
 
     /// Size of the arena, which serves one entry at a time, bytes.

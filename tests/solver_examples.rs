@@ -7,6 +7,7 @@ use gradc::entries::EntryKind;
 use gradc::{CompiledStep, HostTensor, ImportOptions, Model, Options, Recipe, TensorView, import};
 use gradc_frontend::weights;
 use gradc_passes::egraph::replay;
+use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::expand_regions::{ExpandLimits, expand_regions};
 use std::collections::BTreeMap;
 
@@ -28,7 +29,11 @@ fn recipe(name: &str, layer: &str, backward: Option<&str>) -> Recipe {
 }
 
 fn compiled(name: &str, layer: &str, steps: usize, backward: &str) -> CompiledStep {
-    let options = Options { threads: 1, ..Options::default() };
+    compiled_as(name, layer, steps, backward, NumericClass::Bitwise)
+}
+
+fn compiled_as(name: &str, layer: &str, steps: usize, backward: &str, fp: NumericClass) -> CompiledStep {
+    let options = Options { threads: 1, fp, ..Options::default() };
     let recipe = recipe(name, layer, Some(backward));
     gradc::compile(&model(name, steps), Some(&recipe), &options).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
@@ -49,7 +54,17 @@ fn first_rows(values: &[f32], shape: &[usize]) -> HostTensor {
 
 /// Parameters after two steps on the first batch, and how often an exact gradient was computed instead.
 fn trained(name: &str, layer: &str, steps: usize, backward: &str) -> (BTreeMap<String, HostTensor>, u64) {
-    let mut session = compiled(name, layer, steps, backward).session().expect("a session");
+    trained_as(name, layer, steps, backward, NumericClass::Bitwise)
+}
+
+fn trained_as(
+    name: &str,
+    layer: &str,
+    steps: usize,
+    backward: &str,
+    fp: NumericClass,
+) -> (BTreeMap<String, HostTensor>, u64) {
+    let mut session = compiled_as(name, layer, steps, backward, fp).session().expect("a session");
     let inputs = batch(name, session.compiled());
     for _ in 0..2 {
         common::step_on(&mut session, &inputs);
@@ -132,6 +147,32 @@ fn approximate_gradients_hold_where_the_solver_arrives() {
             assert!(difference < 2e-3, "{name}, {backward}: {difference:e}");
         }
     }
+}
+
+/// A folded step trains what the step trains: differences are of rounding in f32, which a step may double at most.
+#[test]
+fn folded_steps_train_alike() {
+    for backward in ["unrolled", "exact", "checkpoint", "frozen", "implicit"] {
+        let (found, fallbacks) = trained_as("ista", "code", 40, backward, NumericClass::Reassociation);
+        let (expected, as_before) = trained("ista", "code", 40, backward);
+        assert_eq!(fallbacks, as_before, "{backward}");
+        let difference = difference(&found, &expected, &model("ista", 40));
+        assert!(difference < 1e-4, "{backward}: {difference:e}");
+    }
+}
+
+/// Of a loop that has not arrived: the two products of a step are one, forward and backward, and so is its gradient.
+#[test]
+fn folded_steps_take_fewer_operations() {
+    let flops = |fp: NumericClass| {
+        let options = Options { threads: 1, fp, ..Options::default() };
+        let recipe = recipe("ista", "code", Some("exact"));
+        let step = gradc::compile(&model("ista", 200), Some(&recipe), &options).expect("it compiles");
+        let (_, rewrites) = step.report().rewrites.first().expect("the step was optimized");
+        rewrites.after.cost.flops
+    };
+    let [strict, folded] = [NumericClass::Bitwise, NumericClass::Reassociation].map(flops);
+    assert!(folded < 0.8 * strict, "{folded:e} instead of {strict:e}");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What an op costs to run, estimated from its lowered form alone: names no op.
 
-use gradc_ir::graph::Graph;
+use gradc_ir::graph::{Graph, NodeId};
 use gradc_ir::lower::{Access, Body, Contraction, Lowering, Meeting, Nest, Scalar, ScalarId, Scatter};
 use gradc_ir::ops::Op;
 use gradc_ir::region::RegionForm;
-use gradc_ir::target::Target;
+use gradc_ir::target::{LEAST_TILED_PRODUCT, Target};
 use gradc_ir::types::TensorType;
 use std::ops::{AddAssign, Mul};
 
@@ -18,7 +18,7 @@ const FUSED_TRAFFIC: f64 = 0.25;
 /// `gradc bench --profile` on small kernels: a sum of 500 elements takes 0.1 to 0.2 µs.
 const KERNEL_NS: f64 = 100.0;
 
-/// The same for a product, whose blocks are packed and whose edges are not full tiles.
+/// The same for a product by tiles, whose blocks are packed and whose edges are not full tiles.
 ///
 /// A product of 16×48 by 48×32 takes 0.9 µs, its operations at the rate of large products 0.6 µs.
 const PRODUCT_NS: f64 = 300.0;
@@ -85,12 +85,17 @@ pub fn op_cost(op: &Op, inputs: &[&TensorType], outputs: &[TensorType], target: 
 
 /// Cost of all ops of a graph.
 pub fn graph_cost(graph: &Graph, target: &Target) -> Cost {
+    graph_cost_shared(graph, target, |_| 1.0)
+}
+
+/// Cost of a graph that has a share in what each of its ops costs.
+pub fn graph_cost_shared(graph: &Graph, target: &Target, share: impl Fn(NodeId) -> f64) -> Cost {
     let mut cost = Cost::default();
     for id in graph.node_ids() {
         if let Some(op) = graph.op(id) {
             let node = graph.node(id);
             let inputs: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
-            cost += op_cost(op, &inputs, &node.types, target);
+            cost += op_cost(op, &inputs, &node.types, target) * share(id);
         }
     }
     cost
@@ -121,7 +126,7 @@ fn nest_cost(nest: &Nest, output: &TensorType, target: &Target) -> Cost {
     let read: f64 = loads(&nest.body).map(|(access, size_bytes)| touched(access, &loops) * size_bytes).sum();
     // what is read in part has to be there as a whole: it was not made by the same kernel
     let is_whole = loads(&nest.body).all(|(access, _)| touched(access, &loops) == product(&access.view));
-    let (traffic, kernel_ns) = match streams(nest) {
+    let (traffic, kernel_ns) = match streams(nest) && !joins_parts(&nest.body) {
         true => (if is_whole { FUSED_TRAFFIC } else { 1.0 }, 0.0),
         false => (1.0, KERNEL_NS),
     };
@@ -131,8 +136,10 @@ fn nest_cost(nest: &Nest, output: &TensorType, target: &Target) -> Cost {
 
 fn contraction_cost(contraction: &Contraction, element_bytes: usize, target: &Target) -> Cost {
     let loops = [contraction.space.as_slice(), &contraction.reduce].concat();
+    let is_tiled = product(&loops) >= LEAST_TILED_PRODUCT as f64;
+    let kernel_ns = if is_tiled { PRODUCT_NS } else { KERNEL_NS };
     let touched = touched(&contraction.lhs, &loops) + touched(&contraction.rhs, &loops) + product(&contraction.space);
-    Cost::new(2.0 * product(&loops), touched * element_bytes as f64, target).in_kernel(PRODUCT_NS)
+    Cost::new(2.0 * product(&loops), touched * element_bytes as f64, target).in_kernel(kernel_ns)
 }
 
 fn scatter_cost(scatter: &Scatter, output: &TensorType, target: &Target) -> Cost {
@@ -146,6 +153,14 @@ fn scatter_cost(scatter: &Scatter, output: &TensorType, target: &Target) -> Cost
 /// Whether a nest makes one repeated value; such values live in the kernels that read them.
 fn is_constant(nest: &Nest) -> bool {
     matches!(nest.body.scalars[nest.result.0 as usize].0, Scalar::Const(_))
+}
+
+/// Whether a nest puts operands next to each other. What reads the whole, a product above all, wants it stored, and its
+/// makers cannot store into it: it is a kernel that copies.
+fn joins_parts(body: &Body) -> bool {
+    let scalar = |id: ScalarId| &body.scalars[id.0 as usize].0;
+    let is_bound = |s: &Scalar| matches!(s, Scalar::Compare(_, a, b) if matches!((scalar(*a), scalar(*b)), (Scalar::LoopIndex(_), Scalar::Const(_))));
+    body.scalars.iter().any(|(s, _)| matches!(s, Scalar::Select(condition, ..) if is_bound(scalar(*condition))))
 }
 
 /// Scalar operations per step of a body; reads and constants are no operations, and loops are cut where only an index

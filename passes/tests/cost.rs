@@ -33,6 +33,16 @@ fn a_concatenation_computes_nothing() {
     assert_eq!(joined.flops, 0.0);
 }
 
+/// Nothing computes into a part of a tensor: what is put together for one product instead of two is copied first.
+#[test]
+fn a_concatenation_is_a_kernel_that_copies() {
+    let part = TensorType::f32([64, 256]);
+    let joined = cost(Concat { axis: 1 }, &[&part; 2]);
+    assert_eq!(joined.bytes, 4.0 * part.size_bytes() as f64, "both parts are read and written");
+    let small = TensorType::f32([2, 2]);
+    assert!(cost(Concat { axis: 0 }, &[&small; 2]).time_ns > 50.0 * cost(Neg {}, &[&small]).time_ns);
+}
+
 /// What a slice reads was stored whole before; what a map reads may never have been.
 #[test]
 fn a_part_is_read_from_memory_and_a_whole_may_be_fused() {

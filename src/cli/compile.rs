@@ -119,8 +119,8 @@ fn print_report(step: &CompiledStep, options: &Options, costs: &[ParameterCost])
     for (graph, loops) in step.report().rolls.iter().filter(|(_, loops)| !loops.is_empty()) {
         print!("loops of {graph}:\n{loops}");
     }
-    for (entry, rewrites) in &step.report().rewrites {
-        println!("rewrites of {entry}: {rewrites}");
+    for (name, rewrites) in step.report().told() {
+        println!("rewrites of {name}: {rewrites}");
         rewrites.windows.iter().for_each(|window| println!("  window at {window}"));
     }
 }

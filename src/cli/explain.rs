@@ -77,7 +77,7 @@ fn check_names(arguments: &Arguments) -> Result<(), Diagnostic> {
 
 /// Some entry has the window asked for.
 fn check_window(arguments: &Arguments, step: &CompiledStep) -> Result<(), Diagnostic> {
-    let most = step.report().rewrites.iter().map(|(_, report)| report.windows.len()).max().unwrap_or(0);
+    let most = step.report().told().iter().map(|(_, report)| report.windows.len()).max().unwrap_or(0);
     match arguments.window {
         Some(number) if number == 0 || number > most => Err(no_window(most, number)),
         _ => Ok(()),
@@ -92,10 +92,10 @@ fn print_text(arguments: &Arguments, step: &CompiledStep) {
     for (graph, loops) in step.report().rolls.iter().filter(|(_, loops)| !loops.is_empty()) {
         println!("loops of {graph}:\n{loops}");
     }
-    for (entry, report) in &step.report().rewrites {
-        println!("{entry}: {report}");
+    for (name, report) in step.report().told() {
+        println!("{name}: {report}");
         RuleTotals::of(report).iter().for_each(|totals| println!("  {totals}"));
-        for (pass, what) in step.report().passes.iter().filter(|p| p.entry == *entry).map(|p| (p.pass, &p.what)) {
+        for (pass, what) in step.report().passes.iter().filter(|p| p.entry == name).map(|p| (p.pass, &p.what)) {
             println!("  {pass}: {what}");
         }
         for (number, window) in windows(arguments, report).filter(|_| !arguments.summary) {
@@ -110,7 +110,7 @@ fn print_text(arguments: &Arguments, step: &CompiledStep) {
 }
 
 fn print_json(arguments: &Arguments, step: &CompiledStep, costs: &[ParameterCost]) {
-    let entry = |(entry, report): &(&'static str, OptimizeReport)| {
+    let entry = |(entry, report): (String, &OptimizeReport)| {
         let window = |(number, window): (usize, &WindowReport)| {
             let mut window = window.clone();
             let kept = rewrites(arguments, &window).map(|(_, rewrite)| rewrite.clone()).collect();
@@ -118,16 +118,16 @@ fn print_json(arguments: &Arguments, step: &CompiledStep, costs: &[ParameterCost
             serde_json::json!({ "number": number, "window": window })
         };
         let windows: Vec<serde_json::Value> = windows(arguments, report).map(window).collect();
-        let passes = step.report().passes.iter().filter(|p| p.entry == *entry);
+        let passes = step.report().passes.iter().filter(|p| p.entry == entry);
         let passes: serde_json::Map<_, _> = passes.map(|p| (p.pass.to_string(), p.what.clone().into())).collect();
         let (before, after) = (&report.before, &report.after);
         let rules = RuleTotals::of(report);
-        let told = serde_json::json!({
+        let what = serde_json::json!({
             "before": before, "after": after, "rules": rules, "passes": passes, "windows": windows
         });
-        (entry.to_string(), told)
+        (entry, what)
     };
-    let mut told: serde_json::Map<_, _> = step.report().rewrites.iter().map(entry).collect();
+    let mut told: serde_json::Map<_, _> = step.report().told().into_iter().map(entry).collect();
     let loops = step.report().rolls.iter().map(|(graph, loops)| (graph.to_string(), serde_json::json!(loops)));
     told.insert("loops".into(), loops.collect::<serde_json::Map<_, _>>().into());
     let report = step.report();
@@ -158,11 +158,11 @@ fn rewrites<'a>(
 fn wrong_rewrites(step: &CompiledStep) -> Result<Vec<Diagnostic>, Failure> {
     let folder = std::env::var_os("GRADC_DUMP").map_or_else(|| PathBuf::from("."), PathBuf::from);
     let mut wrong = Vec::new();
-    for (entry, report) in &step.report().rewrites {
+    for (name, report) in step.report().told() {
         for (number, window) in report.windows.iter().enumerate().filter(|(_, window)| !window.stamped) {
             for (k, rewrite) in window.rewrites.iter().enumerate() {
                 let Some(programs) = &rewrite.disagreeing else { continue };
-                let path = folder.join(format!("{entry}.window{}.rewrite{}.gir", number + 1, k + 1));
+                let path = folder.join(format!("{}.window{}.rewrite{}.gir", name.replace(' ', "_"), number + 1, k + 1));
                 dump(&path, programs)?;
                 wrong.push(rewrite.bug().help(format!("the programs before and after are in {}", path.display())));
             }

@@ -1,7 +1,8 @@
 //! What is known about every e-class: types, the repeated value of a constant, and the place it comes from.
 
+use super::frame::Frame;
 use super::language::Node;
-use egg::{Analysis, DidMerge, Id};
+use egg::{Analysis, DidMerge, Id, Language};
 use gradc_ir::attr::Float;
 use gradc_ir::lower::{Lowering, Scalar};
 use gradc_ir::ops::Op;
@@ -22,6 +23,8 @@ pub struct Facts {
     pub place: u32,
     /// Whether e-nodes made from here on are needed as a whole.
     pub needed: bool,
+    /// Where the window stands.
+    pub frame: Frame,
     /// Why the window must be left as it is: two types or two constants met in one class, or a rule built an
     /// ill-typed node. Always the fault of a rule.
     pub poison: Option<String>,
@@ -29,8 +32,8 @@ pub struct Facts {
 
 impl Facts {
     /// An analysis with the given outside types.
-    pub fn new(input_types: Vec<TensorType>) -> Self {
-        Facts { input_types, place: NOWHERE, needed: false, poison: None }
+    pub fn new(input_types: Vec<TensorType>, frame: Frame) -> Self {
+        Facts { input_types, place: NOWHERE, needed: false, frame, poison: None }
     }
 
     fn poison(&mut self, reason: String) {
@@ -49,6 +52,8 @@ pub struct Fact {
     pub place: u32,
     /// Whether the window needs all of it: something other than slices, of it or of what is computed from it, reads it.
     pub needed: bool,
+    /// Whether it is the same in every step of the loop that the window is in.
+    pub invariant: bool,
 }
 
 impl Analysis<Node> for Facts {
@@ -80,10 +85,11 @@ impl Analysis<Node> for Facts {
             }
             Node::Roots(_) => (vec![], None),
         };
-        Fact { types, splat, place, needed }
+        Fact { types, splat, place, needed, invariant: is_invariant(egraph, node) }
     }
 
-    /// No fact of a class depends on its children's place or constant, so parents are never visited again.
+    /// No fact of a class depends on its children's place or constant, so parents are visited again only where a class
+    /// is found to be invariant.
     fn merge(&mut self, into: &mut Fact, from: Fact) -> DidMerge {
         if into.types != from.types {
             self.poison(format!("a value of type {} met one of type {}", show(&into.types), show(&from.types)));
@@ -94,8 +100,21 @@ impl Analysis<Node> for Facts {
         }
         into.place = into.place.min(from.place);
         into.needed |= from.needed;
-        DidMerge(false, false)
+        let before = (into.invariant, from.invariant);
+        into.invariant |= from.invariant;
+        DidMerge(into.invariant != before.0, into.invariant != before.1)
     }
+}
+
+/// Whether a node is the same in every step of a loop because its operands are.
+fn is_invariant(egraph: &EGraph, node: &Node) -> bool {
+    let frame = &egraph.analysis.frame;
+    frame.steps > 1
+        && match node {
+            Node::Input(id) => frame.is_invariant_input(id.index()),
+            Node::Roots(_) => false,
+            _ => node.children().iter().all(|&id| egraph[id].data.invariant),
+        }
 }
 
 /// Result types of an op over classes.

@@ -67,17 +67,18 @@ pub fn applied(
     emit(window, &table, &chosen, table.index[&egraph.find(saturated.root)]).map(Some)
 }
 
-/// Estimated cost of an e-node of a class.
+/// Estimated cost of an e-node of a class, for one step where the window is in a loop.
 pub fn node_cost(egraph: &EGraph, class: Id, node: &Node, target: &Target) -> Cost {
     let types = &egraph[class].data.types;
-    match node {
+    let cost = match node {
         Node::Op(op, args) => {
             let inputs: Vec<&TensorType> = args.iter().map(|&a| &egraph[a].data.types[0]).collect();
             op_cost(op, &inputs, types, target)
         }
         Node::Sum(terms) => sum_cost(terms.len(), &types[0], target),
         _ => Cost::default(),
-    }
+    };
+    cost * egraph.analysis.frame.share(egraph, node)
 }
 
 /// What a node costs on top of its work; a sum is as many ops as additions.

@@ -49,7 +49,7 @@ pub fn improve(window: &Window, rules: &RuleIndex, limits: &Limits, target: &Tar
 /// One pass over the nodes of the window, which changes under way.
 fn sweep(window: &Window, end: &mut End, rules: &RuleIndex, limits: &Limits, target: &Target) -> Result<(), TypeError> {
     let mut left = vec![limits.matches; rules.len()];
-    let mut state = load(&end.program);
+    let mut state = load(&end.program, &window.frame);
     let mut ledger = Ledger::new(&state, target);
     let mut next = 0;
     while next < state.originals.len() && end.stop == StopReason::IterationLimit {
@@ -61,7 +61,7 @@ fn sweep(window: &Window, end: &mut End, rules: &RuleIndex, limits: &Limits, tar
         if !rewrite(window, end, &mut state, rules, found, target)? {
             next += 1;
         }
-        state = load(&end.program);
+        state = load(&end.program, &window.frame);
         ledger = Ledger::new(&state, target);
     }
     Ok(())
@@ -130,24 +130,33 @@ impl<'a> Ledger<'a> {
         term: &Term,
         kept: &mut HashSet<Id>,
         cost: &mut Cost,
-    ) -> Result<Vec<TensorType>, TypeError> {
+    ) -> Result<Made, TypeError> {
         if let Some(id) = lookup(&state.egraph, term) {
             kept.insert(id);
-            return Ok(state.egraph[id].data.types.clone());
+            let fact = &state.egraph[id].data;
+            return Ok(Made { types: fact.types.clone(), invariant: fact.invariant });
         }
-        let mut inputs = Vec::new();
+        let frame = &state.egraph.analysis.frame;
+        let mut operands = Made { types: vec![], invariant: frame.steps > 1 };
         for arg in term.args() {
-            inputs.extend(self.added(state, arg, kept, cost)?);
+            let made = self.added(state, arg, kept, cost)?;
+            operands.types.extend(made.types);
+            operands.invariant &= made.invariant;
         }
-        let Term::Op(op, _) = term else {
-            *cost += with_overhead(sum_cost(inputs.len(), &inputs[0], self.target), sum_overhead_ns(inputs.len()));
-            return Ok(vec![inputs.swap_remove(0)]);
+        let Made { types, invariant } = operands;
+        let inputs: Vec<&TensorType> = types.iter().collect();
+        let (outputs, work, overhead_ns) = match term {
+            Term::Op(op, _) => {
+                let outputs = op.infer(&inputs)?;
+                let work = op_cost(op, &inputs, &outputs, self.target);
+                (outputs, work, if inputs.is_empty() { 0.0 } else { NODE_NS })
+            }
+            _ => {
+                (vec![types[0].clone()], sum_cost(inputs.len(), inputs[0], self.target), sum_overhead_ns(inputs.len()))
+            }
         };
-        let inputs: Vec<&TensorType> = inputs.iter().collect();
-        let outputs = op.infer(&inputs)?;
-        let overhead_ns = if inputs.is_empty() { 0.0 } else { NODE_NS };
-        *cost += with_overhead(op_cost(op, &inputs, &outputs, self.target), overhead_ns);
-        Ok(outputs)
+        *cost += with_overhead(work * frame.share_of(invariant), overhead_ns);
+        Ok(Made { types: outputs, invariant })
     }
 
     /// The cost of a node and of what only it uses.
@@ -162,6 +171,12 @@ impl<'a> Ledger<'a> {
         }
         cost
     }
+}
+
+/// What is known of a value before it is made.
+struct Made {
+    types: Vec<TensorType>,
+    invariant: bool,
 }
 
 fn with_overhead(cost: Cost, overhead_ns: f64) -> Cost {

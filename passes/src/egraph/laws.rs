@@ -1,11 +1,12 @@
 //! Laws: every rule keeps every bit, or re-associates within its bound, and a wrong rule does not pass.
 
 use super::explain::{Replay, Rewrite};
+use super::frame::Frame;
 use super::language::Node;
 use super::replay::{awkward, bounded, difference};
 use super::rules::{Family, NumericClass, Random, Root, Rule, RuleIndex, Sampler, Term, all_rules};
 use super::saturate::{Limits, Saturated, StopReason, saturate};
-use super::{OptimizeOptions, bounds, optimize, optimize_with};
+use super::{OptimizeOptions, Rules, bounds, optimize, optimize_in, optimize_with};
 use gradc_ir::graph::{Graph, OutputKind};
 use gradc_ir::ops::{Add, Constant, Op, Reshape};
 use gradc_ir::target::{Target, VectorIsa};
@@ -74,6 +75,16 @@ fn example(rule: &Rule, seed: u64) -> Graph {
     builder.finish()
 }
 
+/// Every other time an example is the step of a loop, of which some inputs stay the same.
+fn frame(window: &Graph, seed: u64) -> Frame {
+    let mut random = Random::new(seed);
+    let invariant = window.inputs().iter().map(|_| random.below(2) == 0).collect();
+    match seed % 2 {
+        0 => Frame::default(),
+        _ => Frame { steps: 40, invariant, differentiable: random.below(2) == 0 },
+    }
+}
+
 /// How often a rule fired on its examples, or what it broke.
 fn check_rule(rule: Rule) -> Result<usize, String> {
     let (name, example_of, class) = (rule.name, rule.example, rule.class);
@@ -83,7 +94,8 @@ fn check_rule(rule: Rule) -> Result<usize, String> {
     let mut fired = 0;
     for seed in 0..SEEDS {
         let window = example(&Rule { example: example_of, ..copy(index.rule(0)) }, seed);
-        let saturated = saturate(&window, &index, &Limits { iterations: 2, ..Limits::default() });
+        let limits = Limits { iterations: 2, ..Limits::default() };
+        let saturated = saturate(&window, &frame(&window, seed), &index, &limits);
         if let StopReason::Poisoned(reason) = &saturated.stop {
             return Err(format!("`{name}` on example {seed}: {reason}"));
         }
@@ -188,7 +200,13 @@ fn invariant_breaking_rules_poison_the_window() {
         let window = example(&wrong, 1);
         let window = (2..20).map(|s| example(&wrong, s)).find(|g| g.nodes().iter().any(is_mul)).unwrap_or(window);
         let name = wrong.name;
-        let (after, report) = optimize_with(&window, &options(), &RuleIndex::new(vec![wrong])).expect("no type error");
+        let (after, report) = optimize_with(
+            &window,
+            &Frame::default(),
+            &options(),
+            &Rules { first: None, all: &RuleIndex::new(vec![wrong]) },
+        )
+        .expect("no type error");
         assert_eq!(after.nodes().len(), window.nodes().len(), "`{name}` got through");
         assert!(matches!(report.windows[0].stop, StopReason::Poisoned(_)), "`{name}`: {report}");
     }
@@ -210,7 +228,12 @@ fn wrong_rules_fail_their_replay() {
         let windows = (1..40).map(|seed| example(&wrong, seed));
         let explaining = OptimizeOptions { explain: true, ..options() };
         let replays: Vec<Rewrite> = windows
-            .flat_map(|window| optimize_with(&window, &explaining, &index).expect("well typed").1.windows)
+            .flat_map(|window| {
+                optimize_with(&window, &Frame::default(), &explaining, &Rules { first: None, all: &index })
+                    .expect("well typed")
+                    .1
+                    .windows
+            })
             .flat_map(|window| window.rewrites)
             .collect();
         let caught: Vec<&Rewrite> = replays.iter().filter(|r| matches!(r.replay, Replay::Differs { .. })).collect();
@@ -235,7 +258,7 @@ fn all_rules_together_keep_every_bit() {
     for rule in all_rules().iter().filter(|rule| rule.class == NumericClass::Bitwise) {
         for seed in 1000..1030 {
             let window = example(rule, seed);
-            let saturated = saturate(&window, &index, &Limits::default());
+            let saturated = saturate(&window, &frame(&window, seed), &index, &Limits::default());
             assert_eq!(saturated.egraph.analysis.poison, None, "`{}` {seed}", rule.name);
             if let Some(broken) = broken_class(&window, &saturated, NumericClass::Bitwise, seed) {
                 panic!("example {seed} of `{}`:\n{broken}", rule.name);
@@ -260,19 +283,20 @@ fn all_rules_together_stay_within_the_bound() {
     for rule in all_rules().iter().filter(|rule| rule.class == NumericClass::Reassociation) {
         for seed in 1000..1030 {
             let window = example(rule, seed);
-            let saturated = saturate(&window, &index, &Limits { nodes: 500, ..Limits::default() });
+            let frame = frame(&window, seed);
+            let saturated = saturate(&window, &frame, &index, &Limits { nodes: 500, ..Limits::default() });
             assert_eq!(saturated.egraph.analysis.poison, None, "`{}` {seed}", rule.name);
             if let Some(broken) = broken_class(&window, &saturated, NumericClass::Reassociation, seed) {
                 panic!("example {seed} of `{}`:\n{broken}", rule.name);
             }
-            let (after, report) = optimize(&window, &reassoc).expect("optimizes");
+            let (after, report) = optimize_in(&window, &frame, &reassoc).expect("optimizes");
             for rewrite in report.windows.iter().flat_map(|window| &window.rewrites) {
                 let agrees = matches!(rewrite.replay, Replay::Equal { .. } | Replay::Close { .. });
                 assert!(rewrite.rule.is_some() && agrees, "`{}` {seed}: {rewrite}", rule.name);
             }
             // equal costs added in another order may differ in the last bits
             assert!(report.after.cost.time_ns <= report.before.cost.time_ns * (1.0 + 1e-12), "{report}");
-            assert_eq!(optimize(&window, &reassoc).expect("optimizes"), (after, report));
+            assert_eq!(optimize_in(&window, &frame, &reassoc).expect("optimizes"), (after, report));
         }
     }
 }

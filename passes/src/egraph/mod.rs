@@ -13,6 +13,8 @@
 mod analysis;
 pub mod explain;
 mod extract;
+mod fold;
+mod frame;
 mod greedy;
 mod language;
 mod order;
@@ -26,10 +28,11 @@ mod bounds;
 #[cfg(test)]
 mod laws;
 
+pub use fold::fold_loops;
 pub use replay::replay;
 
-use crate::cost::graph_cost;
 use explain::{OptimizeReport, Step, Totals, WindowReport};
+use frame::Frame;
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Loc};
 use gradc_ir::graph::{Graph, NodeId, Output, Value};
@@ -91,23 +94,39 @@ impl OptimizeOptions {
 /// Inputs keep their order, unused ones too; outputs keep order, name and kind. Every node carries the place of the
 /// node it comes from. An error is a bug in gradc, never the user's.
 pub fn optimize(graph: &Graph, options: &OptimizeOptions) -> Result<(Graph, OptimizeReport), Diagnostic> {
-    optimize_with(graph, options, &RuleIndex::of(&options.families, options.fp))
+    optimize_in(graph, &Frame::default(), options)
         .map_err(|e| Diagnostic::from_type_error("optimizer-bug", e, Loc::default()))
 }
 
-/// [`optimize`] with other rules.
+/// [`optimize`] of a graph that stands in `frame`.
+fn optimize_in(graph: &Graph, frame: &Frame, options: &OptimizeOptions) -> Result<(Graph, OptimizeReport), TypeError> {
+    let rules = RuleIndex::of(&options.families, options.fp);
+    let bitwise =
+        (rules.most() > NumericClass::Bitwise).then(|| RuleIndex::of(&options.families, NumericClass::Bitwise));
+    optimize_with(graph, frame, options, &Rules { first: bitwise.as_ref(), all: &rules })
+}
+
+/// The rules that a window is searched with.
+struct Rules<'a> {
+    /// Some of them, if these are also to be tried by themselves first.
+    first: Option<&'a RuleIndex>,
+    all: &'a RuleIndex,
+}
+
+/// The same with other rules.
 fn optimize_with(
     graph: &Graph,
+    frame: &Frame,
     options: &OptimizeOptions,
-    rules: &RuleIndex,
+    rules: &Rules,
 ) -> Result<(Graph, OptimizeReport), TypeError> {
     let graph = &deduplicate(&graph.without_dead_nodes())?;
-    let windows = window::cut(graph, options.window_nodes)?;
-    let mut solved: HashMap<(&Graph, &[Time]), Rc<Solution>> = HashMap::new();
+    let windows = window::cut(graph, frame, options.window_nodes)?;
+    let mut solved: HashMap<(&Graph, &[Time], &Frame), Rc<Solution>> = HashMap::new();
     let mut solutions = Vec::with_capacity(windows.len());
     let mut reports = Vec::with_capacity(windows.len());
     for window in &windows {
-        let key = (&window.program, &window.times[..]);
+        let key = (&window.program, &window.times[..], &window.frame);
         let known = solved.get(&key).cloned();
         let solution = match &known {
             Some(solution) => solution.clone(),
@@ -121,8 +140,8 @@ fn optimize_with(
     // what every window has for itself is made once again
     let after = deduplicate(&assemble(graph, &windows, &solutions)?)?.without_dead_nodes();
     let report = OptimizeReport {
-        before: totals(graph, &options.target),
-        after: totals(&after, &options.target),
+        before: totals(graph, frame, &options.target),
+        after: totals(&after, frame, &options.target),
         windows: reports,
     };
     Ok((after, report))
@@ -139,13 +158,40 @@ struct Solution {
     stop: StopReason,
 }
 
+impl Solution {
+    /// What became of a window, `self` being what became of the end of `first`.
+    fn after(self, first: Solution) -> Solution {
+        let places = self.places.iter().map(|&at| first.places[at as usize]).collect();
+        let steps = self.steps.into_iter().map(|step| Step { place: first.places[step.place as usize], ..step });
+        Solution {
+            places,
+            steps: first.steps.into_iter().chain(steps).collect(),
+            e_nodes: self.e_nodes.max(first.e_nodes),
+            iterations: self.iterations + first.iterations,
+            ..self
+        }
+    }
+}
+
 fn unchanged(program: &Graph) -> Solution {
     let places = program.node_ids().map(|id| id.0).collect();
     let stop = StopReason::Saturated;
     Solution { program: program.clone(), places, steps: vec![], e_nodes: program.nodes().len(), iterations: 0, stop }
 }
 
-fn solve(window: &Window, options: &OptimizeOptions, rules: &RuleIndex) -> Result<Solution, TypeError> {
+/// The cheapest end of a window that is found with all rules, from where it is or from where those tried first end.
+///
+/// What re-association may do takes fuel from what keeps every bit; it never comes out dearer than without.
+fn solve(window: &Window, options: &OptimizeOptions, rules: &Rules) -> Result<Solution, TypeError> {
+    let straight = search(window, options, rules.all)?;
+    let Some(first) = rules.first else { return Ok(straight) };
+    let kept = search(window, options, first)?;
+    let further = search(&window.with_program(&kept.program, &kept.places), options, rules.all)?.after(kept);
+    let time_ns = |solution: &Solution| window.frame.cost(&solution.program, &options.target).time_ns;
+    Ok(if time_ns(&further) < time_ns(&straight) { further } else { straight })
+}
+
+fn search(window: &Window, options: &OptimizeOptions, rules: &RuleIndex) -> Result<Solution, TypeError> {
     match options.strategy {
         Strategy::Saturate => solve_by_saturation(window, options, rules),
         Strategy::Greedy => {
@@ -153,7 +199,7 @@ fn solve(window: &Window, options: &OptimizeOptions, rules: &RuleIndex) -> Resul
             let e_nodes = end.program.nodes().len();
             let iterations = end.sweeps;
             let steps = match options.explain {
-                true => explain::steps(&window.program, &end.changes, rules, &options.target),
+                true => explain::steps(&window.program, &window.frame, &end.changes, rules, &options.target),
                 false => vec![],
             };
             let (program, places, stop) = (end.program, end.places, end.stop);
@@ -164,7 +210,7 @@ fn solve(window: &Window, options: &OptimizeOptions, rules: &RuleIndex) -> Resul
 
 fn solve_by_saturation(window: &Window, options: &OptimizeOptions, rules: &RuleIndex) -> Result<Solution, TypeError> {
     let program = &window.program;
-    let saturated = saturate(program, rules, &options.limits);
+    let saturated = saturate(program, &window.frame, rules, &options.limits);
     let counts = |solution: Solution| Solution {
         e_nodes: saturated.egraph.nodes().len(),
         iterations: saturated.iterations,
@@ -313,7 +359,7 @@ impl Rebuild {
     }
 }
 
-/// Size and estimated cost of a graph.
-fn totals(graph: &Graph, target: &Target) -> Totals {
-    Totals { nodes: graph.nodes().len(), cost: graph_cost(graph, target) }
+/// Size and estimated cost of a graph, of one step where it is in a loop.
+fn totals(graph: &Graph, frame: &Frame, target: &Target) -> Totals {
+    Totals { nodes: graph.nodes().len(), cost: frame.cost(graph, target) }
 }

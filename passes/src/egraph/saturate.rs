@@ -1,6 +1,7 @@
 //! Growing the e-graph of one window: load, match, add, repair, within fixed limits.
 
 use super::analysis::{EGraph, Facts, NOWHERE, common_type, infer};
+use super::frame::Frame;
 use super::language::Node;
 use super::rules::{RuleIndex, Site, Term, is_selection};
 use egg::{Id, Language};
@@ -84,8 +85,8 @@ impl Saturated {
 }
 
 /// Loads a window and applies `rules` until nothing is new or a limit is reached.
-pub fn saturate(window: &Graph, rules: &RuleIndex, limits: &Limits) -> Saturated {
-    let mut state = load(window);
+pub fn saturate(window: &Graph, frame: &Frame, rules: &RuleIndex, limits: &Limits) -> Saturated {
+    let mut state = load(window, frame);
     state.egraph.rebuild();
     while let Some(more) = sweep(&mut state, rules, limits) {
         state.iterations += 1;
@@ -101,9 +102,9 @@ pub fn saturate(window: &Graph, rules: &RuleIndex, limits: &Limits) -> Saturated
 }
 
 /// The e-graph of a window as it is: one node per class.
-pub fn load(window: &Graph) -> Saturated {
+pub fn load(window: &Graph, frame: &Frame) -> Saturated {
     let inputs = window.inputs().iter().map(|i| window.ty(i.value).clone()).collect();
-    let mut egraph = EGraph::new(Facts::new(inputs));
+    let mut egraph = EGraph::new(Facts::new(inputs, frame.clone()));
     let needed = needed_as_a_whole(window);
     let mut originals = Vec::with_capacity(window.nodes().len());
     for id in window.node_ids() {

@@ -1,5 +1,6 @@
 //! Cutting a graph into windows: bounded pieces, each a layer's forward, backward and update together.
 
+use super::frame::Frame;
 use super::order::Time;
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Value};
@@ -18,6 +19,8 @@ pub struct Window {
     pub program: Graph,
     /// When each node of `program` exists in the whole graph.
     pub times: Vec<Time>,
+    /// Where it stands.
+    pub frame: Frame,
 }
 
 impl Window {
@@ -27,6 +30,18 @@ impl Window {
         self.nodes[only_here.expect("a window has nodes of its own")]
     }
 
+    /// The window with another program, given the node of this one that each of its nodes comes from.
+    pub fn with_program(&self, program: &Graph, places: &[u32]) -> Window {
+        Window {
+            nodes: self.nodes.clone(),
+            leaves: self.leaves.clone(),
+            outputs: self.outputs.clone(),
+            program: program.clone(),
+            times: places.iter().map(|&at| self.times[at as usize]).collect(),
+            frame: self.frame.clone(),
+        }
+    }
+
     /// The node of the whole graph behind a node of `program`.
     pub fn origin(&self, place: u32) -> NodeId {
         let place = place as usize;
@@ -34,11 +49,11 @@ impl Window {
     }
 }
 
-/// Cuts the ops of a graph into windows of about `limit` nodes along layer paths.
+/// Cuts the ops of a graph that stands in `frame` into windows of about `limit` nodes along layer paths.
 ///
 /// Nodes of one layer stay together, forward and backward alike. A layer that is too large is cut into its own
 /// layers, small neighbours share a window, and what has no inner layers is cut along the topological order.
-pub fn cut(graph: &Graph, limit: usize) -> Result<Vec<Window>, TypeError> {
+pub fn cut(graph: &Graph, frame: &Frame, limit: usize) -> Result<Vec<Window>, TypeError> {
     let is_source = sources(graph);
     let is_cut = |id: &NodeId| graph.op(*id).is_some() && !is_source[id.index()];
     let ops: Vec<NodeId> = graph.node_ids().filter(is_cut).collect();
@@ -51,7 +66,12 @@ pub fn cut(graph: &Graph, limit: usize) -> Result<Vec<Window>, TypeError> {
     ops.into_iter().for_each(|id| cuts[window_of[id.index()]].push(id));
     let used_outside = outside_uses(graph, &window_of, &is_source);
     let cuts = cuts.into_iter().filter(|cut| !cut.is_empty());
-    cuts.map(|cut| close(graph, cut, &window_of, &used_outside, &is_source)).collect()
+    let invariant = frame.invariant_nodes(graph);
+    let in_frame = |window: Window| {
+        let invariant = window.leaves.iter().map(|leaf| invariant[leaf.node.index()]).collect();
+        Window { frame: Frame { invariant, ..frame.clone() }, ..window }
+    };
+    cuts.map(|cut| close(graph, cut, &window_of, &used_outside, &is_source).map(in_frame)).collect()
 }
 
 /// Nodes that belong together.
@@ -180,7 +200,7 @@ fn close(
     let of_leaf = |leaf: &Value| 2 * cut.partition_point(|&id| id < leaf.node) as Time;
     let of_cut = (0..cut.len() as Time).map(|k| 2 * k + 1);
     let times = leaves.iter().map(of_leaf).chain(vec![0; own_sources]).chain(of_cut).collect();
-    Ok(Window { nodes, leaves, outputs, program: builder.finish(), times })
+    Ok(Window { nodes, leaves, outputs, program: builder.finish(), times, frame: Frame::default() })
 }
 
 /// Nodes with a use outside their own window; those that every window has for itself have none.

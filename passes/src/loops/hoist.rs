@@ -23,11 +23,12 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Inputs, outputs and places stay.
 pub fn hoist(graph: &Graph) -> Result<Graph, Diagnostic> {
     let ill_typed = |e| Diagnostic::from_type_error("internal-hoist", e, Loc::default());
-    let graph = map_bodies(graph, &mut |body| of_graph(body).map_err(ill_typed))?;
-    of_graph(&graph).map_err(ill_typed)
+    let graph = map_bodies(graph, &mut |body| hoist_here(body).map_err(ill_typed))?;
+    hoist_here(&graph).map_err(ill_typed)
 }
 
-fn of_graph(graph: &Graph) -> Result<Graph, TypeError> {
+/// [`hoist`] of the loops that a graph has itself, not of those in bodies.
+pub(crate) fn hoist_here(graph: &Graph) -> Result<Graph, TypeError> {
     rebuild(graph, |b, id, op, operands| match RegionForm::of_node(graph, id) {
         Some(RegionForm::Loop(looped)) => relieved(b, op, &looped, operands),
         _ => b.apply(op.clone(), operands),

@@ -30,6 +30,7 @@ pub use blocks::cut_loops;
 pub(crate) use check::check_policies;
 pub use guard::FALLBACKS;
 pub use hoist::hoist;
+pub(crate) use hoist::hoist_here;
 pub use merge::merge_loops;
 pub use policy::{Backward, LoopPolicies, Tolerance};
 pub(crate) use rebuild::rebuild;

@@ -21,8 +21,10 @@ use gradc_ir::ops::{DotGeneral, Op, ReduceSum, Scan};
 use gradc_ir::types::TypeError;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Of what a step moves to add to a sum, the most that stacking operands instead may be: one part in so many.
+/// Of what a step moves to add to a sum, the most that stacking operands instead may be: one part in so many. More where
+/// sums are re-associated, for that is done to be fast.
 const STACKED_SHARE: usize = 4;
+const REASSOCIATED_SHARE: usize = 3;
 
 /// The graph with carries that only sum up products of stacked values replaced by one product each, in bodies too; of
 /// the loops that `fp` allows it for.
@@ -36,7 +38,8 @@ fn of_graph(graph: &Graph, fp: NumericClass) -> Result<Graph, TypeError> {
     rebuild(graph, |b, _, op, operands| {
         let Op::Scan(scan) = op else { return b.apply(op.clone(), operands) };
         let stays = scan.in_order && fp != NumericClass::Reassociation;
-        let sums = if stays { vec![] } else { sums(scan) };
+        let share = if fp == NumericClass::Reassociation { REASSOCIATED_SHARE } else { STACKED_SHARE };
+        let sums = if stays { vec![] } else { sums(scan, share) };
         if sums.is_empty() { b.apply(op.clone(), operands) } else { after(b, scan, &sums, operands) }
     })
 }
@@ -55,10 +58,10 @@ impl Sum {
         operands.filter(|&value| !is_slice(scan, value) && !is_stacked(scan, value))
     }
 
-    /// Whether what has to be stacked is small beside the sum.
-    fn pays(&self, scan: &Scan) -> bool {
+    /// Whether what has to be stacked is small beside the sum, one part in `share`.
+    fn pays(&self, scan: &Scan, share: usize) -> bool {
         let stacked: usize = self.unstacked(scan).map(|v| scan.body.ty(v).size_bytes()).sum();
-        STACKED_SHARE * stacked <= scan.body.ty(scan.body.inputs()[self.carry].value).size_bytes()
+        share * stacked <= scan.body.ty(scan.body.inputs()[self.carry].value).size_bytes()
     }
 }
 
@@ -80,10 +83,10 @@ struct Term {
     moves: Vec<Op>,
 }
 
-fn sums(scan: &Scan) -> Vec<Sum> {
+fn sums(scan: &Scan, share: usize) -> Vec<Sum> {
     let uses = uses(&scan.body);
     let sums = (0..scan.carries).filter_map(|k| Some(Sum { carry: k, terms: terms(scan, &uses, k)? }));
-    sums.filter(|sum| sum.pays(scan)).collect()
+    sums.filter(|sum| sum.pays(scan, share)).collect()
 }
 
 /// How often the values of each node are read, results of the graph included.

@@ -10,9 +10,10 @@ mod witness;
 
 use super::analysis::EGraph;
 use super::extract::Extraction;
+use super::frame::Frame;
 use super::rules::{Family, NumericClass, Rule, RuleIndex};
 use super::saturate::{Application, Saturated, StopReason};
-use crate::cost::{Cost, graph_cost};
+use crate::cost::Cost;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::graph::Graph;
 use gradc_ir::target::Target;
@@ -91,9 +92,9 @@ pub struct Rewrite {
     pub made: Vec<String>,
     /// Where it happened.
     pub place: String,
-    /// Change in scalar operations of the window.
+    /// Change in scalar operations of the window, or of one step of it where it is in a loop that is folded.
     pub delta_flops: f64,
-    /// Change in bytes moved by the window.
+    /// Change in bytes moved by it.
     pub delta_bytes: f64,
     /// What running the programs before and after showed.
     pub replay: Replay,
@@ -200,16 +201,16 @@ pub fn explain(
     target: &Target,
 ) -> Result<Vec<Step>, TypeError> {
     let changes = derive::derive(window, saturated, extraction, rules)?;
-    Ok(steps(window, &changes, rules, target))
+    Ok(steps(window, &saturated.egraph.analysis.frame, &changes, rules, target))
 }
 
 /// The changes of a window, each priced and replayed against the one before.
-pub fn steps(window: &Graph, changes: &[Change], rules: &RuleIndex, target: &Target) -> Vec<Step> {
+pub fn steps(window: &Graph, frame: &Frame, changes: &[Change], rules: &RuleIndex, target: &Target) -> Vec<Step> {
     let mut replayer = Replayer::new(window, target);
-    let (mut before, mut cost) = (window, graph_cost(window, target));
+    let (mut before, mut cost) = (window, frame.cost(window, target));
     let mut steps = Vec::with_capacity(changes.len());
     for change in changes {
-        let after = graph_cost(&change.program, target);
+        let after = frame.cost(&change.program, target);
         let mut rewrite = described(rules, change);
         (rewrite.delta_flops, rewrite.delta_bytes) = (after.flops - cost.flops, after.bytes - cost.bytes);
         rewrite.replay = replayer.compare(before, &change.program, rewrite.class);

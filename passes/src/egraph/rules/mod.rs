@@ -195,6 +195,17 @@ impl<'a> Site<'a> {
         self.egraph[id].data.needed
     }
 
+    /// Whether an operand is the same in every step of the loop that the node is in, so that what follows from such
+    /// operands alone costs next to nothing.
+    pub fn is_invariant(&self, id: Id) -> bool {
+        self.egraph[id].data.invariant
+    }
+
+    /// Whether gradients are yet to be taken, so that an op which only stops them does something.
+    pub fn is_differentiable(&self) -> bool {
+        self.egraph.analysis.frame.differentiable
+    }
+
     /// Whether two operands are known to be equal.
     pub fn same(&self, a: Id, b: Id) -> bool {
         self.egraph.find(a) == self.egraph.find(b)

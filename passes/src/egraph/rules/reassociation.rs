@@ -8,7 +8,7 @@ use super::terms::{broadcast, constant};
 use super::{Sampler, Site, Term};
 use egg::Id;
 use gradc_ir::graph::Value;
-use gradc_ir::ops::{Concat, DotGeneral, Mul};
+use gradc_ir::ops::{Concat, DotGeneral, Mul, Sub};
 use gradc_ir::types::{TensorType, TypeError};
 
 rules! { Reassociation, Reassociation;
@@ -35,13 +35,19 @@ rules! { Reassociation, Reassociation;
     };
 
     "dot-of-sum": "dot_general(sum(x, y), z)" => "sum(dot_general(x, z), dot_general(y, z))"
-        if "either operand; a term is a product that has more elements than its factors";
+        if "either operand; a term is a product that has more elements than its factors, or one with a factor that is \
+            the same in every step of a loop, as z is";
     on [DotGeneral] by dot_of_sum, as in |s| {
-        let [n, m] = [3 + s.below(2), 3 + s.below(2)];
-        let (a, b, w) = (s.float(&[n, 1])?, s.float(&[1, m])?, s.float(&[n, m])?);
-        let low_rank = s.dot_general(a, b, [&[], &[]], [&[1], &[0]])?;
-        let low_rank = if s.below(2) == 0 { s.scale(low_rank, 3.0)? } else { low_rank };
+        let [w, low_rank] = low_rank_example(s)?;
         let x = s.add(w, low_rank)?;
+        multiplied(s, x)
+    };
+
+    "dot-of-difference": "dot_general(sub(x, y), z)" => "sub(dot_general(x, z), dot_general(y, z))"
+        if "as for sums";
+    on [DotGeneral] by dot_of_difference, as in |s| {
+        let [w, low_rank] = low_rank_example(s)?;
+        let x = if s.below(2) == 0 { s.sub(w, low_rank)? } else { s.sub(low_rank, w)? };
         multiplied(s, x)
     };
 
@@ -79,12 +85,21 @@ rules! { Reassociation, Reassociation;
     };
 
     "scale-into-product": "mul(dot_general(x, y), s)" => "dot_general(mul(x, s), y)"
-        if "either operand; s is one number repeated, x has fewer elements than the product";
+        if "either operand; s is one number repeated, x has fewer elements than the product or is the same in every \
+            step of a loop";
     on [Mul] by scale_into_product, as in |s| {
         let (x, y) = (s.float(&[4, 1])?, s.float(&[1, 3])?);
         let x = s.dot_general(x, y, [&[], &[]], [&[1], &[0]])?;
         scaled_example(s, x)
     };
+}
+
+/// A value, and one of its type that is a product of low rank, perhaps scaled.
+fn low_rank_example(s: &mut Sampler) -> Result<[Value; 2], TypeError> {
+    let [n, m] = [3 + s.below(2), 3 + s.below(2)];
+    let (a, b, w) = (s.float(&[n, 1])?, s.float(&[1, m])?, s.float(&[n, m])?);
+    let low_rank = s.dot_general(a, b, [&[], &[]], [&[1], &[0]])?;
+    Ok([w, if s.below(2) == 0 { s.scale(low_rank, 3.0)? } else { low_rank }])
 }
 
 /// A product of `x`, on a random side, with a new input that one axis of it is paired with.
@@ -159,16 +174,38 @@ fn regrouped(site: &Site, op: &DotGeneral, side: usize, inner: &DotGeneral, args
 }
 
 fn dot_of_sum(site: &Site) -> Vec<Term> {
-    let op = attrs!(site, DotGeneral);
-    let term = |side: usize, x: Id| {
+    let sums = |side: usize| site.sums(site.args[side]).filter(move |terms| distributes(site, side, terms));
+    let found = [0, 1].into_iter().flat_map(|side| sums(side).map(move |terms| multiplied_each(site, side, terms)));
+    found.map(Term::sum).collect()
+}
+
+fn dot_of_difference(site: &Site) -> Vec<Term> {
+    let differences =
+        |side: usize| each!(site, site.args[side], Sub).filter(move |(_, xs)| distributes(site, side, xs));
+    let found =
+        [0, 1].into_iter().flat_map(|side| differences(side).map(move |(_, xs)| multiplied_each(site, side, xs)));
+    found.map(|terms| Term::op(Sub {}, terms)).collect()
+}
+
+/// The product with each of `terms` in place of operand `side`.
+fn multiplied_each(site: &Site, side: usize, terms: &[Id]) -> Vec<Term> {
+    let with = |&x: &Id| {
         let mut args = [site.args[0], site.args[1]];
         args[side] = x;
-        Term::op(op.clone(), args.map(Term::from))
+        Term::op(site.op.clone(), args.map(Term::from))
     };
-    let worth = |terms: &&[Id]| terms.iter().any(|&id| is_low_rank(site, id));
-    let of_side = |side: usize| site.sums(site.args[side]).filter(worth).map(move |terms| (side, terms));
-    let found = [0, 1].into_iter().flat_map(of_side);
-    found.map(|(side, terms)| Term::sum(terms.iter().map(|&x| term(side, x)).collect())).collect()
+    terms.iter().map(with).collect()
+}
+
+/// Whether it may pay to multiply each of `terms` instead of what is made of them, operand `side` of a product.
+fn distributes(site: &Site, side: usize, terms: &[Id]) -> bool {
+    let meets = site.is_invariant(site.args[1 - side]);
+    terms.iter().any(|&id| is_low_rank(site, id) || meets && has_invariant_factor(site, id))
+}
+
+/// Whether a value is a product one factor of which is the same in every step of a loop.
+fn has_invariant_factor(site: &Site, id: Id) -> bool {
+    each!(site, id, DotGeneral).any(|(_, factors)| factors.iter().any(|&factor| site.is_invariant(factor)))
 }
 
 /// Whether a value is a product, perhaps scaled, that has more elements than its factors together.
@@ -291,7 +328,8 @@ fn scale_into_product(site: &Site) -> Vec<Term> {
         let ty = site.type_of(args[k]);
         let mut operands = [args[0].into(), args[1].into()];
         operands[k] = Term::op(Mul {}, [args[k].into(), scale.filling(ty)]);
-        (ty.elements() < site.ty.elements()).then(|| Term::op(op.clone(), operands))
+        let is_cheap = ty.elements() < site.ty.elements() || site.is_invariant(args[k]);
+        is_cheap.then(|| Term::op(op.clone(), operands))
     };
     let factors = [(site.args[0], site.args[1]), (site.args[1], site.args[0])];
     let scaled_dots = factors.into_iter().filter_map(|(x, s)| Some((x, Uniform::of(site, s)?)));

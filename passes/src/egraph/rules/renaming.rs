@@ -3,10 +3,11 @@
 use super::terms::{constant, reshape};
 use super::{Site, Term};
 use gradc_ir::lower::{Access, Lowering, Nest, Scalar};
+use gradc_ir::ops::Op;
 use gradc_ir::types::{TensorType, row_major_strides};
 
 rules! { Layout, Bitwise;
-    "renaming-is-reshape": "f(x)" => "reshape(x)" if "f moves no element; x itself where the shape is the same";
+    "renaming-is-reshape": "f(x)" => "reshape(x)" if "f moves no element and no gradient is to stop at it; x itself where the shape is the same";
     on [] by renaming_is_reshape, as in |s| {
         let (n, m) = (1 + s.below(3), 1 + s.below(3));
         let x = s.float(&[n, 1, m])?;
@@ -40,6 +41,9 @@ fn is_renaming(access: &Access, space: &[usize]) -> bool {
 fn renaming_is_reshape(site: &Site) -> Vec<Term> {
     let &[x] = site.args else { return vec![] };
     let (from, to) = (site.shape(x), &site.ty.shape);
+    if site.is_differentiable() && matches!(site.op, Op::StopGradient(_)) {
+        return vec![];
+    }
     if site.type_of(x).dtype != site.ty.dtype || site.type_of(x).elements() != site.ty.elements() {
         return vec![];
     }

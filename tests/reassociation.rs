@@ -1,0 +1,85 @@
+//! Another order of sums and products is allowed so that steps take less time: it never makes a plan dearer.
+
+mod common;
+
+use gradc::entries::EntryKind;
+use gradc::options::Backend;
+use gradc::{CompiledStep, ImportOptions, Model, Options, Recipe, import};
+use gradc_codegen::Engine;
+use gradc_passes::cost::Cost;
+use gradc_passes::egraph::rules::NumericClass;
+
+const REFERENCE: [&str; 10] = [
+    "mlp_digits",
+    "mlp_mnist",
+    "lenet",
+    "resnet8",
+    "mobilenetv2_tiny",
+    "mobilenetv2_sparse",
+    "gpt_tiny",
+    "lora_mlp",
+    "char_lstm",
+    "ista_denoiser",
+];
+
+/// The bundled models, and the reference models where they are.
+fn models() -> Vec<(String, Model, Recipe)> {
+    let bundled = common::BUNDLED.iter().copied().chain(["equalized", "lora_merged", "tied_gpt"]);
+    let bundled = bundled.map(|name| {
+        let (model, recipe) = common::bundled(name);
+        (name.to_string(), model, recipe)
+    });
+    let folder = common::shared("reference/models");
+    let reference = folder.iter().flat_map(|folder| REFERENCE.map(|name| (name, folder.join(name))));
+    let reference = reference.map(|(name, folder)| {
+        let recipe = Recipe::from_file(&folder.join("recipe.json")).expect("the recipe is valid");
+        let options = ImportOptions { batch_norm: recipe.batch_norm, ..ImportOptions::default() };
+        let model = import(&folder.join("model.pt2"), &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+        (name.to_string(), model, recipe)
+    });
+    bundled.chain(reference).collect()
+}
+
+fn compiled(model: &Model, recipe: &Recipe, fp: NumericClass, backend: Backend) -> CompiledStep {
+    let options = Options { threads: 1, fp, backend, ..Options::default() };
+    gradc::compile(model, Some(recipe), &options).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Estimated cost of the training step as it was optimized.
+fn cost(step: &CompiledStep) -> Cost {
+    let (_, rewrites) = step.report().rewrites.first().expect("the step was optimized");
+    rewrites.after.cost
+}
+
+#[test]
+fn no_step_is_planned_dearer() {
+    for (name, model, recipe) in models() {
+        let [strict, free] = [NumericClass::Bitwise, NumericClass::Reassociation]
+            .map(|fp| cost(&compiled(&model, &recipe, fp, Backend::Auto)));
+        println!(
+            "{name}: {:.3e} -> {:.3e} ns, {:.3e} -> {:.3e} flops",
+            strict.time_ns, free.time_ns, strict.flops, free.flops
+        );
+        // equal costs added in another order may differ in the last bits
+        assert!(
+            free.time_ns <= strict.time_ns * (1.0 + 1e-9),
+            "{name}: {} ns, {} ns strictly",
+            free.time_ns,
+            strict.time_ns
+        );
+    }
+}
+
+/// A library is for products that no kernel of gradc's serves: where its own tiles are, they are not given up for it.
+#[test]
+fn the_library_replaces_loops_alone() {
+    for (name, model, recipe) in models() {
+        let [auto, own] = [Backend::Auto, Backend::Own]
+            .map(|backend| compiled(&model, &recipe, NumericClass::Reassociation, backend));
+        let pairs = auto.engines(EntryKind::Step).iter().zip(own.engines(EntryKind::Step));
+        for (k, (auto, own)) in pairs.enumerate() {
+            let replaces_loops = *auto == Some(Engine::Gemm) && *own == Some(Engine::Loops);
+            assert!(auto == own || replaces_loops, "{name}, kernel {k}: {auto:?} instead of {own:?}");
+        }
+    }
+}
