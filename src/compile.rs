@@ -19,8 +19,9 @@ use gradc_ir::graph::Graph;
 use gradc_ir::plan::{MemoryPlan, Schedule};
 use gradc_ir::text;
 use gradc_ir::verify::verify;
+use gradc_passes::bands::{KnownConstants, find_bands};
 use gradc_passes::bodies::map_bodies;
-use gradc_passes::cost::graph_cost;
+use gradc_passes::cost::{flops_outside_bands, graph_cost};
 use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::egraph::{self, OptimizeOptions, fold_loops};
@@ -62,15 +63,15 @@ pub(crate) fn compile_rolled(
 ) -> Result<CompiledStep, Diagnostics> {
     let derived = report.time("derive", || entries::derive(model, recipe, chosen, options))?;
     (report.notes, report.parameters) = (derived.notes, derived.parameters);
-    let layout = SharedLayout::of(derived.entries.iter().map(|entry| &entry.graph));
+    let shared = Shared::of(&derived.entries, model);
     let mut planned = Vec::new();
     for entry in derived.entries {
-        planned.push(plan_entry(entry, derived.training.as_ref(), &layout, options, &mut report)?);
+        planned.push(plan_entry(entry, derived.training.as_ref(), &shared, options, &mut report)?);
     }
     if let Some((_, plan)) = planned.iter().find(|(entry, _)| entry.kind == EntryKind::Step) {
         report.training = Some(TrainingCost::of(plan, trained_bytes(&report.parameters)));
     }
-    check_peak(options, &layout, &planned, &report)?;
+    check_peak(options, &shared.layout, &planned, &report)?;
     let codes: Vec<EntryCode> =
         planned.iter().map(|(entry, plan)| crate::place::entry_code(entry.kind.name(), plan)).collect();
     stage_ends(options);
@@ -84,7 +85,7 @@ pub(crate) fn compile_rolled(
         executable,
         planned,
         (derived.loss, recipe.cloned()),
-        layout,
+        shared.layout,
         options.pool()?,
         report,
     )
@@ -115,12 +116,29 @@ pub(crate) fn plan_step(
     let quiet = Options { explain: false, emit: vec![], ..options.clone() };
     let options = Options { spare_time: false, gradients: false, importances: false, ..quiet };
     let derived = entries::derive(model, Some(recipe), chosen, &options)?;
-    let layout = SharedLayout::of(derived.entries.iter().map(|entry| &entry.graph));
+    let shared = Shared::of(&derived.entries, model);
     let step = derived.entries.into_iter().find(|entry| entry.kind == EntryKind::Step);
     let step = step.expect("a recipe asks for a training step");
-    let (_, plan) = plan_entry(step, derived.training.as_ref(), &layout, &options, &mut CompileReport::default())?;
+    let (_, plan) = plan_entry(step, derived.training.as_ref(), &shared, &options, &mut CompileReport::default())?;
     let cost = TrainingCost::of(&plan, trained_bytes(&derived.parameters));
     Ok(PlannedStep { plan, cost, parameters: derived.parameters })
+}
+
+/// What the entries of a model have in common.
+pub(crate) struct Shared {
+    /// Places of the tensors that live between calls.
+    pub layout: SharedLayout,
+    /// What is known of the model's constants.
+    pub constants: KnownConstants,
+}
+
+impl Shared {
+    fn of(entries: &[Entry], model: &Model) -> Shared {
+        let layout = SharedLayout::of(entries.iter().map(|entry| &entry.graph));
+        let constants = layout.constants.keys().filter_map(|name| Some((&name[..], model.tensors.get(name)?)));
+        let constants = KnownConstants::of(constants);
+        Shared { layout, constants }
+    }
 }
 
 fn trained_bytes(parameters: &[ParameterReport]) -> usize {
@@ -165,7 +183,7 @@ fn folded(
 fn plan_entry(
     entry: Entry,
     training: Option<&Training>,
-    layout: &SharedLayout,
+    shared: &Shared,
     options: &Options,
     report: &mut CompileReport,
 ) -> Result<(Entry, MemoryPlan), Diagnostics> {
@@ -174,21 +192,23 @@ fn plan_entry(
     report.keep(options, Stage::Train, name, || text::print(&entry.graph));
     let optimized = if options.optimize { optimize(&entry, options, report)? } else { entry.graph.clone() };
     report.keep(options, Stage::Optimized, name, || text::print(&optimized));
-    let Planned { plan, peaks, copies, again, parts, checkpointed } = match arena_limit(layout, options) {
+    let Planned { plan, peaks, copies, again, parts, checkpointed } = match arena_limit(&shared.layout, options) {
         Some(limit_bytes) => {
             let source = match (entry.kind, training) {
                 (EntryKind::Step, Some(training)) => Source::Training(training),
                 _ => Source::Forward(&entry.graph),
             };
-            let plan = Plan { kind: entry.kind, source, limit_bytes, layout, options };
+            let plan = Plan { kind: entry.kind, source, limit_bytes, shared, options };
             plan_within(&optimized, &plan, report)?
         }
-        None => plan_in_spare_time(&in_blocks(&optimized, options, report)?, layout, options, report)?,
+        None => plan_in_spare_time(&in_blocks(&optimized, options, report)?, shared, options, report)?,
     };
     let stored = format!("{} values stored in another order, {copies} copies", plan.schedule.layouts.len());
     report.note_pass(name, "layout", stored);
     let live = format!("{} bytes live at most, {} in program order", peaks.chosen_bytes, peaks.program_bytes);
     report.note_pass(name, "schedule", format!("{} kernels and copies, {live}", plan.schedule.actions.len()));
+    let outside_mflop = flops_outside_bands(&plan.schedule) / 1e6;
+    report.note_pass(name, "bands", format!("{outside_mflop:.1} MFLOP of products that masks make zero left out"));
     report.keep(options, Stage::Schedule, name, || text::print_schedule(&plan.schedule));
     report.keep(options, Stage::Memory, name, || text::print_plan(&plan));
     let nodes = optimized.nodes().len();
@@ -213,11 +233,11 @@ pub(crate) struct Planned {
 /// Plans a graph, its loops in blocks where that pays.
 pub(crate) fn plan_graph(
     graph: &Graph,
-    layout: &SharedLayout,
+    shared: &Shared,
     options: &Options,
     report: &mut CompileReport,
 ) -> Result<Planned, Diagnostics> {
-    plan_in_blocks(&in_blocks(graph, options, report)?, layout, options, report)
+    plan_in_blocks(&in_blocks(graph, options, report)?, shared, options, report)
 }
 
 /// The graph with its loops in blocks where that pays.
@@ -230,7 +250,7 @@ fn in_blocks(graph: &Graph, options: &Options, report: &mut CompileReport) -> Re
 /// Plans a graph whose loops are cut.
 fn plan_in_blocks(
     graph: &Graph,
-    layout: &SharedLayout,
+    shared: &Shared,
     options: &Options,
     report: &mut CompileReport,
 ) -> Result<Planned, Diagnostics> {
@@ -238,18 +258,19 @@ fn plan_in_blocks(
     checked(&laid_out.graph, "layout")?;
     let copies = laid_out.graph.nodes().len() - graph.nodes().len();
     let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(laid_out, options.ordering))?;
-    plan_scheduled(scheduled, peaks, copies, layout, report)
+    plan_scheduled(scheduled, peaks, copies, shared, report)
 }
 
 fn plan_scheduled(
     scheduled: Schedule,
     peaks: Peaks,
     copies: usize,
-    layout: &SharedLayout,
+    shared: &Shared,
     report: &mut CompileReport,
 ) -> Result<Planned, Diagnostics> {
-    let plan = report.time("plan", || Ok::<_, Diagnostic>(plan_memory(scheduled, layout)))?;
-    check_plan(&plan, layout).map_err(|d| d.help("this is a bug in gradc: the planner made a wrong plan"))?;
+    let scheduled = report.time("bands", || Ok::<_, Diagnostic>(find_bands(scheduled, &shared.constants)))?;
+    let plan = report.time("plan", || Ok::<_, Diagnostic>(plan_memory(scheduled, &shared.layout)))?;
+    check_plan(&plan, &shared.layout).map_err(|d| d.help("this is a bug in gradc: the planner made a wrong plan"))?;
     Ok(Planned { plan, peaks, copies, again: None, parts: None, checkpointed: 0 })
 }
 
@@ -257,32 +278,28 @@ fn plan_scheduled(
 /// saves memory and the options allow it.
 fn plan_in_spare_time(
     graph: &Graph,
-    layout: &SharedLayout,
+    shared: &Shared,
     options: &Options,
     report: &mut CompileReport,
 ) -> Result<Planned, Diagnostics> {
     if !options.spare_time {
-        return plan_in_blocks(graph, layout, options, report);
+        return plan_in_blocks(graph, shared, options, report);
     }
     let found: Option<Rematerialised> =
         report.time("rematerialise", || rematerialise_in_spare_time(graph, options.ordering, &options.target))?;
     match found {
-        Some(found) => plan_made_again(found, layout, report),
-        None => plan_in_blocks(graph, layout, options, report),
+        Some(found) => plan_made_again(found, shared, report),
+        None => plan_in_blocks(graph, shared, options, report),
     }
 }
 
 /// Plans a graph with values made again as it has been scheduled.
-fn plan_made_again(
-    found: Rematerialised,
-    layout: &SharedLayout,
-    report: &mut CompileReport,
-) -> Result<Planned, Diagnostics> {
+fn plan_made_again(found: Rematerialised, shared: &Shared, report: &mut CompileReport) -> Result<Planned, Diagnostics> {
     checked(&found.graph, "rematerialise")?;
     checked(&found.schedule.graph, "layout")?;
     let again = (found.dropped > 0).then(|| MadeAgain::of(&found));
     let copies = found.schedule.graph.nodes().len() - found.graph.nodes().len();
-    Ok(Planned { again, ..plan_scheduled(found.schedule, found.peaks, copies, layout, report)? })
+    Ok(Planned { again, ..plan_scheduled(found.schedule, found.peaks, copies, shared, report)? })
 }
 
 /// The largest arena that leaves room for what is kept between steps, if memory is limited.
@@ -293,7 +310,7 @@ fn arena_limit(layout: &SharedLayout, options: &Options) -> Option<usize> {
 /// Plans a graph for an arena of at most `limit_bytes`: with values made again for the backward pass as far as that
 /// takes, else with the batch in parts; where the limit cannot be reached, for the smallest arena found.
 fn plan_within(graph: &Graph, plan: &Plan, report: &mut CompileReport) -> Result<Planned, Diagnostics> {
-    let best = plan_with_values_made_again(graph, plan.limit_bytes, plan.layout, plan.options, report)?;
+    let best = plan_with_values_made_again(graph, plan.limit_bytes, plan.shared, plan.options, report)?;
     if best.plan.memory.arena_bytes <= plan.limit_bytes {
         return Ok(best);
     }
@@ -325,7 +342,7 @@ fn plan_checkpointed(plan: &Plan, report: &mut CompileReport) -> Result<Option<P
     let mut trial = CompileReport::default();
     let graph = trial.time("derive", || training.step(plan.options))?;
     let graph = optimize(&Entry { kind: plan.kind, graph }, plan.options, &mut trial)?;
-    let planned = plan_with_values_made_again(&graph, plan.limit_bytes, plan.layout, plan.options, &mut trial)?;
+    let planned = plan_with_values_made_again(&graph, plan.limit_bytes, plan.shared, plan.options, &mut trial)?;
     if planned.plan.memory.arena_bytes > plan.limit_bytes {
         return Ok(None);
     }
@@ -338,12 +355,12 @@ fn plan_checkpointed(plan: &Plan, report: &mut CompileReport) -> Result<Option<P
 fn plan_with_values_made_again(
     graph: &Graph,
     limit_bytes: usize,
-    layout: &SharedLayout,
+    shared: &Shared,
     options: &Options,
     report: &mut CompileReport,
 ) -> Result<Planned, Diagnostics> {
     let graph = &in_blocks(graph, options, report)?;
-    let mut best = plan_in_spare_time(graph, layout, options, report)?;
+    let mut best = plan_in_spare_time(graph, shared, options, report)?;
     let mut aim_bytes = limit_bytes;
     for _ in 0..MOST_AIMS {
         if best.plan.memory.arena_bytes <= limit_bytes {
@@ -352,7 +369,7 @@ fn plan_with_values_made_again(
         let fitted: Rematerialised =
             report.time("rematerialise", || rematerialise(graph, aim_bytes, options.ordering, &options.target))?;
         let is_met = fitted.peaks.chosen_bytes <= aim_bytes;
-        let planned = plan_made_again(fitted, layout, report)?;
+        let planned = plan_made_again(fitted, shared, report)?;
         let arena_bytes = planned.plan.memory.arena_bytes;
         if arena_bytes < best.plan.memory.arena_bytes {
             best = planned;

@@ -1,6 +1,6 @@
 //! Splitting the batch where a limit of memory asks for it and nothing that keeps every bit fits.
 
-use crate::compile::{Planned, optimize, plan_graph};
+use crate::compile::{Planned, Shared, optimize, plan_graph};
 use crate::entries::{Entry, EntryKind};
 use crate::options::Options;
 use crate::report::CompileReport;
@@ -11,7 +11,6 @@ use gradc_passes::cost::graph_cost;
 use gradc_passes::expand_regions::expand_small_regions;
 use gradc_passes::fit::rematerialise;
 use gradc_passes::loops::{Backward, LoopPolicies, loops};
-use gradc_passes::memory::SharedLayout;
 use gradc_passes::micro_batch::{batch_sizes, derive_step_in_parts, evaluate_in_parts, map_parts};
 use gradc_passes::train::{TrainSpec, derive_step_of_loops};
 
@@ -91,7 +90,7 @@ pub(crate) struct Plan<'a> {
     /// Most bytes its arena may have.
     pub limit_bytes: usize,
     /// What it shares with other entries.
-    pub layout: &'a SharedLayout,
+    pub shared: &'a Shared,
     /// How it is compiled.
     pub options: &'a Options,
 }
@@ -169,7 +168,7 @@ impl Plan<'_> {
     fn planned(&self, examples: usize, parts: usize, report: &mut CompileReport) -> Result<InParts, Diagnostics> {
         let graph = report.time("derive", || self.source.in_parts(examples, parts))?;
         let graph = optimize(&Entry { kind: self.kind, graph }, self.options, report)?;
-        let planned = plan_graph(&graph, self.layout, self.options, report)?;
+        let planned = plan_graph(&graph, self.shared, self.options, report)?;
         Ok(InParts { graph, planned, split: (examples, parts) })
     }
 
@@ -181,7 +180,7 @@ impl Plan<'_> {
         let graph = report.time("rematerialise", || {
             map_parts(&found.graph, |part| rematerialise(part, aim_bytes, ordering, target).map(|made| made.graph))
         })?;
-        let planned = plan_graph(&graph, self.layout, self.options, report)?;
+        let planned = plan_graph(&graph, self.shared, self.options, report)?;
         let again = InParts { graph, planned, split: found.split };
         Ok(if again.arena_bytes() < found.arena_bytes() { again } else { found })
     }

@@ -9,9 +9,7 @@ use gradc_codegen::{Engine, Limits, PlacedAction};
 use gradc_ir::graph::{Graph, Value};
 use gradc_ir::kernel::Kernel;
 use gradc_ir::plan::{Action, Group, Schedule};
-use gradc_ir::target::Target;
-use gradc_ir::types::TensorType;
-use gradc_passes::cost::op_cost;
+use gradc_passes::cost::node_flops;
 use gradc_passes::schedule::kernels;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -28,7 +26,7 @@ pub struct KernelTime {
     pub engine: &'static str,
     /// Median time of a step's runs together, µs: one run, or as many as the loops around it make.
     pub median_us: f64,
-    /// Scalar operations of these runs, two per product of a sum of products.
+    /// Scalar operations of these runs, two per product of a sum of products inside of its bands.
     pub flops: f64,
     /// Size of what each of them reads and writes, each buffer once.
     pub bytes: f64,
@@ -111,7 +109,7 @@ fn leaves(actions: &[PlacedAction], runs: f64) -> Vec<(&PlacedAction, f64)> {
 fn describe_actions(schedule: &Schedule) -> Vec<KernelTime> {
     let describe = |(action, kernels): (&Action, Vec<Kernel>)| match action {
         Action::Run(group) => {
-            let describe = |kernel| describe_kernel(&schedule.graph, group, kernel, kernels.len());
+            let describe = |kernel| describe_kernel(schedule, group, kernel, kernels.len());
             kernels.iter().map(describe).collect()
         }
         Action::CheckFinite(value) => vec![check(&schedule.graph, *value)],
@@ -131,16 +129,10 @@ fn copy(bytes: f64) -> KernelTime {
     KernelTime { ops: "copy".into(), layer: String::new(), engine: "", median_us: 0.0, flops: 0.0, bytes: 2.0 * bytes }
 }
 
-fn describe_kernel(graph: &Graph, group: &Group, kernel: &Kernel, kernels_of_group: usize) -> KernelTime {
+fn describe_kernel(schedule: &Schedule, group: &Group, kernel: &Kernel, kernels_of_group: usize) -> KernelTime {
+    let graph = &schedule.graph;
     let buffers: BTreeSet<_> = kernel.operands.iter().chain(&kernel.results).collect();
-    let flops: f64 = group
-        .nodes
-        .iter()
-        .filter_map(|&id| {
-            let inputs: Vec<&TensorType> = graph.node(id).operands.iter().map(|&v| graph.ty(v)).collect();
-            Some(op_cost(graph.op(id)?, &inputs, &graph.node(id).types, &Target::host()).flops)
-        })
-        .sum();
+    let flops: f64 = group.nodes.iter().map(|&id| node_flops(schedule, id)).sum();
     let last = *group.nodes.last().expect("a group has a node");
     KernelTime {
         ops: op_names(graph, group),

@@ -9,11 +9,10 @@ use gradc_frontend::recipe::Recipe;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use gradc_ir::graph::{Graph, OutputKind, Role};
 use gradc_ir::plan::{Action, MemoryPlan, Place, Schedule};
-use gradc_ir::target::Target;
 use gradc_ir::tensor::HostTensor;
 use gradc_ir::text;
 use gradc_ir::types::TensorType;
-use gradc_passes::cost::graph_cost;
+use gradc_passes::cost::schedule_flops;
 use gradc_passes::memory::SharedLayout;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -111,8 +110,8 @@ impl EntryInfo {
         self.kernels
     }
 
-    /// Floating-point operations of one call: two per product of a sum of products, one per scalar operation elsewhere;
-    /// of loops that end early and of branches as many as there can be.
+    /// Floating-point operations of one call: two per product of a sum of products inside of its bands, one per scalar
+    /// operation elsewhere; of loops that end early and of branches as many as there can be.
     pub fn flops(&self) -> u64 {
         self.flops
     }
@@ -151,7 +150,7 @@ impl EntryInfo {
             outputs: outputs.collect(),
             arena_bytes: plan.memory.arena_bytes,
             kernels: groups(&plan.schedule),
-            flops: graph_cost(graph, &Target::host()).flops as u64,
+            flops: schedule_flops(&plan.schedule) as u64,
             graph_text: text::print(&entry.graph).into(),
             plan_text: text::print_plan(plan).into(),
         }

@@ -3,9 +3,7 @@
 use gradc_ir::graph::{Graph, NodeId, Role, Value};
 use gradc_ir::plan::{Action, MemoryPlan, Schedule};
 use gradc_ir::region::RegionForm;
-use gradc_ir::target::Target;
-use gradc_ir::types::TensorType;
-use gradc_passes::cost::op_cost;
+use gradc_passes::cost::node_flops;
 use gradc_passes::micro_batch::takes_parts;
 use gradc_passes::schedule::kernels;
 use serde::Serialize;
@@ -44,10 +42,11 @@ impl TrainingCost {
             ..TrainingCost::default()
         };
         for id in graph.node_ids().filter(|&id| part.is_none_or(|(node, ..)| node != id)) {
-            cost.add(phase(graph, id), flops(graph, id));
+            cost.add(phase(graph, id), flops(&plan.schedule, id));
         }
-        if let Some((_, Schedule { graph, .. }, parts)) = part {
-            graph.node_ids().for_each(|id| cost.add(phase(graph, id), parts * flops(graph, id)));
+        if let Some((_, schedule, parts)) = part {
+            let graph = &schedule.graph;
+            graph.node_ids().for_each(|id| cost.add(phase(graph, id), parts * flops(schedule, id)));
         }
         cost
     }
@@ -95,10 +94,8 @@ pub(crate) fn phase(graph: &Graph, id: NodeId) -> Phase {
 }
 
 /// Operations of a node.
-pub(crate) fn flops(graph: &Graph, id: NodeId) -> u64 {
-    let node = graph.node(id);
-    let inputs: Vec<&TensorType> = node.operands.iter().map(|&v| graph.ty(v)).collect();
-    graph.op(id).map_or(0, |op| op_cost(op, &inputs, &node.types, &Target::host()).flops as u64)
+pub(crate) fn flops(schedule: &Schedule, id: NodeId) -> u64 {
+    node_flops(schedule, id) as u64
 }
 
 fn state_bytes(graph: &Graph) -> usize {

@@ -1,6 +1,7 @@
 //! What must hold of a kernel before it is compiled, so that running it is safe.
 
 use crate::fixed::Fixed;
+use gradc_ir::band::LoopBand;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel, RowKernel, RowStep, row_axes, stays_in_row};
 use gradc_ir::lower::{Access, Affine, Body, Contraction, Scalar, ScalarId, Scatter, UnaryFn};
@@ -129,6 +130,13 @@ impl Check<'_> {
         let extents = [&contraction.space[..], &contraction.reduce].concat();
         if contraction.space != space {
             return Err(invalid("the space of a contraction is that of its kernel"));
+        }
+        let fits = |of: &LoopBand| {
+            let extents = [of.row, of.column].map(|dim| extents.get(dim).copied());
+            of.row != of.column && extents == [Some(of.band.rows()), Some(of.band.columns())]
+        };
+        if !contraction.bands.iter().all(fits) {
+            return Err(invalid("a band is between two loops of its contraction, as long as its rows and columns"));
         }
         let dtypes = [self.operand(contraction.lhs.operand)?.dtype, self.operand(contraction.rhs.operand)?.dtype];
         if dtypes[0] != dtypes[1] || dtypes[0] == DType::Bool {

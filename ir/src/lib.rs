@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attr;
+pub mod band;
 pub mod builder;
 pub mod diagnostic;
 pub mod graph;

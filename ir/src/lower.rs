@@ -4,6 +4,7 @@
 //! loop indices, so fusion is composition of accesses and codegen needs no op.
 
 use crate::attr::{Float, attr_words};
+use crate::band::LoopBand;
 use crate::builder::Builder;
 use crate::graph::Value;
 use crate::ops::Op;
@@ -434,6 +435,9 @@ pub struct Contraction {
     pub lhs: Access,
     /// Reads operand 1; no loaded indices; fill is 0 or `None`.
     pub rhs: Access,
+    /// Outside of which terms are zero or sums are not read, so that they need not be computed; none in what an op is
+    /// lowered to.
+    pub bands: Vec<LoopBand>,
 }
 
 /// What a [`Scatter`] does with the element it meets.

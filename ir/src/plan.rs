@@ -1,5 +1,6 @@
 //! Schedule and memory plan: in which order kernels run and in which bytes their values live.
 
+use crate::band::LoopBand;
 use crate::graph::{Graph, NodeId, Value};
 use crate::layout::Layouts;
 use std::collections::BTreeMap;
@@ -43,6 +44,8 @@ pub struct Schedule {
     pub graph: Graph,
     /// How values are stored.
     pub layouts: Layouts,
+    /// Bands between the loops of contractions, outside of which nothing need be computed.
+    pub bands: BTreeMap<NodeId, Vec<LoopBand>>,
     /// What is done, in order.
     pub actions: Vec<Action>,
 }

@@ -155,3 +155,30 @@ fn wrong_plans_of_loops_are_told() {
     assert_eq!(code("argument[1]", "argument[-1]"), "syntax");
     assert_eq!(code("    %1 = argument[1]+0\n", "    %0 = argument[0]+0\n"), "duplicate-place");
 }
+
+#[test]
+fn bands_of_products_are_listed_by_runs() {
+    let graph = r#"graph "product" {
+  %0 = input "x" : f32[6,4]
+  %1 = input "y" : f32[4,3]
+  %2 = dot_general{lhs_batch=[], rhs_batch=[], lhs_contract=[1], rhs_contract=[0]} %0, %1 : f32[6,3]
+  result "z" %2
+}
+"#;
+    let schedule = |band: &str| format!("{graph}schedule {{\n  band %2 {band}\n  run [%2] -> [%2]\n}}\n");
+    let good = schedule("rows 0 columns 2 of 4 [4: 0+0 1+1 2: 2+-1 4+0]");
+    let parsed = parse_schedule(&good).unwrap_or_else(|e| panic!("{e}"));
+    let ranges = [0..1, 0..2, 0..3, 0..4, 2..4, 1..4];
+    assert_eq!(parsed.bands[&NodeId(2)][0].band.ranges(), ranges);
+    assert_eq!(print_schedule(&parsed), good);
+    for (band, code) in [
+        ("rows 0 columns 2 of 4 [6: 0+0 5+0]", "band-columns"),
+        ("rows 0 columns 2 of 4 [6: 0+0 3+0]", "band-columns"),
+        ("rows 0 columns 2 of 4 [9000000000: 0+0 3+0]", "band-columns"),
+        ("rows 0 columns 2 of 9000000000 [1: 0+0 9000000000+0]", "band-columns"),
+        ("rows 0 columns 2 of 4 [4: 0+0 1]", "syntax"),
+        ("rows 0 columns 2 of 4 [-4: 0+0 1+1]", "syntax"),
+    ] {
+        assert_eq!(parse_schedule(&schedule(band)).expect_err(band).code, code, "{band}");
+    }
+}

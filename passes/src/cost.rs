@@ -1,8 +1,10 @@
 //! What an op costs to run, estimated from its lowered form alone: names no op.
 
+use gradc_ir::band::share_inside;
 use gradc_ir::graph::{Graph, NodeId};
 use gradc_ir::lower::{Access, Body, Contraction, Lowering, Meeting, Nest, Scalar, ScalarId, Scatter};
 use gradc_ir::ops::Op;
+use gradc_ir::plan::{Action, RegionSchedule, Schedule};
 use gradc_ir::region::RegionForm;
 use gradc_ir::target::{LEAST_TILED_PRODUCT, Target};
 use gradc_ir::types::TensorType;
@@ -99,6 +101,45 @@ pub fn graph_cost_shared(graph: &Graph, target: &Target, share: impl Fn(NodeId) 
         }
     }
     cost
+}
+
+/// Scalar operations of a node of a schedule: of a sum of products, those of the products inside of its bands.
+pub fn node_flops(schedule: &Schedule, id: NodeId) -> f64 {
+    match regions(schedule).find(|region| region.node == id) {
+        Some(region) => of_region(schedule, region, schedule_flops),
+        None => op_flops(&schedule.graph, id) * share_computed(schedule, id),
+    }
+}
+
+/// Scalar operations of all nodes of a schedule; of branches those of the one that takes most.
+pub fn schedule_flops(schedule: &Schedule) -> f64 {
+    schedule.graph.node_ids().map(|id| node_flops(schedule, id)).sum()
+}
+
+/// Scalar operations that a schedule leaves out because they are outside of bands.
+pub fn flops_outside_bands(schedule: &Schedule) -> f64 {
+    let outside = |&id: &NodeId| op_flops(&schedule.graph, id) * (1.0 - share_computed(schedule, id));
+    let here: f64 = schedule.bands.keys().map(outside).sum();
+    here + regions(schedule).map(|region| of_region(schedule, region, flops_outside_bands)).sum::<f64>()
+}
+
+fn op_flops(graph: &Graph, id: NodeId) -> f64 {
+    let inputs: Vec<&TensorType> = graph.node(id).operands.iter().map(|&v| graph.ty(v)).collect();
+    graph.op(id).map_or(0.0, |op| op_cost(op, &inputs, &graph.node(id).types, &Target::host()).flops)
+}
+
+fn share_computed(schedule: &Schedule, id: NodeId) -> f64 {
+    schedule.bands.get(&id).map_or(1.0, |bands| share_inside(bands))
+}
+
+fn regions(schedule: &Schedule) -> impl Iterator<Item = &RegionSchedule> {
+    schedule.actions.iter().filter_map(|action| if let Action::Region(region) = action { Some(region) } else { None })
+}
+
+/// What all steps of a region take at most, by what a body does.
+fn of_region(schedule: &Schedule, region: &RegionSchedule, of_body: impl Fn(&Schedule) -> f64) -> f64 {
+    let steps = RegionForm::of_node(&schedule.graph, region.node).map_or(1, |form| form.steps());
+    region.bodies.iter().map(of_body).fold(0.0, f64::max) * steps as f64
 }
 
 fn region_cost(form: &RegionForm, target: &Target) -> Cost {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod axes;
+pub mod bands;
 pub mod bodies;
 pub mod cost;
 mod cotangents;

@@ -42,8 +42,8 @@ impl Attribution {
         for id in graph.node_ids() {
             match phase(graph, id) {
                 Phase::Forward => {}
-                Phase::Backward => costs.backward_flops.add(needs.at(id), flops(graph, id)),
-                Phase::Update => costs.update_flops.add(needs.at(id), flops(graph, id)),
+                Phase::Backward => costs.backward_flops.add(needs.at(id), flops(&plan.schedule, id)),
+                Phase::Update => costs.update_flops.add(needs.at(id), flops(&plan.schedule, id)),
             }
         }
         costs.add_kept(plan, &needs);

@@ -76,7 +76,7 @@ impl ContractionPlan {
     pub fn cut(&mut self, epilogue: Option<&EpiloguePlan>, room: usize) {
         self.turn_if_it_pays(epilogue);
         let Blocking { m, n, .. } = self.blocking;
-        let per_sum = self.k + epilogue.map_or(0, |e| PRODUCTS_PER_OPERATION * e.cost_per_point());
+        let per_sum = self.depth_that_counts() + epilogue.map_or(0, |e| PRODUCTS_PER_OPERATION * e.cost_per_point());
         let chunk_products = if self.is_one_row() { CHUNK_VECTOR_PRODUCTS } else { CHUNK_PRODUCTS };
         let chunks = self.outer.saturating_mul(m * n).saturating_mul(per_sum) / chunk_products;
         let packs_right = !self.by_library && self.packs_right();
@@ -101,6 +101,7 @@ impl ContractionPlan {
         self.row_groups = [self.blocking.rows, rest].map(|rows| self.group_rows(rows));
         let most_depth = if self.is_one_column() { MOST_VECTOR_DEPTH } else { MOST_DEPTH };
         self.depths = parts(0..self.k, self.k.div_ceil(most_depth)).collect();
+        self.bound_tiles();
         self.row_offsets = self.rows_to_turn();
         self.floats = self.work_space(epilogue.is_some());
         self.only_tile = self.one_tile().filter(|_| epilogue.is_none());

@@ -89,8 +89,8 @@ pub(crate) unsafe extern "C" fn pack_shared(
 }
 
 /// A contraction on concrete memory.
-struct Product<'a> {
-    plan: &'a ContractionPlan,
+pub(super) struct Product<'a> {
+    pub(super) plan: &'a ContractionPlan,
     entry: &'a PlacedContraction,
     context: &'a StepContext,
     arguments: *const *mut u8,
@@ -166,6 +166,10 @@ impl<'a> Product<'a> {
             // SAFETY: as promised by the caller; only operands that gradc has aligned are left to the library.
             return unsafe { plan.multiply_by_library([self.left, self.right], block, origin, row_stride) };
         }
+        if let Some(bounds) = &plan.bounds {
+            // SAFETY: as promised by the caller.
+            return unsafe { self.compute_banded(block, bounds, origin, row_stride) };
+        }
         for depth in &plan.depths {
             // SAFETY: as promised by the caller; packed parts fit the work space made for them.
             unsafe {
@@ -219,7 +223,7 @@ impl<'a> Product<'a> {
         }
     }
 
-    unsafe fn left_panels(&self, block: &Block, group: &RowGroup, depth: &Range<usize>) -> Panels {
+    pub(super) unsafe fn left_panels(&self, block: &Block, group: &RowGroup, depth: &Range<usize>) -> Panels {
         let (plan, factor, width) = (self.plan, &self.plan.left, self.plan.kernel.rows);
         if let (Layout::InPlace, Some((row, step))) = (plan.layouts[0], factor.strides()) {
             let start = factor.first(self.left, block.outer, block.rows.start + group.rows.start, depth.start);
@@ -232,7 +236,7 @@ impl<'a> Product<'a> {
         Panels { start: self.packed_left, panel: (width * depth.len()) as isize, free: 1, step: width as isize }
     }
 
-    unsafe fn right_panels(&self, block: &Block, depth: &Range<usize>) -> Panels {
+    pub(super) unsafe fn right_panels(&self, block: &Block, depth: &Range<usize>) -> Panels {
         let (plan, factor, width) = (self.plan, &self.plan.right, self.plan.kernel.columns);
         if let (Layout::InPlace, Some((_, step))) = (plan.layouts[1], factor.strides()) {
             let start = factor.first(self.right, block.outer, block.columns.start, depth.start);
@@ -269,20 +273,20 @@ fn shared_panel(
 
 /// Where the tiles of a block of a factor are.
 #[derive(Debug)]
-struct Panels {
-    start: *const f32,
+pub(super) struct Panels {
+    pub start: *const f32,
     /// From one packed panel to the next; 0 for what is read in place.
-    panel: isize,
+    pub panel: isize,
     /// From one row to the next.
-    free: isize,
+    pub free: isize,
     /// From one k to the next.
-    step: isize,
+    pub step: isize,
 }
 
 impl Panels {
     /// Columns of the next tile where so many are left. A panel fixes them; in place, the last two tiles share what is
     /// left, so that neither is much narrower than the other.
-    fn columns_of_tile(&self, left: usize, kernel: &MicroKernel) -> usize {
+    pub(super) fn columns_of_tile(&self, left: usize, kernel: &MicroKernel) -> usize {
         if self.panel == 0 && left > kernel.columns && left < 2 * kernel.columns {
             return left.div_ceil(2).next_multiple_of(kernel.lanes);
         }

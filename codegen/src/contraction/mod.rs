@@ -1,6 +1,8 @@
 //! Contractions as blocked products of matrices over micro-kernels.
 
+mod banded;
 mod blocking;
+mod bounds;
 mod driver;
 mod factor;
 mod library;

@@ -1,5 +1,6 @@
 //! A contraction seen as products of matrices: which loops are rows, columns and depth, and where elements are.
 
+use super::bounds::Bounds;
 use super::factor::Factor;
 use crate::backend::Library;
 use crate::loops::{Blocking, Groups, Rectangle};
@@ -25,6 +26,8 @@ pub(crate) struct ContractionPlan {
     pub right: Factor,
     /// Computes tiles.
     pub kernel: MicroKernel,
+    /// Which products count, if not all do.
+    pub bounds: Option<Bounds>,
     /// Whether a library computes the blocks, not tiles.
     pub by_library: bool,
     /// Whether the rows of the products are the columns of the result.
@@ -135,6 +138,7 @@ impl ContractionPlan {
             left,
             right,
             kernel,
+            bounds: Bounds::new(contraction, [&rows, &columns, &depth]),
             by_library: false,
             turned: false,
             row_offsets: vec![],

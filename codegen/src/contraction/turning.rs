@@ -28,6 +28,9 @@ impl ContractionPlan {
     /// Makes the columns of the result the rows of the products.
     pub(super) fn turn(&mut self) {
         std::mem::swap(&mut self.left, &mut self.right);
+        if let Some(bounds) = &mut self.bounds {
+            bounds.turn();
+        }
         let Blocking { m, n, .. } = self.blocking;
         self.blocking = Blocking { m: n, n: m, rows: n, columns: m };
         self.turned = true;

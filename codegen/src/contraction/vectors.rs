@@ -30,6 +30,8 @@ impl ContractionPlan {
     /// Has the product computed by a kernel for vectors.
     pub(super) fn compute_by(&mut self, (kernel, turned): (MicroKernel, bool)) {
         self.kernel = kernel;
+        // Which of its sixteen sums a product is added to depends on where the depth begins.
+        self.bounds = None;
         if turned {
             self.turn();
         }

@@ -194,5 +194,6 @@ pub fn reordered(c: &Contraction, [space, lhs, rhs]: [&[usize]; 3]) -> Contracti
         reduce: c.reduce.clone(),
         lhs: access(&c.lhs, lhs),
         rhs: access(&c.rhs, rhs),
+        bands: vec![],
     }
 }

@@ -112,6 +112,7 @@ impl OpDef for Convolution {
             reduce: [&[shape.inputs][..], &shape.windows.kernel].concat(),
             lhs: if shape.windows.any_padded() { lhs.filled(0.0) } else { lhs },
             rhs: Access::new(1, &shape.w_view(), shape.loop_dims([group, o, c], k)),
+            bands: vec![],
         })
     }
 

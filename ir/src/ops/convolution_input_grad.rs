@@ -94,6 +94,7 @@ impl OpDef for ConvolutionInputGrad {
             reduce: [&[shape.outputs][..], &shape.windows.kernel].concat(),
             lhs: if shape.windows.is_pointwise() { lhs } else { lhs.filled(0.0) },
             rhs: Access::new(1, &shape.w_view(), shape.loop_dims([group, o, c], k)),
+            bands: vec![],
         })
     }
 

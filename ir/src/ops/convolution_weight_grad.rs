@@ -95,6 +95,7 @@ impl OpDef for ConvolutionWeightGrad {
             reduce: [&[shape.n][..], &shape.windows.output].concat(),
             lhs: if shape.windows.any_padded() { lhs.filled(0.0) } else { lhs },
             rhs: Access::new(1, &shape.y_view(), shape.loop_dims([n, group, o], p)),
+            bands: vec![],
         })
     }
 

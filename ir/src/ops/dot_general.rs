@@ -153,6 +153,7 @@ impl DotGeneral {
             rhs: access(1, b, &self.rhs_batch, &b_free, nb + na, &self.rhs_contract),
             space,
             reduce,
+            bands: vec![],
         }
     }
 }

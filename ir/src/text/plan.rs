@@ -3,6 +3,7 @@
 use super::lexer::{Cursor, Token};
 use super::parse::parse_graph;
 use super::print::print;
+use crate::band::{Band, BandRun, LoopBand};
 use crate::diagnostic::Diagnostic;
 use crate::graph::{Graph, NodeId, Value};
 use crate::layout::{Layout, Layouts};
@@ -12,11 +13,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
 /// A schedule as text: its graph, then the axes of each value that is not stored in row-major order, outermost
-/// first, then what is done, in order. The bodies of a region follow it, without their graphs, which its op says.
+/// first, then the bands between loops of contractions, then what is done, in order. The bodies of a region follow it,
+/// without their graphs, which its op says.
+///
+/// A band is listed by runs of rows: how many, then start and end of the first one's columns, each with what it moves by
+/// from row to row.
 ///
 /// ```text
 /// schedule {
 ///   layout %3 [0 2 1]
+///   band %3 rows 0 columns 1 of 64 [64: 0+0 1+1]
 ///   run [%2 %3] -> [%3]
 ///   check %3
 ///   region %4 {
@@ -41,6 +47,9 @@ fn write_actions(out: &mut String, schedule: &Schedule, depth: usize) {
     for (value, layout) in &schedule.layouts {
         let _ = writeln!(out, "{margin}layout {value} [{}]", spaced(layout.order()));
     }
+    for (&node, bands) in &schedule.bands {
+        bands.iter().for_each(|band| write_band(out, node, band, &margin));
+    }
     for action in &schedule.actions {
         let _ = match action {
             Action::Run(group) => {
@@ -59,6 +68,14 @@ fn write_actions(out: &mut String, schedule: &Schedule, depth: usize) {
             }
         };
     }
+}
+
+fn write_band(out: &mut String, node: NodeId, LoopBand { row, column, band }: &LoopBand, margin: &str) {
+    let run = |BandRun { first, steps, rows }: BandRun| {
+        format!("{rows}: {}+{} {}+{}", first.start, steps[0], first.end, steps[1])
+    };
+    let (of, runs) = (band.columns(), spaced(band.runs().into_iter().map(run)));
+    let _ = writeln!(out, "{margin}band {} rows {row} columns {column} of {of} [{runs}]", first_result(node));
 }
 
 fn write_group(out: &mut String, Group { nodes, stored, steps }: &Group, depth: usize) {
@@ -238,6 +255,11 @@ fn actions(cursor: &mut Cursor, graph: Graph) -> Result<Schedule, Diagnostic> {
             return Err(cursor.place(offset, error));
         }
     }
+    let mut bands: BTreeMap<NodeId, Vec<LoopBand>> = BTreeMap::new();
+    while cursor.eat("band") {
+        let node = value_of(cursor, &graph)?.node;
+        bands.entry(node).or_default().push(band(cursor, &graph, node)?);
+    }
     while !cursor.eat("}") {
         actions.push(if cursor.eat("check") {
             Action::CheckFinite(value_of(cursor, &graph)?)
@@ -247,7 +269,7 @@ fn actions(cursor: &mut Cursor, graph: Graph) -> Result<Schedule, Diagnostic> {
             Action::Run(group(cursor, &graph)?)
         });
     }
-    Ok(Schedule { graph, layouts, actions })
+    Ok(Schedule { graph, layouts, bands, actions })
 }
 
 fn region(cursor: &mut Cursor, graph: &Graph) -> Result<RegionSchedule, Diagnostic> {
@@ -274,6 +296,43 @@ fn layout(cursor: &mut Cursor, shape: &[usize]) -> Result<Layout, Diagnostic> {
         let message = "a layout lists the axes in another order than row-major, those of extent 1 last";
         cursor.place(offset, Diagnostic::new("layout-order", message))
     })
+}
+
+/// A band between two loops of a node, whose rows and columns are no more than its operands and results have elements.
+fn band(cursor: &mut Cursor, graph: &Graph, node: NodeId) -> Result<LoopBand, Diagnostic> {
+    let offset = cursor.offset();
+    let values = graph.node(node).operands.iter().copied().chain(graph.results(node));
+    let most = values.map(|value| graph.ty(value).elements()).max().unwrap_or(0);
+    cursor.expect("rows")?;
+    let row = cursor.int("a loop")?;
+    cursor.expect("columns")?;
+    let column = cursor.int("a loop")?;
+    cursor.expect("of")?;
+    let (columns, mut rows, mut runs) = (cursor.int::<usize>("a number of columns")?, 0usize, vec![]);
+    cursor.expect("[")?;
+    while !cursor.eat("]") {
+        let run = band_run(cursor)?;
+        rows = rows.saturating_add(run.rows);
+        runs.push(run);
+    }
+    let band = Some(columns).filter(|&columns| columns.max(rows) <= most).and_then(|n| Band::of_runs(&runs, n));
+    let wrong = || {
+        let message = "a band has a part of the columns in each row, and every column in some row";
+        cursor.place(offset, Diagnostic::new("band-columns", message))
+    };
+    Ok(LoopBand { row, column, band: band.ok_or_else(wrong)? })
+}
+
+fn band_run(cursor: &mut Cursor) -> Result<BandRun, Diagnostic> {
+    let rows = cursor.int("a number of rows")?;
+    cursor.expect(":")?;
+    let mut column = || {
+        let first: usize = cursor.int("a column")?;
+        cursor.expect("+")?;
+        Ok((first, cursor.int::<i64>("a number of columns")?))
+    };
+    let ((start, start_step), (end, end_step)) = (column()?, column()?);
+    Ok(BandRun { first: start..end, steps: [start_step, end_step], rows })
 }
 
 fn group(cursor: &mut Cursor, graph: &Graph) -> Result<Group, Diagnostic> {

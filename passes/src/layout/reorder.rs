@@ -183,6 +183,7 @@ fn contraction(contraction: &Contraction, result: Stored, tensors: &[Stored]) ->
         reduce: pick(&all, &reduced),
         lhs: access(&contraction.lhs, &loops, tensors)?,
         rhs: access(&contraction.rhs, &loops, tensors)?,
+        bands: vec![],
     })
 }
 

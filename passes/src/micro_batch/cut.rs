@@ -102,7 +102,7 @@ impl<'a> Cutter<'a> {
     }
 
     fn contraction(&mut self, contraction: &Contraction, result: &[usize]) -> Option<(Contraction, Flow)> {
-        let Contraction { space, reduce, lhs, rhs } = contraction;
+        let Contraction { space, reduce, lhs, rhs, .. } = contraction;
         if self.reads_sums(&[lhs, rhs]) {
             let sums = [lhs, rhs].into_iter().filter(|access| self.flows[access.operand] == Flow::Sum).count();
             return (sums == 1).then(|| (contraction.clone(), Flow::Sum));

@@ -58,7 +58,14 @@ impl<'a> Forms<'a> {
 
     /// The forms of a schedule, which exist because it was made of them.
     pub fn of(schedule: &'a Schedule) -> Self {
-        Forms::new(&schedule.graph, &schedule.layouts).expect("a schedule's layouts suit its nodes")
+        let forms = Forms::new(&schedule.graph, &schedule.layouts);
+        let mut forms = forms.expect("a schedule's layouts suit its nodes");
+        for (id, bands) in &schedule.bands {
+            if let Form::Contract(contraction) = &mut forms.forms[id.index()] {
+                contraction.bands.clone_from(bands);
+            }
+        }
+        forms
     }
 
     /// The extents of a value in the order in which its axes are stored.

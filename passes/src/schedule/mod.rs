@@ -44,7 +44,7 @@ pub fn schedule(laid_out: LaidOut, ordering: Ordering) -> Result<(Schedule, Peak
         check_arguments(&forms, &layouts, region)?;
     }
     let (actions, peaks) = order::order(&forms, groups, regions, ordering);
-    Ok((Schedule { graph, layouts, actions }, peaks))
+    Ok((Schedule { graph, layouts, bands: BTreeMap::new(), actions }, peaks))
 }
 
 /// Fails unless the bodies of a region are its own and take its operands in the order in which these are stored.

@@ -1,0 +1,133 @@
+//! Computes the blocks of a contraction inside of its bands.
+//!
+//! Sums are those without bands: what is left out adds zero, and begins and ends within the blocks of depth. Sums that
+//! nobody reads are zero, or computed where others of the tile are read.
+
+use super::bounds::{BlockBounds, Bounds, RowBounds, common};
+use super::driver::{Panels, Product};
+use super::plan::{Block, ContractionPlan, Layout, RowGroup};
+use crate::microkernel::Tile;
+use std::ops::Range;
+
+impl Product<'_> {
+    /// As [`compute`](Self::compute), inside of bounds.
+    ///
+    /// # Safety
+    /// As for [`compute`](Self::compute).
+    pub(super) unsafe fn compute_banded(&self, block: &Block, bounds: &Bounds, origin: *mut f32, row_stride: usize) {
+        let plan = self.plan;
+        let BlockBounds { of_rows, tiles } = bounds.of_block(block.rows.start / plan.blocking.rows);
+        let part = plan.part_read(block, of_rows);
+        let counts = common(&of_rows.depth, &bounds.depths_of_columns(&part.columns));
+        // SAFETY: what is cleared is inside the block.
+        unsafe {
+            clear(origin, row_stride, &block.rows, block.columns.start..part.columns.start);
+            clear(origin, row_stride, &block.rows, part.columns.end..block.columns.end);
+        }
+        for depth in &plan.depths {
+            let counts = common(depth, &counts);
+            if counts.is_empty() || part.columns.is_empty() {
+                if depth.start == 0 {
+                    // SAFETY: as above.
+                    unsafe { clear(origin, row_stride, &block.rows, part.columns.clone()) };
+                }
+                continue;
+            }
+            // Panels that are packed elsewhere have all of the depth.
+            let packed_here = matches!(plan.layouts[1], Layout::InPlace | Layout::Packed);
+            let right_depth = if packed_here { counts.clone() } else { depth.clone() };
+            // SAFETY: as promised by the caller.
+            unsafe {
+                let right = (self.right_panels(&part, &right_depth), right_depth.start);
+                let mut tiles = &tiles[..];
+                for group in plan.row_groups(block) {
+                    let left = (self.left_panels(&part, group, &counts), counts.start);
+                    let (of_group, rest) = tiles.split_at(group.tiles.len());
+                    let banded = Banded { plan, bounds, tiles: of_group, depth, counts: &counts };
+                    banded.compute_tiles(&part, group, [&left, &right], (origin, row_stride));
+                    tiles = rest;
+                }
+            }
+        }
+    }
+}
+
+/// Tiles of a group of rows, at some depths.
+struct Banded<'a> {
+    plan: &'a ContractionPlan,
+    bounds: &'a Bounds,
+    tiles: &'a [RowBounds],
+    /// Depths summed up before they are added to others.
+    depth: &'a Range<usize>,
+    /// Those among them that count.
+    counts: &'a Range<usize>,
+}
+
+impl Banded<'_> {
+    /// Panels come with the depth they begin at.
+    ///
+    /// # Safety
+    /// As for [`Product::compute`].
+    unsafe fn compute_tiles(
+        &self,
+        Block { rows, columns, .. }: &Block,
+        group: &RowGroup,
+        [(left, left_depth), (right, right_depth)]: [&(Panels, usize); 2],
+        (origin, row_stride): (*mut f32, usize),
+    ) {
+        let kernel = &self.plan.kernel;
+        let is_first = self.depth.start == 0;
+        let (mut column, mut panel) = (columns.start, right.start);
+        while column < columns.end {
+            let width = right.columns_of_tile(columns.end - column, kernel);
+            let tile_columns = column..column + width;
+            let counts = common(self.counts, &self.bounds.depths_of_columns(&tile_columns));
+            for (i, (tile, bounds)) in group.tiles.iter().zip(self.tiles).enumerate() {
+                let counts = common(&counts, &bounds.depth);
+                let is_read = bounds.columns.start < tile_columns.end && tile_columns.start < bounds.columns.end;
+                let depth = if is_read { counts.len() } else { 0 };
+                if depth == 0 && !is_first {
+                    continue;
+                }
+                let first = match left.panel {
+                    0 => (tile.start - group.rows.start) as isize * left.free,
+                    panel => i as isize * panel,
+                };
+                let skipped = |from: usize, step: isize| (counts.start - from) as isize * step;
+                // SAFETY: offsets of rows, columns, depths and panels stay inside the factors, the packed panels and the
+                // sums.
+                unsafe {
+                    (kernel.run)(&Tile {
+                        depth,
+                        a: left.start.wrapping_offset(first + skipped(*left_depth, left.step)),
+                        a_row: left.free,
+                        a_step: left.step,
+                        b: panel.wrapping_offset(skipped(*right_depth, right.step)),
+                        b_step: right.step,
+                        c: origin.wrapping_add((rows.start + tile.start) * row_stride + column),
+                        c_row: row_stride,
+                        rows: tile.len(),
+                        columns: width,
+                        accumulate: !is_first,
+                    });
+                }
+            }
+            panel = panel.wrapping_offset(if right.panel == 0 { width as isize } else { right.panel });
+            column += width;
+        }
+    }
+}
+
+/// Sets sums to zero; `origin` is where row 0 and column 0 of the product would be.
+///
+/// # Safety
+/// The rows and columns are inside of what is behind `origin`.
+unsafe fn clear(origin: *mut f32, row_stride: usize, rows: &Range<usize>, columns: Range<usize>) {
+    if columns.is_empty() {
+        return;
+    }
+    for row in rows.clone() {
+        // SAFETY: as promised by the caller; all bits of a zero are.
+        unsafe { origin.wrapping_add(row * row_stride + columns.start).write_bytes(0, columns.len()) };
+    }
+}
