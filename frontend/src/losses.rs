@@ -121,11 +121,19 @@ pub fn build(
     let target = target.unwrap_or(prediction);
     match kind {
         LossKind::SoftmaxCrossEntropy { ignore_index, .. } => cross_entropy(b, prediction, target, *ignore_index),
-        LossKind::Mse {} => averaged(b, prediction, target, squared),
-        LossKind::L1 {} => averaged(b, prediction, target, absolute),
-        LossKind::Huber { delta } => averaged(b, prediction, target, |b, p, t| huber(b, p, t, *delta)),
-        LossKind::BceWithLogits {} => averaged(b, prediction, target, bce_with_logits),
-        LossKind::Output {} => averaged(b, prediction, target, |_, p, _| Ok(p)),
+        _ => averaged(b, prediction, target, |b, p, t| terms(b, kind, p, t)),
+    }
+}
+
+/// The terms of an elementwise loss, shaped as the prediction.
+pub fn terms(b: &mut Builder, kind: &LossKind, prediction: Value, target: Value) -> Result<Value, TypeError> {
+    match kind {
+        LossKind::SoftmaxCrossEntropy { .. } => Err(TypeError::new("cross entropy has no terms per element")),
+        LossKind::Mse {} => squared(b, prediction, target),
+        LossKind::L1 {} => absolute(b, prediction, target),
+        LossKind::Huber { delta } => huber(b, prediction, target, *delta),
+        LossKind::BceWithLogits {} => bce_with_logits(b, prediction, target),
+        LossKind::Output {} => Ok(prediction),
     }
 }
 

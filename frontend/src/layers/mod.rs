@@ -9,11 +9,16 @@ use gradc_ir::types::TypeError;
 
 pub mod activation;
 pub mod attention;
+pub mod cumulative;
+pub mod einsum;
+pub mod indexing;
 pub mod linear;
+pub mod math;
 pub mod normalise;
 pub mod pool;
 pub mod recurrent;
 pub mod reduce;
+pub mod resize;
 pub mod shape;
 
 #[cfg(test)]
@@ -40,7 +45,7 @@ fn mul_per_channel(b: &mut Builder, x: Value, channels: Option<Value>) -> Result
 }
 
 /// A `[C]` operand repeated to the shape of `like`, `[N, C, …]`.
-fn per_channel(b: &mut Builder, channels: Value, like: Value) -> Result<Value, TypeError> {
+pub(crate) fn per_channel(b: &mut Builder, channels: Value, like: Value) -> Result<Value, TypeError> {
     let shape = b.shape(like).to_vec();
     b.broadcast(channels, &shape, &[1])
 }

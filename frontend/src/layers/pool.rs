@@ -70,21 +70,73 @@ fn one_image(b: &mut Builder, x: Value) -> Result<Value, TypeError> {
     b.splat(&TensorType::new(ty.dtype, shape), 1.0)
 }
 
-/// Average pooling to the spatial extents `output`, each of which must divide the operand's.
+/// Sum of every window.
+pub fn sum_pool(b: &mut Builder, x: Value, spec: &PoolSpec) -> Result<Value, TypeError> {
+    let PoolSpec { window, stride, pad_low, pad_high, .. } = spec.clone();
+    b.sum_pool(x, SumPool { window, stride, pad_low, pad_high })
+}
+
+/// Sums of windows divided by their numbers of elements, where padding at the end exceeds that at the beginning only
+/// for a last window to fit, and that excess never counts; other padding does where `count_include_pad` says so.
+pub fn divided_by_counts(
+    b: &mut Builder,
+    sums: Value,
+    x: Value,
+    spec: &PoolSpec,
+    count_include_pad: bool,
+) -> Result<Value, TypeError> {
+    let mut spec = spec.clone();
+    let mut ones = one_image(b, x)?;
+    if count_include_pad {
+        let pad = [&[0, 0], &spec.pad_low[..]].concat();
+        ones = b.pad(ones, &pad, &pad, &vec![0; pad.len()], 1.0)?;
+        let excess = spec.pad_high.iter().zip(&spec.pad_low).map(|(high, low)| high - low);
+        (spec.pad_high, spec.pad_low) = (excess.collect(), vec![0; spec.pad_low.len()]);
+    }
+    let counts = sum_pool(b, ones, &spec)?;
+    let inverse = b.recip(counts)?;
+    b.mul(sums, inverse)
+}
+
+/// Most windows along an axis that do not divide it.
+const MOST_WINDOWS: usize = 1 << 12;
+
+/// Average pooling to the spatial extents `output`: along every axis the k-th window reaches from ⌊k n / m⌋ to
+/// ⌈(k + 1) n / m⌉.
 pub fn adaptive_avg_pool(b: &mut Builder, x: Value, output: &[usize]) -> Result<Value, TypeError> {
     let spatial = b.shape(x).get(2..).unwrap_or_default().to_vec();
-    let divides = spatial.iter().zip(output).all(|(s, o)| *o > 0 && s.is_multiple_of(*o));
-    if spatial.len() != output.len() || !divides {
-        return Err(TypeError::new("adaptive pooling needs output extents that divide the operand's")
-            .expected(format!("divisors of {spatial:?}"))
+    if spatial.len() != output.len() || output.contains(&0) || spatial.contains(&0) {
+        return Err(TypeError::new("adaptive pooling needs an extent per axis")
+            .expected(format!("{} positive extents", spatial.len()))
             .found(format!("{output:?}")));
     }
     if output.iter().all(|&o| o == 1) {
         let axes: Vec<usize> = (2..2 + spatial.len()).collect();
         return mean(b, x, &axes, true);
     }
-    let window: Vec<usize> = spatial.iter().zip(output).map(|(s, o)| s / o).collect();
-    avg_pool(b, x, &PoolSpec::new(&window), true)
+    if spatial.iter().zip(output).all(|(s, o)| s.is_multiple_of(*o)) {
+        let window: Vec<usize> = spatial.iter().zip(output).map(|(s, o)| s / o).collect();
+        return avg_pool(b, x, &PoolSpec::new(&window), true);
+    }
+    if let Some(&windows) = output.iter().find(|&&to| to > MOST_WINDOWS) {
+        let error = TypeError::new("adaptive pooling has too many windows");
+        return Err(error.expected(format!("at most {MOST_WINDOWS} along an axis")).found(windows));
+    }
+    let mut y = x;
+    for (k, (&from, &to)) in spatial.iter().zip(output).enumerate() {
+        y = means_along(b, y, 2 + k, from, to)?;
+    }
+    Ok(y)
+}
+
+/// Means of `to` windows that cover an axis.
+fn means_along(b: &mut Builder, x: Value, axis: usize, from: usize, to: usize) -> Result<Value, TypeError> {
+    let mut means = Vec::with_capacity(to);
+    for k in 0..to {
+        let part = b.slice_axis(x, axis, k * from / to, ((k + 1) * from).div_ceil(to))?;
+        means.push(mean(b, part, &[axis], true)?);
+    }
+    b.concat(&means, axis)
 }
 
 #[cfg(test)]
@@ -158,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn adaptive_pooling_takes_divisors_only() {
+    fn adaptive_windows_cover_the_axis() {
         let x = noise(2 * 16, 5);
         let y = build(&[(&[1, 2, 4, 4], &x)], |b, v| adaptive_avg_pool(b, v[0], &[1, 1]));
         let means: Vec<f64> = x.chunks(16).map(|c| c.iter().sum::<f64>() / 16.0).collect();
@@ -166,10 +218,29 @@ mod tests {
         let y = build(&[(&[1, 2, 4, 4], &x)], |b, v| adaptive_avg_pool(b, v[0], &[2, 2]));
         assert_eq!(y.ty.shape, [1, 2, 2, 2]);
         assert_close("quarters", &y.floats()[..1], &[(x[0] + x[1] + x[4] + x[5]) / 4.0], 1e-12);
+        // 0..2, 1..3, 2..4 of 4; 0..1, 0..1, 1..2, 1..2 of 2
+        let y = build(&[(&[1, 1, 4], &[1.0, 2.0, 4.0, 8.0])], |b, v| adaptive_avg_pool(b, v[0], &[3]));
+        assert_close("overlapping", y.floats(), &[1.5, 3.0, 6.0], 1e-12);
+        let y = build(&[(&[1, 1, 2], &[1.0, 2.0])], |b, v| adaptive_avg_pool(b, v[0], &[4]));
+        assert_close("more than there are", y.floats(), &[1.0, 1.0, 2.0, 2.0], 1e-12);
         let mut b = Builder::new("test");
         let v = b.input("x", TensorType::f32([1, 2, 4, 4])).unwrap();
-        for output in [&[3, 3][..], &[0, 1], &[1]] {
+        for output in [&[0, 1][..], &[1]] {
             assert!(adaptive_avg_pool(&mut b, v, output).is_err(), "{output:?}");
+        }
+    }
+
+    #[test]
+    fn excess_padding_never_counts() {
+        // windows of 3, 2 apart, over 1 2 3 4 5 6 with one zero on each side and another at the end
+        let spec = PoolSpec { stride: vec![2], pad_low: vec![1], pad_high: vec![2], ..PoolSpec::new(&[3]) };
+        let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        for (include, expected) in [(true, [1.0, 3.0, 5.0, 3.0]), (false, [1.5, 3.0, 5.0, 6.0])] {
+            let y = build(&[(&[1, 1, 6], &x)], |b, v| {
+                let sums = sum_pool(b, v[0], &spec)?;
+                divided_by_counts(b, sums, v[0], &spec, include)
+            });
+            assert_close("average", y.floats(), &expected, 1e-12);
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The input projection of all time steps is one product outside the loop; only the hidden one is inside.
 
+use super::activation::relu;
 use super::linear::linear;
 use super::shape::split;
 use gradc_ir::builder::Builder;
@@ -103,6 +104,65 @@ fn gru_cell(b: &mut Builder, x: &[Value]) -> Result<Vec<Value>, TypeError> {
     let change = b.sub(x[0], n)?;
     let kept = b.mul(z, change)?;
     Ok(vec![b.add(n, kept)?])
+}
+
+/// What squashes the state of a plain recurrent layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Squash {
+    /// Hyperbolic tangent.
+    Tanh,
+    /// max(x, 0)
+    Relu,
+}
+
+/// Operands of a plain recurrent layer over time: T steps, batch N, input I, hidden H.
+#[derive(Clone, Copy, Debug)]
+pub struct RnnSpec {
+    /// Inputs `[T, N, I]`.
+    pub x: Value,
+    /// First hidden state `[N, H]`.
+    pub h0: Value,
+    /// Input weights `[H, I]`.
+    pub w_ih: Value,
+    /// Hidden weights `[H, H]`.
+    pub w_hh: Value,
+    /// Input bias `[H]`.
+    pub b_ih: Option<Value>,
+    /// Hidden bias `[H]`.
+    pub b_hh: Option<Value>,
+    /// Whether time runs from the last step to the first.
+    pub reverse: bool,
+    /// What squashes the state.
+    pub squash: Squash,
+}
+
+/// h ← squash(W_ih x + b_ih + W_hh h + b_hh) (Elman, 1990), as `torch.nn.RNN` defines it.
+///
+/// Returns the hidden states `[T, N, H]` and the last one `[N, H]`.
+pub fn rnn(b: &mut Builder, spec: &RnnSpec) -> Result<(Value, Value), TypeError> {
+    let length = time_steps(b, spec.x)?;
+    let projected = linear(b, spec.x, spec.w_ih, spec.b_ih)?;
+    let projected = spec.b_hh.map_or(Ok(projected), |bias| b.add(projected, bias))?;
+    let operands = [spec.h0, projected, spec.w_hh];
+    let cell: Cell = match spec.squash {
+        Squash::Tanh => |b, x| rnn_cell(b, x, Builder::tanh),
+        Squash::Relu => |b, x| rnn_cell(b, x, relu),
+    };
+    let body = body("rnn_cell", b, &operands, 1, cell)?;
+    let op = Scan { body, carries: 1, scanned: 1, length, reverse: spec.reverse, in_order: false };
+    let results = b.apply(op, &operands)?;
+    Ok((results[1], results[0]))
+}
+
+/// (h, projected input, w_hh) → h
+fn rnn_cell(
+    b: &mut Builder,
+    x: &[Value],
+    squash: fn(&mut Builder, Value) -> Result<Value, TypeError>,
+) -> Result<Vec<Value>, TypeError> {
+    let hidden = linear(b, x[0], x[2], None)?;
+    let sum = b.add(x[1], hidden)?;
+    Ok(vec![squash(b, sum)?])
 }
 
 /// Cuts `[N, gates · H]` into its gates; `h` is a hidden state `[N, H]`.

@@ -3,7 +3,8 @@
 use super::offset;
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
-use gradc_ir::types::TypeError;
+use gradc_ir::lower::CompareFn;
+use gradc_ir::types::{DType, TypeError};
 
 type Primitive = fn(&mut Builder, Value, &[usize]) -> Result<Value, TypeError>;
 
@@ -37,6 +38,69 @@ pub fn min(b: &mut Builder, x: Value, axes: &[usize], keepdim: bool) -> Result<V
 /// Product over `axes`.
 pub fn prod(b: &mut Builder, x: Value, axes: &[usize], keepdim: bool) -> Result<Value, TypeError> {
     reduce(b, x, axes, keepdim, Builder::reduce_prod)
+}
+
+/// Whether any of booleans over `axes`.
+pub fn any(b: &mut Builder, x: Value, axes: &[usize], keepdim: bool) -> Result<Value, TypeError> {
+    let numbers = b.cast(x, DType::I32)?;
+    let most = max(b, numbers, axes, keepdim)?;
+    let zero = b.full_like(most, 0.0)?;
+    b.compare(CompareFn::Gt, most, zero)
+}
+
+/// Whether all of booleans over `axes`.
+pub fn all(b: &mut Builder, x: Value, axes: &[usize], keepdim: bool) -> Result<Value, TypeError> {
+    let not = b.not(x)?;
+    let some_not = any(b, not, axes, keepdim)?;
+    b.not(some_not)
+}
+
+/// Index (i64) of the first minimum along `axis`, which disappears; of the first NaN if there is one.
+pub fn arg_min(b: &mut Builder, x: Value, axis: usize) -> Result<Value, TypeError> {
+    let negative = if b.ty(x).dtype.is_float() { b.neg(x)? } else { b.scale(x, -1.0)? };
+    b.arg_max(negative, axis)
+}
+
+/// √x with gradient 0 at 0: of sums of squares, whose own gradient is 0 there (PyTorch's norms).
+pub fn root_of_squares(b: &mut Builder, x: Value) -> Result<Value, TypeError> {
+    let (zero, one) = (b.full_like(x, 0.0)?, b.full_like(x, 1.0)?);
+    let none = b.compare(CompareFn::Eq, x, zero)?;
+    let inside = b.select(none, one, x)?;
+    let root = b.sqrt(inside)?;
+    b.select(none, zero, root)
+}
+
+/// (Σ |x|ᵖ)^(1/p) over `axes`, for p = ±∞ the largest or smallest |x|, for 0 the number of elements that are not 0.
+/// Where it is 0 no gradient flows.
+pub fn norm(b: &mut Builder, x: Value, p: f64, axes: &[usize], keepdim: bool) -> Result<Value, TypeError> {
+    if p == 2.0 {
+        let square = b.mul(x, x)?;
+        let total = sum(b, square, axes, keepdim)?;
+        return root_of_squares(b, total);
+    }
+    let size = b.abs(x)?;
+    match p {
+        f64::INFINITY => return max(b, size, axes, keepdim),
+        f64::NEG_INFINITY => return min(b, size, axes, keepdim),
+        1.0 => return sum(b, size, axes, keepdim),
+        _ => {}
+    }
+    let (zero, one) = (b.full_like(size, 0.0)?, b.full_like(size, 1.0)?);
+    let none = b.compare(CompareFn::Eq, size, zero)?;
+    let inside = b.select(none, one, size)?;
+    let power = b.full_like(size, p)?;
+    let power = b.pow(inside, power)?;
+    let power = b.select(none, zero, power)?;
+    let total = sum(b, power, axes, keepdim)?;
+    if p == 0.0 {
+        return Ok(total);
+    }
+    let (zero, one) = (b.full_like(total, 0.0)?, b.full_like(total, 1.0)?);
+    let none = b.compare(CompareFn::Eq, total, zero)?;
+    let inside = b.select(none, one, total)?;
+    let inverse = b.full_like(total, 1.0 / p)?;
+    let root = b.pow(inside, inverse)?;
+    b.select(none, zero, root)
 }
 
 /// Number of elements that a reduction over `axes` combines; the axes must exist.
