@@ -12,7 +12,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Cases that hand in negative indices as data. A session refuses those before a step; the interpreter has none.
-const NEGATIVE_DATA_INDICES: [&str; 2] = ["test_gather_elements_negative_indices", "test_gather_negative_indices"];
+const NEGATIVE_DATA_INDICES: [&str; 3] = [
+    "test_gather_elements_negative_indices",
+    "test_gather_negative_indices",
+    "test_scatter_elements_with_negative_indices",
+];
 
 /// How a case came out.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -239,6 +239,16 @@ impl<'a> Walk<'a> {
         Ok(self.optional_ints(node, at)?.unwrap_or_default())
     }
 
+    /// The floats of operand `at`, which must be known; `None` when the operand is left out.
+    pub fn optional_floats(&mut self, node: &Node, at: usize) -> Result<Option<Vec<f64>>, Fault> {
+        let Some(value) = node.optional(at)? else { return Ok(None) };
+        let ty = self.b.ty(value).clone();
+        if !ty.dtype.is_float() {
+            return Err(TypeError::new(format!("operand {at} must hold floats")).found(ty).into());
+        }
+        self.known(value).map(|t| Some(t.floats().to_vec())).ok_or_else(|| unknown_operand(at))
+    }
+
     /// The number in operand `at`, a scalar that must be known; `None` when the operand is left out.
     pub fn optional_number(&mut self, node: &Node, at: usize) -> Result<Option<f64>, Fault> {
         let Some(value) = node.optional(at)? else { return Ok(None) };

@@ -4,6 +4,7 @@ use super::Rule::{self, Binary, One, Unary};
 use super::{Fault, Node, Walk, require};
 use crate::import::onnx::tensors::dtype;
 use crate::layers::activation::clamp;
+use crate::layers::math;
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
@@ -19,6 +20,7 @@ pub const OPS: &[(&str, Rule)] = &[
     ("Ceil", Unary(Builder::ceil)),
     ("Clip", One(clip)),
     ("Cos", Unary(Builder::cos)),
+    ("Cosh", Unary(math::cosh)),
     ("Div", Binary(Builder::div)),
     ("Equal", Binary(|b, x, y| b.compare(CompareFn::Eq, x, y))),
     ("Erf", Unary(Builder::erf)),
@@ -26,6 +28,7 @@ pub const OPS: &[(&str, Rule)] = &[
     ("Floor", Unary(Builder::floor)),
     ("Greater", Binary(|b, x, y| b.compare(CompareFn::Gt, x, y))),
     ("GreaterOrEqual", Binary(|b, x, y| b.compare(CompareFn::Ge, x, y))),
+    ("IsInf", One(is_inf)),
     ("IsNaN", Unary(|b, x| b.compare(CompareFn::Ne, x, x))),
     ("Less", Binary(|b, x, y| b.compare(CompareFn::Lt, x, y))),
     ("LessOrEqual", Binary(|b, x, y| b.compare(CompareFn::Le, x, y))),
@@ -43,13 +46,29 @@ pub const OPS: &[(&str, Rule)] = &[
     ("Round", Unary(Builder::round)),
     ("Sign", Unary(Builder::sign)),
     ("Sin", Unary(Builder::sin)),
+    ("Sinh", Unary(math::sinh)),
     ("Sqrt", Unary(Builder::sqrt)),
     ("Sub", Binary(Builder::sub)),
     ("Sum", One(|cx, node| fold(cx, node, Builder::add))),
+    ("Tan", Unary(math::tan)),
     ("Tanh", Unary(Builder::tanh)),
     ("Where", One(select)),
     ("Xor", Binary(Builder::xor)),
 ];
+
+/// Whether an element is infinite, of both signs or of one.
+fn is_inf(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
+    let x = node.input(0)?;
+    let (negative, positive) = (node.flag("detect_negative", true)?, node.flag("detect_positive", true)?);
+    let found = |b: &mut Builder, wanted: bool, infinity: f64| -> Result<Value, TypeError> {
+        // A NaN equals nothing.
+        let infinity = b.full_like(x, if wanted { infinity } else { f64::NAN })?;
+        b.compare(CompareFn::Eq, x, infinity)
+    };
+    let below = found(&mut cx.b, negative, f64::NEG_INFINITY)?;
+    let above = found(&mut cx.b, positive, f64::INFINITY)?;
+    Ok(cx.b.or(below, above)?)
+}
 
 fn neg(b: &mut Builder, x: Value) -> Result<Value, TypeError> {
     if b.ty(x).dtype.is_float() {

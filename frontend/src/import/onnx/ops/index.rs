@@ -1,7 +1,9 @@
 //! Operators with computed indices.
 
-use super::Rule::{self, One};
+use super::Rule::{self, Many, One};
 use super::{Fault, Node, Walk, axis, require};
+use crate::import::onnx::node::Slot;
+use crate::layers::{cumulative, indexing, shape};
 use gradc_ir::graph::{Role, Value};
 use gradc_ir::lower::CompareFn;
 use gradc_ir::ops::Reverse;
@@ -11,9 +13,14 @@ use gradc_ir::types::{DType, TypeError, row_major_strides};
 pub const OPS: &[(&str, Rule)] = &[
     ("ArgMax", One(|cx, node| arg_extreme(cx, node, false))),
     ("ArgMin", One(|cx, node| arg_extreme(cx, node, true))),
+    ("CumSum", One(cum_sum)),
     ("Gather", One(gather)),
     ("GatherElements", One(gather_elements)),
+    ("GatherND", One(gather_nd)),
     ("OneHot", One(one_hot)),
+    ("ScatterElements", One(scatter_elements)),
+    ("ScatterND", One(scatter_nd)),
+    ("TopK", Many(top_k)),
 ];
 
 /// Indices in range of an axis of `extent`, negative ones counted from the back.
@@ -137,4 +144,117 @@ fn arg_extreme(cx: &mut Walk, node: &Node, least: bool) -> Result<Value, Fault> 
     let mut kept = shape;
     kept[along] = 1;
     Ok(cx.b.reshape(found, &kept)?)
+}
+
+/// Sums of what comes before along an axis, which is known.
+fn cum_sum(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
+    let x = node.input(0)?;
+    let &[along] = &cx.ints(node, 1)?[..] else {
+        return Err(TypeError::new("the axis must be one number").found(cx.b.ty(node.input(1)?)).into());
+    };
+    let along = axis(cx.b.shape(x).len(), along)?;
+    let (exclusive, reverse) = (node.flag("exclusive", false)?, node.flag("reverse", false)?);
+    Ok(cumulative::cumulative_sum(&mut cx.b, x, along, exclusive, reverse)?)
+}
+
+/// (the k largest or smallest elements in order, their indices); in order whether asked to be or not.
+fn top_k(cx: &mut Walk, node: &Node) -> Result<Vec<Slot>, Fault> {
+    let x = node.input(0)?;
+    let shape = cx.b.shape(x).to_vec();
+    let along = axis(shape.len(), node.int("axis", -1)?)?;
+    let (largest, _) = (node.flag("largest", true)?, node.flag("sorted", true)?);
+    let given = cx.ints(node, 1)?;
+    let k = given.first().and_then(|&k| usize::try_from(k).ok()).filter(|&k| k <= shape[along] && given.len() == 1);
+    let expected = || TypeError::new("K must be one number of elements").expected(format!("at most {}", shape[along]));
+    let k = k.ok_or_else(|| expected().found(format!("{given:?}")))?;
+    let [values, places] = cx.b.sort(x, along, largest)?;
+    let (values, places) = (cx.b.slice_axis(values, along, 0, k)?, cx.b.slice_axis(places, along, 0, k)?);
+    Ok(vec![values.into(), places.into()])
+}
+
+/// Indices `[I…, count]` as `count` tensors `[I…]`, the k-th in range of axis `first + k` of a shape.
+fn each_index(cx: &mut Walk, given: Value, of: &[usize], first: usize) -> Result<Vec<Value>, Fault> {
+    let picked = cx.b.shape(given).to_vec();
+    let (last, count) = match picked.split_last() {
+        Some((&count, lead)) if count > 0 && first + count <= of.len() => (lead.len(), count),
+        _ => {
+            let error = TypeError::new("the indices do not fit the operand");
+            return Err(error.expected(format!("[I…, at most {}]", of.len())).found(cx.b.ty(given)).into());
+        }
+    };
+    let mut all = Vec::with_capacity(count);
+    for k in 0..count {
+        let part = cx.b.slice_axis(given, last, k, k + 1)?;
+        let part = shape::squeeze(&mut cx.b, part, &[last])?;
+        all.push(indices(cx, part, of[first + k])?);
+    }
+    Ok(all)
+}
+
+/// `y[b…, i…, r…] = x[b…, indices[b…, i…, :], r…]`: one axis after the other.
+fn gather_nd(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
+    let (x, given) = (node.input(0)?, node.input(1)?);
+    let batch = usize::try_from(node.int("batch_dims", 0)?).unwrap_or(usize::MAX);
+    let of = cx.b.shape(x).to_vec();
+    require(batch < of.len().max(1), "`batch_dims` must be less than the axes", of.len(), batch)?;
+    let picked = cx.b.shape(given).len().saturating_sub(1);
+    let mut y = x;
+    for (k, index) in each_index(cx, given, &of, batch)?.into_iter().enumerate() {
+        y = cx.b.gather(y, index, if k == 0 { batch } else { picked })?;
+    }
+    Ok(y)
+}
+
+/// Whether updates are added; other ways to combine them are not supported.
+fn adds(node: &Node) -> Result<bool, Fault> {
+    match node.string("reduction", "none")? {
+        "none" => Ok(false),
+        "add" => Ok(true),
+        other => Err(Fault::unsupported("unknown `reduction`").expected("none or add").found(other)),
+    }
+}
+
+/// `data` with `updates` at, or added at, `indices` of an axis; of several for one element the last counts.
+fn scatter_elements(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
+    let (x, given, updates) = (node.input(0)?, node.input(1)?, node.input(2)?);
+    let of = cx.b.shape(x).to_vec();
+    let along = axis(of.len(), node.int("axis", 0)?)?;
+    let at = indices(cx, given, of[along])?;
+    match adds(node)? {
+        true => Ok(indexing::scatter_add_along(&mut cx.b, x, along, at, updates)?),
+        false => Ok(indexing::scatter_along(&mut cx.b, x, along, at, updates)?),
+    }
+}
+
+/// `data` with slices `updates` at, or added at, `indices` `[I…, count]` of its first axes.
+fn scatter_nd(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
+    let (x, given, updates) = (node.input(0)?, node.input(1)?, node.input(2)?);
+    let of = cx.b.shape(x).to_vec();
+    let each = each_index(cx, given, &of, 0)?;
+    let (first, rest) = of.split_at(each.len());
+    let (rows, adds) = (first.iter().product(), adds(node)?);
+    let b = &mut cx.b;
+    let mut flat: Option<Value> = None;
+    for (&index, &extent) in each.iter().zip(first) {
+        let index = b.cast(index, DType::I64)?;
+        let places = b.iota(DType::I64, &[extent], 0)?;
+        // As an index of its own axis, so that its range is known.
+        let index = b.gather(places, index, 0)?;
+        flat = Some(match flat {
+            None => index,
+            Some(so_far) => {
+                let scaled = b.scale(so_far, extent as f64)?;
+                b.add(scaled, index)?
+            }
+        });
+    }
+    let flat = flat.ok_or_else(|| TypeError::new("indices are missing"))?;
+    let count = b.ty(flat).elements();
+    let flat = b.reshape(flat, &[count])?;
+    let (base, updates) = (b.reshape(x, &[&[rows], rest].concat())?, b.reshape(updates, &[&[count], rest].concat())?);
+    let written = match adds {
+        true => b.scatter_add(base, flat, updates, 0)?,
+        false => indexing::write_rows(b, base, flat, updates)?,
+    };
+    Ok(b.reshape(written, &of)?)
 }

@@ -15,6 +15,7 @@ mod pool;
 mod recurrent;
 mod reduce;
 mod reshape;
+mod resize;
 mod sequence;
 mod shape;
 mod window;
@@ -43,7 +44,7 @@ pub enum Rule {
 /// Operators of one family, by name.
 type Table = &'static [(&'static str, Rule)];
 
-const TABLES: [Table; 13] = [
+const TABLES: [Table; 14] = [
     activation::OPS,
     constant::OPS,
     einsum::OPS,
@@ -55,6 +56,7 @@ const TABLES: [Table; 13] = [
     pool::OPS,
     recurrent::OPS,
     reduce::OPS,
+    resize::OPS,
     sequence::OPS,
     shape::OPS,
 ];

@@ -3,15 +3,15 @@
 use super::Rule::{self, Many};
 use super::{Fault, Node, Walk, require, sizes};
 use crate::import::onnx::node::Slot;
-use crate::layers::recurrent::{GruSpec, LstmSpec, gru, lstm};
+use crate::layers::recurrent::{GruSpec, LstmSpec, RnnSpec, Squash, gru, lstm, rnn};
 use crate::layers::shape::unsqueeze;
 use gradc_ir::graph::Value;
 use gradc_ir::types::TypeError;
 
 /// The family's rules.
-pub const OPS: &[(&str, Rule)] = &[("GRU", Many(gru_node)), ("LSTM", Many(lstm_node))];
+pub const OPS: &[(&str, Rule)] = &[("GRU", Many(gru_node)), ("LSTM", Many(lstm_node)), ("RNN", Many(rnn_node))];
 
-/// What `LSTM` and `GRU` share: operands by direction, gates in PyTorch's order.
+/// What the layers share: operands by direction, gates in PyTorch's order.
 struct Recurrent {
     /// `[T, N, I]`
     x: Value,
@@ -143,6 +143,23 @@ fn gru_node(cx: &mut Walk, node: &Node) -> Result<Vec<Slot>, Fault> {
         let (w_ih, w_hh, [b_ih, b_hh]) = layer.weights(cx, node, k)?;
         let h0 = layer.state(cx, node, 5, k)?;
         let (y, h) = gru(&mut cx.b, &GruSpec { x: layer.x, h0, w_ih, w_hh, b_ih, b_hh, reverse })?;
+        ys.push(y);
+        hs.push(h);
+    }
+    Ok(vec![layer.stack(cx, &ys, 1)?, layer.stack(cx, &hs, 0)?])
+}
+
+/// One gate, squashed by `Tanh` or in all directions by `Relu`.
+fn rnn_node(cx: &mut Walk, node: &Node) -> Result<Vec<Slot>, Fault> {
+    let layer = Recurrent::read(cx, node, &[0])?;
+    let relu = node.optional_strings("activations")?.is_some_and(|names| names.iter().all(|&name| name == "Relu"));
+    let squash = if relu { Squash::Relu } else { Squash::Tanh };
+    layer.only_activations(node, &[if relu { "Relu" } else { "Tanh" }])?;
+    let (mut ys, mut hs) = (vec![], vec![]);
+    for (k, &reverse) in layer.reverse.iter().enumerate() {
+        let (w_ih, w_hh, [b_ih, b_hh]) = layer.weights(cx, node, k)?;
+        let h0 = layer.state(cx, node, 5, k)?;
+        let (y, h) = rnn(&mut cx.b, &RnnSpec { x: layer.x, h0, w_ih, w_hh, b_ih, b_hh, reverse, squash })?;
         ys.push(y);
         hs.push(h);
     }
