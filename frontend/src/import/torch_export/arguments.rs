@@ -26,7 +26,7 @@ impl Scope<'_> {
     pub fn arguments(&self, node: &Node, op: &AtenOp) -> Result<BTreeMap<String, Arg>, Stop> {
         let mut args = BTreeMap::new();
         for input in &node.inputs {
-            let name = input.name.as_str();
+            let name = op.parameter_of(&input.name);
             if !op.parameters.iter().any(|(p, _)| *p == name) {
                 if PLACEMENT.contains(&name) {
                     continue;
@@ -64,6 +64,7 @@ impl Scope<'_> {
             Argument::AsInt(value) => Arg::Int(*value),
             Argument::AsInts(values) => Arg::Ints { values: values.clone(), current: false },
             Argument::AsFloat(value) => Arg::Float(*value),
+            Argument::AsFloats(values) => Arg::Floats(values.clone()),
             Argument::AsBool(value) => Arg::Bool(*value),
             Argument::AsString(text) => Arg::Text(text.clone()),
             Argument::AsScalarType(_) | Argument::AsDevice(_) | Argument::AsLayout(_) | Argument::AsMemoryFormat(_) => {

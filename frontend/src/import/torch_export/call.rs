@@ -1,6 +1,7 @@
 //! One call of an ATen op: its arguments by name, and what it may do besides returning values.
 
 use super::fault::Fault;
+use super::memory::View;
 use super::resize::Resize;
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Role, Value};
@@ -40,6 +41,7 @@ pub enum Arg {
         current: bool,
     },
     Float(f64),
+    Floats(Vec<f64>),
     Bool(bool),
     Text(String),
     /// How the result is stored: its dtype, which is recorded with the result too, device or layout.
@@ -55,6 +57,7 @@ impl Arg {
             Arg::Int(_) => "an integer",
             Arg::Ints { .. } => "a list of integers",
             Arg::Float(_) => "a float",
+            Arg::Floats(_) => "a list of floats",
             Arg::Bool(_) => "a boolean",
             Arg::Text(_) => "a string",
             Arg::Storage => "a dtype, device or layout",
@@ -76,6 +79,8 @@ pub struct Call<'a> {
     pub recorded: Vec<TensorType>,
     /// New values of arguments that the call overwrites.
     pub overwritten: Vec<(&'static str, Value)>,
+    /// What the result is of the first operand's memory, where writing to it can be written through.
+    pub view: Option<View>,
     /// What the user should know.
     pub notes: &'a mut Vec<String>,
     /// Draws of random numbers so far.
@@ -117,6 +122,12 @@ impl Call<'_> {
         let Arg::Tensors(list) = self.arg(name)? else { return self.wrong(name, "a list of tensors") };
         let values: Option<Vec<Value>> = list.iter().map(|t| t.as_ref().map(|t| t.value)).collect();
         values.map_or_else(|| self.wrong(name, "a list without None"), Ok)
+    }
+
+    /// A list of tensors that may be absent.
+    pub fn optional_tensors(&self, name: &str) -> Result<Vec<Option<Value>>, Fault> {
+        let Arg::Tensors(list) = self.arg(name)? else { return self.wrong(name, "a list of tensors") };
+        Ok(list.iter().map(|t| t.as_ref().map(|t| t.value)).collect())
     }
 
     /// Whether an argument is absent or None.
@@ -170,6 +181,15 @@ impl Call<'_> {
     /// A number that may be absent.
     pub fn optional_float(&self, name: &str) -> Result<Option<f64>, Fault> {
         if self.is_none(name) { Ok(None) } else { self.float(name).map(Some) }
+    }
+
+    /// Numbers that may be absent.
+    pub fn optional_floats(&self, name: &str) -> Result<Option<Vec<f64>>, Fault> {
+        match self.args.get(name) {
+            None | Some(Arg::None) => Ok(None),
+            Some(Arg::Floats(values)) => Ok(Some(values.clone())),
+            Some(_) => self.wrong(name, "a list of floats"),
+        }
     }
 
     /// A boolean.
@@ -254,24 +274,31 @@ impl Call<'_> {
         }
     }
 
-    /// State of the random numbers: the seed of the import, and a counter that advances every step.
+    /// State of the random numbers: the seed of the import, and a counter that advances every step of training and is 0
+    /// in evaluation.
     pub fn random_state(&mut self) -> Result<Value, Fault> {
-        const COUNTER: &str = "random.counter";
-        let counter = match self.b.graph().input_named(COUNTER) {
-            Some((_, input)) => input.value,
-            None => {
-                let counter = self.b.declare(COUNTER, Role::State, TensorType::new(DType::I64, [1]), Some(0.0))?;
-                let one = self.b.full_like(counter, 1.0)?;
-                let next = self.b.add(counter, one)?;
-                let (id, _) = self.b.graph().input_named(COUNTER).expect("the counter has just been declared");
-                self.b.update(id, next)?;
-                counter
-            }
+        let counter = if self.mode.training {
+            self.random_counter()?
+        } else {
+            self.b.splat(&TensorType::new(DType::I64, [1]), 0.0)?
         };
         // An f64 holds this many bits of the seed exactly.
         let seed = (self.mode.seed & ((1 << 53) - 1)) as f64;
         let seed = self.b.splat(&TensorType::new(DType::I64, [1]), seed)?;
         Ok(self.b.concat(&[seed, counter], 0)?)
+    }
+
+    fn random_counter(&mut self) -> Result<Value, Fault> {
+        const COUNTER: &str = "random.counter";
+        if let Some((_, input)) = self.b.graph().input_named(COUNTER) {
+            return Ok(input.value);
+        }
+        let counter = self.b.declare(COUNTER, Role::State, TensorType::new(DType::I64, [1]), Some(0.0))?;
+        let one = self.b.full_like(counter, 1.0)?;
+        let next = self.b.add(counter, one)?;
+        let (id, _) = self.b.graph().input_named(COUNTER).expect("the counter has just been declared");
+        self.b.update(id, next)?;
+        Ok(counter)
     }
 
     /// A number of a random draw that no other draw of the step has.

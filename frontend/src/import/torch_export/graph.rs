@@ -3,14 +3,16 @@
 use super::arguments::Scope;
 use super::call::{Arg, Call, Mode};
 use super::fault::{Fault, Stop};
-use super::memory::{Entry, Memory, SlotId, tensor_names};
+use super::memory::{Entry, Memory, SlotId, View, tensor_names};
 use super::ops::{self, AtenOp};
 use super::program::{Declared, Program, dangling, dtype, in_place_base, unsupported_dtype};
 use super::provenance;
 use super::resize::Resize;
 use super::scalars;
-use super::schema::{Argument, Node, OutputSpec, SymIntArgument};
+use super::schema::{Argument, NamedArgument, Node, OutputSpec, SymIntArgument};
 use super::sizes::{exported_shape, is_unrecorded};
+use crate::layers::indexing::write_part;
+use crate::layers::shape::unsqueeze;
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics, Loc};
 use gradc_ir::graph::{Graph, OutputKind, Role, Value};
@@ -33,6 +35,8 @@ struct Called {
     results: Vec<Value>,
     /// New values of arguments that the call overwrites.
     overwritten: Vec<(&'static str, Value)>,
+    /// What the result is of the first operand's memory.
+    view: Option<View>,
 }
 
 /// A type as recorded when exporting.
@@ -121,20 +125,21 @@ impl<'p> Walk<'p> {
             return Ok(());
         }
         let (op, in_place) = find_op(&node.target).ok_or_else(unsupported_target)?;
-        let Called { results, mut overwritten } = self.call(node, op, &outputs)?;
+        let Called { results, mut overwritten, view } = self.call(node, op, &outputs)?;
         if in_place {
             let &[value] = &results[..] else { return Err(output_count(1, results.len()).into()) };
             overwritten.push((op.parameters[0].0, value));
         }
         let mut target = None;
         for (argument, value) in overwritten {
-            target = Some(self.overwrite(at, node, argument, value)?);
+            let input = node.inputs.iter().find(|input| op.parameter_of(&input.name) == argument);
+            target = Some(self.overwrite(at, input, argument, value)?);
         }
         let source = if op.is_view { self.first_operand(node) } else { None };
         for (name, value) in outputs.into_iter().zip(results) {
             let slot = match (target, source) {
                 (Some(target), _) if in_place => target,
-                (_, Some(source)) => self.memory.new_view(value, source),
+                (_, Some(source)) => self.memory.new_view(value, source, view.clone()),
                 _ => self.memory.new_slot(value, false),
             };
             self.memory.define(name, Entry::Slot(slot));
@@ -173,18 +178,19 @@ impl<'p> Walk<'p> {
             args,
             recorded: recorded.iter().map(|r| r.ty.clone()).collect(),
             overwritten: vec![],
+            view: None,
             notes: &mut self.notes,
             random_streams: &mut self.random_streams,
         };
         let results = op.build.apply(&mut call)?;
-        let overwritten = call.overwritten;
+        let (overwritten, view) = (call.overwritten, call.view);
         if results.len() != outputs.len() {
             return Err(output_count(outputs.len(), results.len()).into());
         }
         for (&value, recorded) in results.iter().zip(&recorded) {
             self.check_recorded(value, recorded)?;
         }
-        Ok(Called { results, overwritten })
+        Ok(Called { results, overwritten, view })
     }
 
     fn recorded(&self, name: &str) -> Result<Recorded, Fault> {
@@ -219,8 +225,13 @@ impl<'p> Walk<'p> {
     }
 
     /// Gives the tensor behind an argument a new value; returns its slot.
-    fn overwrite(&mut self, at: usize, node: &Node, argument: &str, value: Value) -> Result<SlotId, Stop> {
-        let input = node.inputs.iter().find(|input| input.name == argument);
+    fn overwrite(
+        &mut self,
+        at: usize,
+        input: Option<&NamedArgument>,
+        argument: &str,
+        value: Value,
+    ) -> Result<SlotId, Stop> {
         let name = input.and_then(|input| tensor_names(&input.arg).first().copied());
         let missing = || Fault::new("missing-argument", format!("argument `{argument}` is missing"));
         let slot = self.memory.slot(name.ok_or_else(missing)?)?;
@@ -229,8 +240,22 @@ impl<'p> Walk<'p> {
             let error = TypeError::new("overwrites a tensor by one of another type").expected(old).found(new);
             return Err(Fault::from(error).into());
         }
-        self.memory.overwrite(at, slot, value)?;
+        self.memory.check_overwrite(at, slot)?;
+        self.memory.set(slot, value);
+        let mut written = value;
+        for (whole, view) in self.memory.written_through(slot) {
+            written = self.write_through(self.memory.value(whole), view, written).map_err(Fault::from)?;
+            self.memory.set(whole, written);
+        }
         Ok(slot)
+    }
+
+    /// `whole` with `written` in place of what a view is of it.
+    fn write_through(&mut self, whole: Value, view: View, written: Value) -> Result<Value, TypeError> {
+        let View::Part { axis, start, end, step, dropped } = view else { return Ok(written) };
+        let part = if dropped { unsqueeze(&mut self.b, written, &[axis])? } else { written };
+        let indices: Vec<usize> = (start..end).step_by(step).collect();
+        write_part(&mut self.b, whole, part, axis, &indices)
     }
 
     fn outputs(&mut self) {

@@ -1,8 +1,8 @@
 //! What the names of a program stand for while its nodes are built.
 //!
 //! The exported training graph is not functional: in-place ops and batch norm overwrite tensors. A name stands for
-//! a slot that holds the current value; overwriting replaces the value. That is right as long as no other name
-//! shares the memory and is read afterwards, which is checked.
+//! a slot that holds the current value; overwriting replaces the value, and those of the slots it is a part of. That is
+//! right as long as no other name shares the memory and is read afterwards, which is checked.
 
 use super::fault::{Fault, Stop};
 use super::program::Program;
@@ -14,9 +14,20 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlotId(usize);
 
+/// What a view is of the slot it was made from, where writing to it can be written through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum View {
+    /// All of it.
+    Whole,
+    /// `start..end` by `step` of an axis, which the view does not have where `dropped` says so.
+    Part { axis: usize, start: usize, end: usize, step: usize, dropped: bool },
+}
+
 /// A place in memory: its current value, and the memory it is part of.
 struct Slot {
     value: Value,
+    /// The slot it is a view of, and what of it.
+    view: Option<(SlotId, View)>,
     /// The slot whose memory this one may share; itself when it has its own.
     memory: SlotId,
     /// Whether it is read after the last node, as a parameter or buffer is.
@@ -51,15 +62,21 @@ impl<'p> Memory<'p> {
     /// A slot with memory of its own.
     pub fn new_slot(&mut self, value: Value, persistent: bool) -> SlotId {
         let id = SlotId(self.slots.len());
-        self.slots.push(Slot { value, memory: id, persistent });
+        self.slots.push(Slot { value, view: None, memory: id, persistent });
         id
     }
 
-    /// A slot that may share the memory of another.
-    pub fn new_view(&mut self, value: Value, of: SlotId) -> SlotId {
+    /// A slot that may share the memory of another, of which it is a known view or any.
+    pub fn new_view(&mut self, value: Value, of: SlotId, view: Option<View>) -> SlotId {
         let (id, memory) = (SlotId(self.slots.len()), self.slots[of.0].memory);
-        self.slots.push(Slot { value, memory, persistent: false });
+        self.slots.push(Slot { value, view: view.map(|view| (of, view)), memory, persistent: false });
         id
+    }
+
+    /// The slots that are written with a slot, from the one it is a view of on, with what the one before is of each.
+    pub fn written_through(&self, slot: SlotId) -> Vec<(SlotId, View)> {
+        let next = |(slot, _): &(SlotId, View)| self.slots[slot.0].view.clone();
+        std::iter::successors(self.slots[slot.0].view.clone(), next).collect()
     }
 
     /// Gives a name its meaning.
@@ -101,12 +118,15 @@ impl<'p> Memory<'p> {
         self.slots[slot.0].value
     }
 
-    /// Gives a slot a new value at a node; no name that shares its memory may be read afterwards.
-    pub fn overwrite(&mut self, at: usize, slot: SlotId, value: Value) -> Result<(), Fault> {
+    /// Fails unless a slot can be overwritten at a node: no name that shares its memory may be read afterwards, but for
+    /// those that are written through.
+    pub fn check_overwrite(&self, at: usize, slot: SlotId) -> Result<(), Fault> {
         let memory = self.slots[slot.0].memory;
+        let through = self.written_through(slot);
+        let is_written = |other: SlotId| other == slot || through.iter().any(|(known, _)| *known == other);
         let read_later = |name: &str| self.last_read.get(name).is_some_and(|&last| last > at);
         let stale = self.names.iter().find(|(name, entry)| match entry {
-            Entry::Slot(other) if *other != slot && self.slots[other.0].memory == memory => {
+            Entry::Slot(other) if !is_written(*other) && self.slots[other.0].memory == memory => {
                 self.slots[other.0].persistent || read_later(name)
             }
             _ => false,
@@ -117,7 +137,6 @@ impl<'p> Memory<'p> {
                 "clone before the in-place operation, or save `exported.run_decompositions({})`, which has none",
             ));
         }
-        self.set(slot, value);
         Ok(())
     }
 

@@ -28,6 +28,8 @@ mod schema;
 mod sizes;
 mod tensors;
 
+pub use ops::names as operators;
+
 /// Reads an exported program.
 ///
 /// A `model.json` on its own has no weights: they come from the unzipped archive around it, from

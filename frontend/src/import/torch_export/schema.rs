@@ -76,6 +76,7 @@ pub enum Argument {
     AsInt(i64),
     AsInts(Vec<i64>),
     AsFloat(#[serde(deserialize_with = "float")] f64),
+    AsFloats(Vec<f64>),
     AsBool(bool),
     AsString(String),
     AsScalarType(IgnoredAny),

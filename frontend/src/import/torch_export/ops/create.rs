@@ -1,8 +1,9 @@
 //! Tensors from nothing: the recorded dtype, at the batch of this import.
 
-use super::super::call::{Call, invalid};
+use super::super::call::{Call, invalid, unsupported};
 use super::super::fault::Fault;
 use super::product::splat;
+use crate::layers::offset;
 use gradc_ir::graph::Value;
 use gradc_ir::types::{DType, TensorType};
 
@@ -45,6 +46,19 @@ pub fn full_like(call: &mut Call) -> Result<Value, Fault> {
 pub fn scalar_tensor(call: &mut Call) -> Result<Value, Fault> {
     let value = call.float("s")?;
     splat(call, &[], value)
+}
+
+/// `steps` numbers, equally far apart, from start to end.
+pub fn linspace(call: &mut Call) -> Result<Value, Fault> {
+    let (start, end, steps) = (call.float("start")?, call.float("end")?, call.count("steps")?);
+    let dtype = call.dtype()?;
+    if !dtype.is_float() {
+        return Err(unsupported("dtype", "a float"));
+    }
+    let ty = TensorType::checked(dtype, [steps])?;
+    let index = call.b.iota(dtype, &ty.shape, 0)?;
+    let scaled = call.b.scale(index, (end - start) / steps.saturating_sub(1).max(1) as f64)?;
+    Ok(offset(call.b, scaled, start)?)
 }
 
 /// start, start + step, … below end; of integers.

@@ -2,7 +2,8 @@
 
 use super::super::call::{Arg, Call, unsupported};
 use super::super::fault::Fault;
-use crate::layers::activation;
+use super::super::memory::View;
+use crate::layers::{activation, math};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
@@ -22,6 +23,20 @@ pub fn binary(
     let x = converted(call, "self")?;
     let y = like_result(call, "other", x)?;
     Ok(build(call.b, x, y)?)
+}
+
+/// self · other; of booleans: both.
+pub fn product(b: &mut Builder, x: Value, y: Value) -> Result<Value, TypeError> {
+    if b.ty(x).dtype == DType::Bool { b.and(x, y) } else { b.mul(x, y) }
+}
+
+/// |self|; of integers too.
+pub fn absolute(b: &mut Builder, x: Value) -> Result<Value, TypeError> {
+    if b.ty(x).dtype.is_float() {
+        return b.abs(x);
+    }
+    let negative = b.scale(x, -1.0)?;
+    b.maximum(x, negative)
 }
 
 /// self ⋈ other, compared in the dtype both promote to.
@@ -62,14 +77,19 @@ fn width(dtype: DType) -> usize {
     dtype.size_bytes()
 }
 
-/// A tensor argument in the result's dtype.
-fn converted(call: &mut Call, name: &str) -> Result<Value, Fault> {
-    let (x, dtype) = (call.tensor(name)?, call.dtype()?);
+/// A tensor argument in the result's dtype; a number, which decompositions put there, as a scalar of it.
+pub fn converted(call: &mut Call, name: &str) -> Result<Value, Fault> {
+    let dtype = call.dtype()?;
+    if let Some(Arg::Int(_) | Arg::Float(_)) = call.args.get(name) {
+        let number = call.float(name)?;
+        return Ok(call.b.scalar(dtype, number)?);
+    }
+    let x = call.tensor(name)?;
     Ok(call.b.cast(x, dtype)?)
 }
 
 /// A tensor or number in the result's dtype; a number takes the shape of `like`.
-fn like_result(call: &mut Call, name: &str, like: Value) -> Result<Value, Fault> {
+pub fn like_result(call: &mut Call, name: &str, like: Value) -> Result<Value, Fault> {
     let dtype = call.dtype()?;
     call.number_or_tensor(name, dtype, like)
 }
@@ -111,7 +131,7 @@ pub fn div_mode(call: &mut Call) -> Result<Value, Fault> {
     }
     match call.text("rounding_mode")? {
         "floor" => Ok(call.b.floor(quotient)?),
-        _ => Err(unsupported("rounding_mode", "None or floor")),
+        _ => Ok(math::trunc(call.b, quotient)?),
     }
 }
 
@@ -196,6 +216,23 @@ pub fn log_sigmoid(b: &mut Builder, x: Value) -> Result<Value, TypeError> {
     b.neg(softplus)
 }
 
+pub fn is_nan(call: &mut Call) -> Result<Value, Fault> {
+    let x = call.tensor("self")?;
+    Ok(math::is_nan(call.b, x)?)
+}
+
+pub fn is_inf(call: &mut Call) -> Result<Value, Fault> {
+    let x = call.tensor("self")?;
+    Ok(math::is_inf(call.b, x)?)
+}
+
+/// Whether x − x is a number.
+pub fn is_finite(call: &mut Call) -> Result<Value, Fault> {
+    let x = call.tensor("self")?;
+    let difference = call.b.sub(x, x)?;
+    Ok(call.b.compare(CompareFn::Eq, difference, difference)?)
+}
+
 pub fn logical_not(call: &mut Call) -> Result<Value, Fault> {
     let x = converted(call, "self")?;
     Ok(call.b.not(x)?)
@@ -207,14 +244,14 @@ pub fn bitwise_not(call: &mut Call) -> Result<Value, Fault> {
     Ok(call.b.not(x)?)
 }
 
+/// scale · x where x is positive, else scale · alpha · (e^(input_scale · x) − 1).
 pub fn elu(call: &mut Call) -> Result<Value, Fault> {
-    for name in ["scale", "input_scale"] {
-        if call.float(name)? != 1.0 {
-            return Err(unsupported(name, 1));
-        }
+    let (x, alpha, scale) = (call.tensor("self")?, call.float("alpha")?, call.float("scale")?);
+    if call.float("input_scale")? != 1.0 {
+        return Err(unsupported("input_scale", 1));
     }
-    let (x, alpha) = (call.tensor("self")?, call.float("alpha")?);
-    Ok(activation::elu(call.b, x, alpha)?)
+    let y = activation::elu(call.b, x, alpha)?;
+    if scale == 1.0 { Ok(y) } else { Ok(call.b.scale(y, scale)?) }
 }
 
 pub fn gelu(call: &mut Call) -> Result<Value, Fault> {
@@ -251,24 +288,25 @@ pub fn prelu(call: &mut Call) -> Result<Value, Fault> {
     Ok(call.b.select(positive, x, scaled)?)
 }
 
-/// softplus(beta · x) / beta. Above the threshold PyTorch returns x, which at 20 is the same to 2·10⁻⁹.
-pub fn softplus(call: &mut Call) -> Result<Value, Fault> {
-    let (x, beta) = (call.tensor("self")?, call.float("beta")?);
-    if call.float("threshold")? < 20.0 {
-        return Err(unsupported("threshold", "at least 20"));
-    }
-    if beta == 1.0 {
-        return Ok(activation::softplus(call.b, x)?);
-    }
-    let scaled = call.b.scale(x, beta)?;
-    let y = activation::softplus(call.b, scaled)?;
-    Ok(call.b.scale(y, 1.0 / beta)?)
-}
-
 pub fn clamp(call: &mut Call) -> Result<Value, Fault> {
     let x = converted(call, "self")?;
     let (lo, hi) = (call.optional_float("min")?, call.optional_float("max")?);
     Ok(activation::clamp(call.b, x, lo, hi)?)
+}
+
+/// As [`clamp`], by elements of tensors.
+pub fn clamp_tensor(call: &mut Call) -> Result<Value, Fault> {
+    let mut x = converted(call, "self")?;
+    for (name, outside) in [("min", CompareFn::Lt), ("max", CompareFn::Gt)] {
+        if call.is_none(name) {
+            continue;
+        }
+        let bound = converted(call, name)?;
+        let (wide, bound) = call.b.broadcast_pair(x, bound)?;
+        let out = call.b.compare(outside, wide, bound)?;
+        x = call.b.select(out, bound, wide)?;
+    }
+    Ok(x)
 }
 
 pub fn where_(call: &mut Call) -> Result<Value, Fault> {
@@ -289,6 +327,13 @@ pub fn convert(call: &mut Call) -> Result<Value, Fault> {
     converted(call, "self")
 }
 
+/// Another name of the same memory.
+pub fn alias(call: &mut Call) -> Result<Value, Fault> {
+    call.view = Some(View::Whole);
+    call.tensor("self")
+}
+
+/// The operand, in memory of its own or not.
 pub fn identity(call: &mut Call) -> Result<Value, Fault> {
     call.tensor("self")
 }

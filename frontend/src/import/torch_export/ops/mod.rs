@@ -6,15 +6,22 @@ use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
 use gradc_ir::types::TypeError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+mod activation;
+mod algebra;
 mod create;
 mod elementwise;
+mod index;
+mod interpolate;
 mod loss;
 mod normalise;
+mod order;
+mod pad;
 mod product;
 mod random;
+mod rearrange;
 mod recurrent;
 mod reduce;
 mod shape;
@@ -59,6 +66,14 @@ pub struct AtenOp {
     pub is_view: bool,
 }
 
+impl AtenOp {
+    /// The parameter that an argument is for: in-place variants call the first one `self` whatever it is called.
+    pub fn parameter_of<'a>(&self, argument: &'a str) -> &'a str {
+        let first = self.parameters[0].0;
+        if argument == "self" && self.parameters.iter().all(|(name, _)| *name != "self") { first } else { argument }
+    }
+}
+
 /// Arguments that say where and how a result is stored, not what it is.
 pub const PLACEMENT: [&str; 9] = [
     "copy",
@@ -76,6 +91,11 @@ pub const PLACEMENT: [&str; 9] = [
 pub fn lookup(name: &str) -> Option<&'static AtenOp> {
     static INDEX: LazyLock<BTreeMap<String, AtenOp>> = LazyLock::new(|| table::OPS.iter().flat_map(read_row).collect());
     INDEX.get(name)
+}
+
+/// Names of all ops that are read, overloads counted once.
+pub fn names() -> BTreeSet<&'static str> {
+    table::OPS.iter().filter_map(|(schema, _)| schema.split('.').next()).collect()
 }
 
 /// One entry per overload of a row such as `sum.default|dim_IntList(self, dim=None, keepdim=False)`.
@@ -104,6 +124,7 @@ fn read_default(text: &str) -> Arg {
         "None" => Arg::None,
         "True" | "False" => Arg::Bool(text == "True"),
         "[]" => Arg::Ints { values: vec![], current: false },
+        "[0,1]" => Arg::Ints { values: vec![0, 1], current: false },
         _ if text.starts_with('\'') => Arg::Text(text.trim_matches('\'').to_string()),
         _ => match text.parse() {
             Ok(int) => Arg::Int(int),

@@ -2,6 +2,7 @@
 
 use super::super::call::{Call, unsupported};
 use super::super::fault::Fault;
+use crate::layers::activation::clamp;
 use crate::layers::{normalise as layers, reduce};
 use gradc_ir::graph::Value;
 use gradc_ir::types::TensorType;
@@ -19,6 +20,12 @@ fn along(call: &mut Call) -> Result<(Value, usize), Fault> {
 pub fn softmax(call: &mut Call) -> Result<Value, Fault> {
     let (x, axis) = along(call)?;
     Ok(layers::softmax(call.b, x, axis)?)
+}
+
+/// As softmax, and 0 where all elements are −∞.
+pub fn safe_softmax(call: &mut Call) -> Result<Value, Fault> {
+    let (x, axis) = along(call)?;
+    Ok(layers::safe_softmax(call.b, x, axis)?)
 }
 
 pub fn log_softmax(call: &mut Call) -> Result<Value, Fault> {
@@ -83,6 +90,68 @@ pub fn group_norm(call: &mut Call) -> Result<Value, Fault> {
     Ok(layers::group_norm(call.b, x, gamma, beta, groups, eps)?)
 }
 
+/// (y, mean, 1/σ) of every example and group.
+pub fn native_group_norm(call: &mut Call) -> Result<Vec<Value>, Fault> {
+    let (x, groups, eps) = (call.tensor("input")?, call.count("group")?, call.float("eps")?);
+    let (gamma, beta) = (call.optional_tensor("weight")?, call.optional_tensor("bias")?);
+    let y = layers::group_norm(call.b, x, gamma, beta, groups, eps)?;
+    let (examples, elements) = (call.b.shape(x)[0], call.b.ty(x).elements());
+    let grouped = call.b.reshape(x, &[examples, groups, elements / (examples * groups).max(1)])?;
+    let (mean, var) = (reduce::mean(call.b, grouped, &[2], false)?, reduce::variance(call.b, grouped, &[2], 0, false)?);
+    Ok(vec![y, mean, inverse_deviation(call, var, eps)?])
+}
+
+/// Statistics of every example and channel; running ones, where they are kept, are the mean over the examples.
+pub fn instance_norm(call: &mut Call) -> Result<Value, Fault> {
+    let (x, eps, momentum) = (call.tensor("input")?, call.float("eps")?, call.float("momentum")?);
+    let (gamma, beta) = (call.optional_tensor("weight")?, call.optional_tensor("bias")?);
+    let Running { tracked, mean, var } = running(call, x)?;
+    if tracked && !(call.mode.training && call.bool("use_input_stats")?) {
+        return Ok(layers::batch_norm_infer(call.b, x, gamma, beta, mean, var, eps)?);
+    }
+    let shape = call.b.shape(x).to_vec();
+    let channels = shape.get(1).copied().unwrap_or_default();
+    let y = layers::group_norm(call.b, x, gamma, beta, channels, eps)?;
+    if tracked {
+        let axes: Vec<usize> = (2..shape.len()).collect();
+        let own = [reduce::mean(call.b, x, &axes, false)?, reduce::variance(call.b, x, &axes, 1, false)?];
+        for (name, old, own) in [("running_mean", mean, own[0]), ("running_var", var, own[1])] {
+            let new = reduce::mean(call.b, own, &[0], false)?;
+            let (old, new) = (call.b.scale(old, 1.0 - momentum)?, call.b.scale(new, momentum)?);
+            let next = call.b.add(old, new)?;
+            call.overwritten.push((name, next));
+        }
+    }
+    Ok(y)
+}
+
+/// g · v / ‖v‖, norms of all axes but one (Salimans and Kingma, 2016).
+pub fn weight_norm(call: &mut Call) -> Result<Value, Fault> {
+    let (v, g) = (call.tensor("v")?, call.tensor("g")?);
+    let rank = call.b.shape(v).len();
+    let kept = if call.int("dim")? == -1 { None } else { Some(call.axis("dim", rank)?) };
+    let axes: Vec<usize> = (0..rank).filter(|&d| Some(d) != kept).collect();
+    let norm = reduce::norm(call.b, v, 2.0, &axes, true)?;
+    let factor = call.b.div(g, norm)?;
+    Ok(call.b.mul(v, factor)?)
+}
+
+/// x · y / (max(‖x‖, eps) · max(‖y‖, eps)) along an axis.
+pub fn cosine_similarity(call: &mut Call) -> Result<Value, Fault> {
+    let (x, y, eps) = (call.tensor("x1")?, call.tensor("x2")?, call.float("eps")?);
+    let (x, y) = call.b.broadcast_pair(x, y)?;
+    let axis = call.axis("dim", call.b.shape(x).len())?;
+    let b = &mut *call.b;
+    let mut unit = |v: Value| -> Result<Value, Fault> {
+        let norm = reduce::norm(b, v, 2.0, &[axis], true)?;
+        let norm = clamp(b, norm, Some(eps), None)?;
+        Ok(b.div(v, norm)?)
+    };
+    let (x, y) = (unit(x)?, unit(y)?);
+    let product = b.mul(x, y)?;
+    Ok(reduce::sum(b, product, &[axis], false)?)
+}
+
 /// Running statistics of a batch norm; without any, zeros and ones that nobody reads.
 struct Running {
     tracked: bool,
@@ -133,4 +202,12 @@ pub fn batch_norm_functional(call: &mut Call) -> Result<Vec<Value>, Fault> {
     let batch_var = reduce::variance(call.b, x, &axes, 0, false)?;
     let eps = call.float("eps")?;
     Ok(vec![y, batch_mean, inverse_deviation(call, batch_var, eps)?, mean, var])
+}
+
+/// (y, batch mean, batch 1/σ) of a batch norm without running statistics.
+pub fn batch_norm_no_stats(call: &mut Call) -> Result<Vec<Value>, Fault> {
+    call.require_bool("training", true)?;
+    let mut all = batch_norm_functional(call)?;
+    all.truncate(3);
+    Ok(all)
 }

@@ -14,7 +14,7 @@ pub fn linear(call: &mut Call) -> Result<Value, Fault> {
 }
 
 /// The product of two tensors of `rank` axes each.
-fn product(call: &mut Call, [left, right]: [&str; 2], ranks: [usize; 2]) -> Result<Value, Fault> {
+pub fn product(call: &mut Call, [left, right]: [&str; 2], ranks: [usize; 2]) -> Result<Value, Fault> {
     let (a, b) = (call.tensor(left)?, call.tensor(right)?);
     let found = [call.b.shape(a).len(), call.b.shape(b).len()];
     if found != ranks {
@@ -39,6 +39,10 @@ pub fn dot(call: &mut Call) -> Result<Value, Fault> {
     product(call, ["self", "tensor"], [1, 1])
 }
 
+pub fn vdot(call: &mut Call) -> Result<Value, Fault> {
+    product(call, ["self", "other"], [1, 1])
+}
+
 pub fn addmm(call: &mut Call) -> Result<Value, Fault> {
     let product = product(call, ["mat1", "mat2"], [2, 2])?;
     add_to_self(call, product)
@@ -50,7 +54,7 @@ pub fn baddbmm(call: &mut Call) -> Result<Value, Fault> {
 }
 
 /// beta · self + alpha · product
-fn add_to_self(call: &mut Call, product: Value) -> Result<Value, Fault> {
+pub fn add_to_self(call: &mut Call, product: Value) -> Result<Value, Fault> {
     let x = call.tensor("self")?;
     let (beta, alpha) = (call.float("beta")?, call.float("alpha")?);
     let scaled = |b: &mut Builder, v: Value, by: f64| if by == 1.0 { Ok(v) } else { b.scale(v, by) };
@@ -80,29 +84,36 @@ pub fn embedding(call: &mut Call) -> Result<Value, Fault> {
     Ok(call.b.select(is_padding, fixed, rows)?)
 }
 
-/// Slices of `self` along an axis, picked by a vector of indices.
-pub fn index_select(call: &mut Call) -> Result<Value, Fault> {
-    let (x, index) = (call.tensor("self")?, call.tensor("index")?);
-    let rank = call.b.shape(x).len();
-    let axis = call.axis("dim", rank)?;
-    if rank == 0 || call.b.shape(index).len() != 1 {
-        return Err(Fault::new("invalid-operands", "index_select needs a tensor with axes and a vector of indices"));
-    }
-    let front = call.b.swap_axes(x, 0, axis)?;
-    let picked = call.b.gather(front, index, 0)?;
-    Ok(call.b.swap_axes(picked, 0, axis)?)
-}
-
-/// Scaled dot-product attention; dropout of the weights only where there is none.
+/// Scaled dot-product attention; dropout of the weights only where there is none. With `enable_gqa` groups of heads
+/// share keys and values.
 pub fn attention(call: &mut Call) -> Result<Value, Fault> {
-    call.require_bool("enable_gqa", false)?;
     if call.mode.training && call.float("dropout_p")? > 0.0 {
         return Err(unsupported("dropout_p", 0));
     }
-    let [q, k, v] = [call.tensor("query")?, call.tensor("key")?, call.tensor("value")?];
+    let [q, mut k, mut v] = [call.tensor("query")?, call.tensor("key")?, call.tensor("value")?];
+    if call.args.contains_key("enable_gqa") && call.bool("enable_gqa")? {
+        (k, v) = (for_every_head(call, k, q)?, for_every_head(call, v, q)?);
+    }
     let (mask, scale) = (call.optional_tensor("attn_mask")?, call.optional_float("scale")?);
     let causal = call.bool("is_causal")?;
     Ok(layers_attention::scaled_dot_product_attention(call.b, q, k, v, mask, causal, scale)?)
+}
+
+/// Heads `[…, G, S, E]` repeated so that there are as many as in `q`, each group beside itself.
+fn for_every_head(call: &mut Call, x: Value, q: Value) -> Result<Value, Fault> {
+    let (own, wanted) = (call.b.shape(x).to_vec(), call.b.shape(q).to_vec());
+    let heads = |shape: &[usize]| shape.len().checked_sub(3).map(|at| (at, shape[at]));
+    let (Some((at, groups)), Some((_, heads))) = (heads(&own), heads(&wanted)) else {
+        return Err(Fault::new("invalid-operands", "attention in groups needs an axis of heads").found(call.b.ty(x)));
+    };
+    if groups == 0 || !heads.is_multiple_of(groups) {
+        let fault = Fault::new("invalid-operands", "groups of keys and values must divide the heads");
+        return Err(fault.expected(format!("a divisor of {heads}")).found(groups));
+    }
+    let wide = [&own[..=at], &[heads / groups], &own[at + 1..]].concat();
+    let kept: Vec<usize> = (0..wide.len()).filter(|&d| d != at + 1).collect();
+    let repeated = call.b.broadcast(x, &wide, &kept)?;
+    Ok(call.b.reshape(repeated, &[&own[..at], &[heads], &own[at + 1..]].concat())?)
 }
 
 /// A scalar of a type, as a tensor of any shape.

@@ -1,7 +1,8 @@
-//! Dropout (Srivastava et al., 2014).
+//! Random numbers, and dropout (Srivastava et al., 2014).
 
 use super::super::call::{Call, invalid};
 use super::super::fault::Fault;
+use crate::layers::offset;
 use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
 use gradc_ir::types::{DType, TensorType};
@@ -63,4 +64,67 @@ pub fn native_dropout(call: &mut Call) -> Result<Vec<Value>, Fault> {
     }
     let (y, mask) = drop(call, x, &shape, p)?;
     Ok(vec![y, mask])
+}
+
+/// Numbers uniform in [0, 1): other ones in every step of training, the same in every evaluation.
+fn uniform(call: &mut Call, shape: &[usize]) -> Result<Value, Fault> {
+    TensorType::checked(DType::F32, shape)?;
+    let (state, stream) = (call.random_state()?, call.next_stream());
+    Ok(call.b.random_uniform(state, shape, stream)?)
+}
+
+/// Numbers of the standard normal distribution: √(−2 ln(1 − u)) · cos(2πv) (Box and Muller, 1958).
+fn normal(call: &mut Call, shape: &[usize]) -> Result<Value, Fault> {
+    let (u, v) = (uniform(call, shape)?, uniform(call, shape)?);
+    let b = &mut *call.b;
+    let negative = b.neg(u)?;
+    let positive = offset(b, negative, 1.0)?;
+    let log = b.log(positive)?;
+    let square = b.scale(log, -2.0)?;
+    let (radius, angle) = (b.sqrt(square)?, b.scale(v, std::f64::consts::TAU)?);
+    let cos = b.cos(angle)?;
+    Ok(b.mul(radius, cos)?)
+}
+
+/// In the recorded dtype.
+fn drawn(
+    call: &mut Call,
+    shape: &[usize],
+    draw: fn(&mut Call, &[usize]) -> Result<Value, Fault>,
+) -> Result<Value, Fault> {
+    let (dtype, numbers) = (call.dtype()?, draw(call, shape)?);
+    Ok(call.b.cast(numbers, dtype)?)
+}
+
+pub fn rand(call: &mut Call) -> Result<Value, Fault> {
+    let shape = call.new_shape("size")?;
+    drawn(call, &shape, uniform)
+}
+
+pub fn randn(call: &mut Call) -> Result<Value, Fault> {
+    let shape = call.new_shape("size")?;
+    drawn(call, &shape, normal)
+}
+
+pub fn rand_like(call: &mut Call) -> Result<Value, Fault> {
+    let shape = call.b.shape(call.tensor("self")?).to_vec();
+    drawn(call, &shape, uniform)
+}
+
+pub fn randn_like(call: &mut Call) -> Result<Value, Fault> {
+    let shape = call.b.shape(call.tensor("self")?).to_vec();
+    drawn(call, &shape, normal)
+}
+
+/// Ones with probability p, else zeros.
+pub fn bernoulli(call: &mut Call) -> Result<Value, Fault> {
+    let (x, p) = (call.tensor("self")?, call.float("p")?);
+    if !(0.0..=1.0).contains(&p) {
+        return Err(invalid("p", "a probability", p));
+    }
+    let (ty, shape) = (call.b.ty(x).clone(), call.b.shape(x).to_vec());
+    let numbers = uniform(call, &shape)?;
+    let threshold = call.b.full_like(numbers, p)?;
+    let one = call.b.compare(CompareFn::Lt, numbers, threshold)?;
+    Ok(call.b.cast(one, ty.dtype)?)
 }

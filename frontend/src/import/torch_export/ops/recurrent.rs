@@ -1,9 +1,10 @@
-//! LSTM and GRU of several layers and directions, from the single-layer builders.
+//! Recurrent layers of several layers and directions, and single cells, from the single-layer builders.
 
 use super::super::call::{Call, invalid};
 use super::super::fault::Fault;
 use super::random::drop_elements;
-use crate::layers::recurrent as layers;
+use crate::layers::recurrent::{self as layers, Squash};
+use crate::layers::shape::{squeeze, unsqueeze};
 use gradc_ir::graph::Value;
 
 /// Weights of one layer in one direction.
@@ -41,6 +42,80 @@ fn gru_layer(
     let Weights { w_ih, w_hh, b_ih, b_hh } = w;
     let (y, h) = layers::gru(call.b, &layers::GruSpec { x, h0: states[0], w_ih, w_hh, b_ih, b_hh, reverse })?;
     Ok((y, vec![h]))
+}
+
+fn rnn_layer(
+    call: &mut Call,
+    x: Value,
+    states: &[Value],
+    w: Weights,
+    reverse: bool,
+    squash: Squash,
+) -> Result<(Value, Vec<Value>), Fault> {
+    let Weights { w_ih, w_hh, b_ih, b_hh } = w;
+    let spec = layers::RnnSpec { x, h0: states[0], w_ih, w_hh, b_ih, b_hh, reverse, squash };
+    let (y, h) = layers::rnn(call.b, &spec)?;
+    Ok((y, vec![h]))
+}
+
+fn tanh_layer(call: &mut Call, x: Value, s: &[Value], w: Weights, reverse: bool) -> Result<(Value, Vec<Value>), Fault> {
+    rnn_layer(call, x, s, w, reverse, Squash::Tanh)
+}
+
+fn relu_layer(call: &mut Call, x: Value, s: &[Value], w: Weights, reverse: bool) -> Result<(Value, Vec<Value>), Fault> {
+    rnn_layer(call, x, s, w, reverse, Squash::Relu)
+}
+
+/// (outputs, last hidden states)
+pub fn rnn_tanh(call: &mut Call) -> Result<Vec<Value>, Fault> {
+    let state = call.tensor("hx")?;
+    stacked(call, &[state], tanh_layer)
+}
+
+/// (outputs, last hidden states)
+pub fn rnn_relu(call: &mut Call) -> Result<Vec<Value>, Fault> {
+    let state = call.tensor("hx")?;
+    stacked(call, &[state], relu_layer)
+}
+
+/// One step of a layer, for inputs `[N, I]` or `[I]`: its next states.
+fn cell(call: &mut Call, states: &[Value], layer: Layer) -> Result<Vec<Value>, Fault> {
+    let (w_ih, w_hh) = (call.tensor("w_ih")?, call.tensor("w_hh")?);
+    let (b_ih, b_hh) = (call.optional_tensor("b_ih")?, call.optional_tensor("b_hh")?);
+    let x = call.tensor("input")?;
+    let shape = call.b.shape(x).to_vec();
+    let single = shape.len() == 1;
+    let x = call.b.reshape(x, &[&vec![1; if single { 2 } else { 1 }][..], &shape].concat())?;
+    let lead = usize::from(single);
+    let states = states.iter().map(|&s| unsqueeze(call.b, s, &[0][..lead])).collect::<Result<Vec<_>, _>>()?;
+    let (_, next) = layer(call, x, &states, Weights { w_ih, w_hh, b_ih, b_hh }, false)?;
+    Ok(next.into_iter().map(|s| squeeze(call.b, s, &[0][..lead])).collect::<Result<_, _>>()?)
+}
+
+/// (hidden state, cell state)
+pub fn lstm_cell(call: &mut Call) -> Result<Vec<Value>, Fault> {
+    let states = call.tensors("hx")?;
+    if states.len() != 2 {
+        return Err(invalid("hx", "hidden and cell state", format!("{} tensors", states.len())));
+    }
+    cell(call, &states, lstm_layer)
+}
+
+fn only_state(call: &mut Call, layer: Layer) -> Result<Value, Fault> {
+    let state = call.tensor("hx")?;
+    Ok(cell(call, &[state], layer)?[0])
+}
+
+pub fn gru_cell(call: &mut Call) -> Result<Value, Fault> {
+    only_state(call, gru_layer)
+}
+
+pub fn rnn_tanh_cell(call: &mut Call) -> Result<Value, Fault> {
+    only_state(call, tanh_layer)
+}
+
+pub fn rnn_relu_cell(call: &mut Call) -> Result<Value, Fault> {
+    only_state(call, relu_layer)
 }
 
 /// (outputs, last hidden states, last cell states)

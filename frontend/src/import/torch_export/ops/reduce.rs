@@ -1,11 +1,13 @@
 //! Reductions.
 
-use super::super::call::{Call, invalid, unsupported};
+use super::super::call::{Call, invalid};
 use super::super::fault::Fault;
-use crate::layers::reduce as layers;
+use crate::layers::shape::unsqueeze;
+use crate::layers::{offset, reduce as layers};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
-use gradc_ir::types::TypeError;
+use gradc_ir::lower::CompareFn;
+use gradc_ir::types::{DType, TypeError};
 
 type Reduction = fn(&mut Builder, Value, &[usize], bool) -> Result<Value, TypeError>;
 
@@ -17,7 +19,8 @@ fn reduction(call: &mut Call, reduce: Reduction) -> Result<Value, Fault> {
     Ok(reduce(call.b, x, &axes, keepdim)?)
 }
 
-fn extent(call: &Call, x: Value) -> Result<(Vec<usize>, bool), Fault> {
+/// Axes that a reduction is over, and whether they stay.
+pub fn extent(call: &Call, x: Value) -> Result<(Vec<usize>, bool), Fault> {
     let keepdim = !call.is_none("keepdim") && call.bool("keepdim")?;
     Ok((call.axes("dim", call.b.shape(x).len())?, keepdim))
 }
@@ -42,22 +45,76 @@ pub fn amin(call: &mut Call) -> Result<Value, Fault> {
     reduction(call, layers::min)
 }
 
-/// Index of the largest element; of the flattened operand without `dim`.
-pub fn argmax(call: &mut Call) -> Result<Value, Fault> {
+/// A line per element of a result: its axis stays with extent 1 or goes.
+pub fn keep(call: &mut Call, x: Value, axis: usize, keepdim: bool) -> Result<Value, Fault> {
+    let mut shape = call.b.shape(x).to_vec();
+    if !keepdim {
+        shape.remove(axis);
+    }
+    Ok(call.b.reshape(x, &shape)?)
+}
+
+/// Index of an element of every line; of the flattened operand without `dim`.
+fn position(call: &mut Call, find: fn(&mut Builder, Value, usize) -> Result<Value, TypeError>) -> Result<Value, Fault> {
     let x = call.tensor("self")?;
     let ty = call.b.ty(x).clone();
-    if call.is_none("dim") {
-        let flat = call.b.reshape(x, &[ty.elements()])?;
-        return Ok(call.b.arg_max(flat, 0)?);
+    let (flat, keepdim) = (call.is_none("dim"), call.bool("keepdim")?);
+    if flat || ty.rank() == 0 {
+        let line = call.b.reshape(x, &[ty.elements()])?;
+        let index = find(call.b, line, 0)?;
+        let shape = if keepdim { vec![1; ty.rank()] } else { vec![] };
+        return Ok(call.b.reshape(index, &shape)?);
     }
     let axis = call.axis("dim", ty.rank())?;
-    let index = call.b.arg_max(x, axis)?;
-    if !call.bool("keepdim")? {
-        return Ok(index);
-    }
+    let index = find(call.b, x, axis)?;
     let mut shape = ty.shape;
     shape[axis] = 1;
-    Ok(call.b.reshape(index, &shape)?)
+    let index = call.b.reshape(index, &shape)?;
+    keep(call, index, axis, keepdim)
+}
+
+/// Index of the largest element.
+pub fn argmax(call: &mut Call) -> Result<Value, Fault> {
+    position(call, Builder::arg_max)
+}
+
+/// Index of the smallest element.
+pub fn argmin(call: &mut Call) -> Result<Value, Fault> {
+    position(call, layers::arg_min)
+}
+
+/// The operand's elements that are not 0, as booleans.
+fn non_zero(call: &mut Call) -> Result<Value, Fault> {
+    let x = call.tensor("self")?;
+    Ok(call.b.cast(x, DType::Bool)?)
+}
+
+pub fn any(call: &mut Call) -> Result<Value, Fault> {
+    let x = non_zero(call)?;
+    let (axes, keepdim) = extent(call, x)?;
+    Ok(layers::any(call.b, x, &axes, keepdim)?)
+}
+
+pub fn all(call: &mut Call) -> Result<Value, Fault> {
+    let x = non_zero(call)?;
+    let (axes, keepdim) = extent(call, x)?;
+    Ok(layers::all(call.b, x, &axes, keepdim)?)
+}
+
+pub fn count_nonzero(call: &mut Call) -> Result<Value, Fault> {
+    let x = non_zero(call)?;
+    let (axes, _) = extent(call, x)?;
+    let ones = call.b.cast(x, DType::I64)?;
+    Ok(layers::sum(call.b, ones, &axes, false)?)
+}
+
+/// Sum of the elements that are numbers.
+pub fn nansum(call: &mut Call) -> Result<Value, Fault> {
+    reduction(call, |b, x, axes, keepdim| {
+        let (zero, is_number) = (b.full_like(x, 0.0)?, b.compare(CompareFn::Eq, x, x)?);
+        let numbers = b.select(is_number, x, zero)?;
+        layers::sum(b, numbers, axes, keepdim)
+    })
 }
 
 /// Variance with Bessel's correction, given as a boolean or a number (absent: 1).
@@ -84,6 +141,11 @@ pub fn var_mean(call: &mut Call) -> Result<Vec<Value>, Fault> {
     Ok(vec![var(call)?, mean(call)?])
 }
 
+/// (deviation, mean)
+pub fn std_mean(call: &mut Call) -> Result<Vec<Value>, Fault> {
+    Ok(vec![std(call)?, mean(call)?])
+}
+
 /// m + log Σ exp(x − m), with m the maximum, which needs no gradient.
 pub fn logsumexp(call: &mut Call) -> Result<Value, Fault> {
     let x = call.tensor("self")?;
@@ -99,15 +161,37 @@ pub fn logsumexp(call: &mut Call) -> Result<Value, Fault> {
     Ok(call.b.add(logarithm, largest)?)
 }
 
-/// Euclidean norm.
+/// (Σ |x|ᵖ)^(1/p) and its limits, with p called `ord` or `p`.
 pub fn vector_norm(call: &mut Call) -> Result<Value, Fault> {
-    if call.float("ord")? != 2.0 {
-        return Err(unsupported("ord", 2));
+    let name = if call.args.contains_key("ord") { "ord" } else { "p" };
+    let order = call.optional_float(name)?.unwrap_or(2.0);
+    let (x, dtype) = (call.tensor("self")?, call.dtype()?);
+    let (axes, keepdim) = extent(call, x)?;
+    let x = call.b.cast(x, dtype)?;
+    Ok(layers::norm(call.b, x, order, &axes, keepdim)?)
+}
+
+/// Norm of x − y + eps along the last axis.
+pub fn distance(b: &mut Builder, x: Value, y: Value, order: f64, eps: f64, keepdim: bool) -> Result<Value, TypeError> {
+    let difference = b.sub(x, y)?;
+    let difference = if eps == 0.0 { difference } else { offset(b, difference, eps)? };
+    let last = b.shape(difference).len().saturating_sub(1);
+    layers::norm(b, difference, order, &[last], keepdim)
+}
+
+pub fn pairwise_distance(call: &mut Call) -> Result<Value, Fault> {
+    let (x, y) = (call.tensor("x1")?, call.tensor("x2")?);
+    let (order, eps, keepdim) = (call.float("p")?, call.float("eps")?, call.bool("keepdim")?);
+    Ok(distance(call.b, x, y, order, eps, keepdim)?)
+}
+
+/// Distances of all pairs of rows: `[…, P, M]` and `[…, R, M]` to `[…, P, R]`.
+pub fn cdist(call: &mut Call) -> Result<Value, Fault> {
+    let (x, y, order) = (call.tensor("x1")?, call.tensor("x2")?, call.float("p")?);
+    let (p, r) = (call.b.shape(x).len(), call.b.shape(y).len());
+    if p < 2 || r < 2 {
+        return Err(Fault::new("invalid-operands", "distances are those of rows").expected("[…, P, M] and […, R, M]"));
     }
-    let square: Reduction = |b, x, axes, keepdim| {
-        let square = b.mul(x, x)?;
-        layers::sum(b, square, axes, keepdim)
-    };
-    let total = reduction(call, square)?;
-    Ok(call.b.sqrt(total)?)
+    let (x, y) = (unsqueeze(call.b, x, &[p - 1])?, unsqueeze(call.b, y, &[r - 2])?);
+    Ok(distance(call.b, x, y, order, 0.0, false)?)
 }

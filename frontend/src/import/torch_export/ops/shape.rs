@@ -1,12 +1,16 @@
 //! Views, cuts and joins.
 
-use super::super::call::{Call, invalid, normal_axis, unsupported};
+use super::super::call::{Call, invalid, normal_axis};
 use super::super::fault::Fault;
+use super::super::memory::View;
 use super::super::resize::infer_missing;
 use crate::layers::shape as layers;
 use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
 use gradc_ir::types::{DType, TensorType};
+
+/// Most pieces that an op may be put together from.
+pub const MOST_PIECES: usize = 1 << 12;
 
 /// `self` under a literal shape, which follows the batch of this import.
 fn reshape_to(call: &mut Call, literal: &[i64], current: bool) -> Result<Value, Fault> {
@@ -92,6 +96,20 @@ pub fn transpose(call: &mut Call) -> Result<Value, Fault> {
     if rank == 0 { Ok(x) } else { Ok(call.b.swap_axes(x, a, b)?) }
 }
 
+pub fn swapaxes(call: &mut Call) -> Result<Value, Fault> {
+    let x = call.tensor("self")?;
+    let rank = call.b.shape(x).len();
+    let (a, b) = (call.axis("axis0", rank)?, call.axis("axis1", rank)?);
+    if rank == 0 { Ok(x) } else { Ok(call.b.swap_axes(x, a, b)?) }
+}
+
+/// All elements in order.
+pub fn ravel(call: &mut Call) -> Result<Value, Fault> {
+    let x = call.tensor("self")?;
+    let elements = call.b.ty(x).elements();
+    Ok(call.b.reshape(x, &[elements])?)
+}
+
 pub fn permute(call: &mut Call) -> Result<Value, Fault> {
     let x = call.tensor("self")?;
     let rank = call.b.shape(x).len();
@@ -134,6 +152,11 @@ pub fn expand_as(call: &mut Call) -> Result<Value, Fault> {
 pub fn repeat(call: &mut Call) -> Result<Value, Fault> {
     let x = call.tensor("self")?;
     let repeats = call.new_shape("repeats")?;
+    repeat_to(call, x, &repeats)
+}
+
+/// See [`repeat`].
+pub fn repeat_to(call: &mut Call, x: Value, repeats: &[usize]) -> Result<Value, Fault> {
     let shape = call.b.shape(x).to_vec();
     let lead =
         repeats.len().checked_sub(shape.len()).ok_or_else(|| invalid("repeats", "one per axis", repeats.len()))?;
@@ -219,12 +242,13 @@ pub fn unbind(call: &mut Call) -> Result<Vec<Value>, Fault> {
 pub fn select(call: &mut Call) -> Result<Value, Fault> {
     let (x, axis, extent) = cut_axis(call)?;
     let index = normal_index("index", call.int("index")?, extent)?;
+    call.view = Some(View::Part { axis, start: index, end: index + 1, step: 1, dropped: true });
     let slice = call.b.slice_axis(x, axis, index, index + 1)?;
     Ok(layers::squeeze(call.b, slice, &[axis])?)
 }
 
 /// A negative index counts from the end.
-fn normal_index(name: &str, index: i64, extent: usize) -> Result<usize, Fault> {
+pub fn normal_index(name: &str, index: i64, extent: usize) -> Result<usize, Fault> {
     let from_start = if index < 0 { index.checked_add_unsigned(extent as u64) } else { Some(index) };
     from_start
         .and_then(|i| usize::try_from(i).ok())
@@ -232,8 +256,16 @@ fn normal_index(name: &str, index: i64, extent: usize) -> Result<usize, Fault> {
         .ok_or_else(|| invalid(name, &format!("an index into {extent} elements"), index))
 }
 
-/// `start..end` by `step`; bounds outside of the axis are moved to its ends, as in Python.
-pub fn slice(call: &mut Call) -> Result<Value, Fault> {
+/// What `start..end` by `step` is of an axis; bounds outside of it are moved to its ends, as in Python.
+struct Steps {
+    axis: usize,
+    start: usize,
+    end: usize,
+    step: usize,
+}
+
+/// `None` where all of the axis is meant.
+fn steps(call: &Call) -> Result<Option<Steps>, Fault> {
     let operand = call.operand("self")?.clone();
     let shape = call.b.shape(operand.value).to_vec();
     let axis = call.axis("dim", shape.len())?;
@@ -243,23 +275,58 @@ pub fn slice(call: &mut Call) -> Result<Value, Fault> {
     let (start, end) = (bound("start", 0)?, bound("end", i64::MAX)?);
     let whole = start == 0 && usize::try_from(end).is_ok_and(|end| end >= operand.old[axis]) && step == 1;
     if whole {
-        return Ok(operand.value);
+        return Ok(None);
     }
     call.resize.unchanged(operand.old[axis], extent)?;
     let clamped = |i: i64| {
         let from_start = if i < 0 { i.saturating_add_unsigned(extent as u64) } else { i };
         usize::try_from(from_start.max(0)).unwrap_or(extent).min(extent)
     };
+    let start = clamped(start);
+    Ok(Some(Steps { axis, start, end: clamped(end).max(start), step }))
+}
+
+/// `start..end` by `step`.
+pub fn slice(call: &mut Call) -> Result<Value, Fault> {
+    let x = call.tensor("self")?;
+    let Some(part) = steps(call)? else {
+        call.view = Some(View::Whole);
+        return Ok(x);
+    };
+    if part.step > 0 {
+        let Steps { axis, start, end, step } = part;
+        call.view = Some(View::Part { axis, start, end, step, dropped: false });
+    }
+    let shape = call.b.shape(x).to_vec();
     let (mut starts, mut limits, mut strides) = (vec![0; shape.len()], shape.clone(), vec![1; shape.len()]);
-    (starts[axis], strides[axis]) = (clamped(start), step);
-    limits[axis] = clamped(end).max(starts[axis]);
-    Ok(call.b.slice(operand.value, &starts, &limits, &strides)?)
+    (starts[part.axis], limits[part.axis], strides[part.axis]) = (part.start, part.end, part.step);
+    Ok(call.b.slice(x, &starts, &limits, &strides)?)
+}
+
+/// The axis that a slice is of, and its indices.
+pub fn step_indices(call: &Call) -> Result<(usize, Vec<usize>), Fault> {
+    let part = match steps(call)? {
+        Some(part) => part,
+        None => {
+            let shape = call.b.shape(call.tensor("self")?);
+            let axis = call.axis("dim", shape.len())?;
+            Steps { axis, start: 0, end: shape[axis], step: 1 }
+        }
+    };
+    if part.step == 0 {
+        return Err(invalid("step", "a positive integer", 0));
+    }
+    if part.end - part.start > MOST_PIECES << 12 {
+        return Err(invalid("end", "a part of fewer elements", part.end - part.start));
+    }
+    Ok((part.axis, (part.start..part.end).step_by(part.step).collect()))
 }
 
 pub fn narrow(call: &mut Call) -> Result<Value, Fault> {
     let (x, axis, extent) = cut_axis(call)?;
     let (start, length) = (normal_index("start", call.int("start")?, extent)?, call.count("length")?);
     let end = start.checked_add(length).ok_or_else(|| invalid("length", "a part of the axis", length))?;
+    call.view = Some(View::Part { axis, start, end: end.min(extent), step: 1, dropped: false });
     Ok(call.b.slice_axis(x, axis, start, end)?)
 }
 
@@ -270,24 +337,6 @@ pub fn flip(call: &mut Call) -> Result<Value, Fault> {
     let mut axes = given.iter().map(|&d| normal_axis("dims", d, rank)).collect::<Result<Vec<_>, _>>()?;
     axes.sort_unstable();
     Ok(if axes.is_empty() { x } else { call.b.reverse(x, &axes)? })
-}
-
-/// A constant around the operand; pairs (before, after) from the last axis on. Negative ones cut.
-pub fn pad(call: &mut Call) -> Result<Value, Fault> {
-    if call.args.contains_key("mode") && call.text("mode")? != "constant" {
-        return Err(unsupported("mode", "constant"));
-    }
-    let (x, pads, value) = (call.tensor("self")?, call.ints("pad")?, call.optional_float("value")?.unwrap_or(0.0));
-    let rank = call.b.shape(x).len();
-    if !pads.len().is_multiple_of(2) || pads.len() / 2 > rank {
-        return Err(invalid("pad", &format!("pairs for at most {rank} axes"), format!("{pads:?}")));
-    }
-    let (mut low, mut high) = (vec![0; rank], vec![0; rank]);
-    for (k, pair) in pads.chunks_exact(2).enumerate() {
-        let width = |v: i64| usize::try_from(v).map_err(|_| unsupported("pad", "non-negative widths"));
-        (low[rank - 1 - k], high[rank - 1 - k]) = (width(pair[0])?, width(pair[1])?);
-    }
-    Ok(call.b.pad(x, &low, &high, &vec![0; rank], value)?)
 }
 
 pub fn tril(call: &mut Call) -> Result<Value, Fault> {
@@ -311,4 +360,46 @@ fn triangle(call: &mut Call, side: CompareFn) -> Result<Value, Fault> {
     let kept = call.b.compare(side, offset, diagonal)?;
     let zero = call.b.scalar(call.b.ty(x).dtype, 0.0)?;
     Ok(call.b.select(kept, x, zero)?)
+}
+
+/// Tensors one after the other along the second axis; vectors along the only one.
+pub fn hstack(call: &mut Call) -> Result<Value, Fault> {
+    let values = call.tensors("tensors")?;
+    let axis = usize::from(values.first().is_some_and(|&v| call.b.shape(v).len() > 1));
+    joined(call, values, axis)
+}
+
+/// Tensors one after the other along the first axis; vectors as rows.
+pub fn vstack(call: &mut Call) -> Result<Value, Fault> {
+    let values = call.tensors("tensors")?;
+    joined(call, values, 0)
+}
+
+fn joined(call: &mut Call, values: Vec<Value>, axis: usize) -> Result<Value, Fault> {
+    let dtype = call.dtype()?;
+    let mut each = Vec::new();
+    for v in values {
+        let shape = call.b.shape(v).to_vec();
+        let v = call.b.cast(v, dtype)?;
+        let missing = if axis == 0 { 2usize.saturating_sub(shape.len()) } else { 0 };
+        each.push(call.b.reshape(v, &[&vec![1; missing][..], &shape].concat())?);
+    }
+    Ok(call.b.concat(&each, axis)?)
+}
+
+/// Parts as equal as can be, the first ones larger.
+pub fn tensor_split(call: &mut Call) -> Result<Vec<Value>, Fault> {
+    let ((x, axis, extent), sections) = (cut_axis(call)?, call.recorded.len());
+    if sections == 0 {
+        return Err(invalid("sections", "a positive integer", 0));
+    }
+    let sizes: Vec<usize> = if call.args.contains_key("indices") {
+        let cuts = call.ints("indices")?;
+        let cuts: Vec<usize> = cuts.iter().map(|&c| usize::try_from(c).unwrap_or(0).min(extent)).collect();
+        let ends = cuts.iter().copied().chain([extent]);
+        std::iter::once(0).chain(cuts.iter().copied()).zip(ends).map(|(from, to)| to.saturating_sub(from)).collect()
+    } else {
+        (0..sections).map(|k| extent / sections + usize::from(k < extent % sections)).collect()
+    };
+    Ok(layers::split_sizes(call.b, x, axis, &sizes)?)
 }

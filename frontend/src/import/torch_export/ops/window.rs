@@ -4,6 +4,7 @@ use super::super::call::{Call, invalid, unsupported};
 use super::super::fault::Fault;
 use crate::layers::linear::{self, ConvSpec};
 use crate::layers::pool::{self, PoolSpec};
+use crate::layers::shape::{squeeze, unsqueeze};
 use gradc_ir::graph::Value;
 use gradc_ir::ops::{ConvolutionInputGrad, MaxPool};
 
@@ -22,8 +23,16 @@ fn conv_operands(call: &Call) -> Result<(Value, Value, Option<Value>), Fault> {
     Ok((call.tensor("input")?, call.tensor("weight")?, call.optional_tensor("bias")?))
 }
 
+/// A convolution; an operand without a batch is a batch of one.
 pub fn conv(call: &mut Call) -> Result<Value, Fault> {
     let (x, w, bias) = conv_operands(call)?;
+    let single = call.b.shape(x).len() + 1 == call.b.shape(w).len();
+    let x = if single { unsqueeze(call.b, x, &[0])? } else { x };
+    let y = batch_conv(call, x, w, bias)?;
+    Ok(if single { squeeze(call.b, y, &[0])? } else { y })
+}
+
+fn batch_conv(call: &mut Call, x: Value, w: Value, bias: Option<Value>) -> Result<Value, Fault> {
     let axes = spatial_axes(call, x)?;
     let padding = call.per_axis("padding", axes)?;
     let spec = ConvSpec {
@@ -126,16 +135,39 @@ pub fn max_pool_with_indices(call: &mut Call) -> Result<Vec<Value>, Fault> {
     Ok(call.b.max_pool(x, MaxPool { window, stride, pad_low, pad_high, dilation })?.to_vec())
 }
 
+/// Means of windows. With `ceil_mode` a window counts no elements behind the padding.
 pub fn avg_pool(call: &mut Call) -> Result<Value, Fault> {
-    call.require_none("divisor_override")?;
-    call.require_bool("ceil_mode", false)?;
     let (x, include) = (call.tensor("self")?, call.bool("count_include_pad")?);
     let spec = windows(call, x)?;
-    Ok(pool::avg_pool(call.b, x, &spec, include)?)
+    let divisor = call.optional_float("divisor_override")?;
+    if divisor == Some(0.0) {
+        return Err(invalid("divisor_override", "a number other than 0", 0));
+    }
+    if divisor.is_none() && !(call.bool("ceil_mode")? && spec.pad_low != spec.pad_high) {
+        return Ok(pool::avg_pool(call.b, x, &spec, include)?);
+    }
+    let sums = pool::sum_pool(call.b, x, &spec)?;
+    match divisor {
+        Some(divisor) => Ok(call.b.scale(sums, 1.0 / divisor)?),
+        None => Ok(pool::divided_by_counts(call.b, sums, x, &spec, include)?),
+    }
 }
 
 pub fn adaptive_avg_pool(call: &mut Call) -> Result<Value, Fault> {
     let x = call.tensor("self")?;
     let output = call.per_axis("output_size", spatial_axes(call, x)?)?;
     Ok(pool::adaptive_avg_pool(call.b, x, &output)?)
+}
+
+/// (maxima of as many windows as asked for, their indices in the plane)
+pub fn adaptive_max_pool(call: &mut Call) -> Result<Vec<Value>, Fault> {
+    let x = call.tensor("self")?;
+    let axes = spatial_axes(call, x)?;
+    let (extents, output) = (call.b.shape(x)[2..].to_vec(), call.per_axis("output_size", axes)?);
+    if !extents.iter().zip(&output).all(|(e, &o)| o > 0 && e.is_multiple_of(o)) {
+        return Err(unsupported("output_size", format!("divisors of {extents:?}")));
+    }
+    let window: Vec<usize> = extents.iter().zip(&output).map(|(e, o)| e / o).collect();
+    let PoolSpec { window, stride, pad_low, pad_high, dilation } = PoolSpec::new(&window);
+    Ok(call.b.max_pool(x, MaxPool { window, stride, pad_low, pad_high, dilation })?.to_vec())
 }
