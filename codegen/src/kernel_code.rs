@@ -5,7 +5,7 @@ use crate::chunks::Chunks;
 use crate::contraction::{ContractionPlan, Layout, WorkSpace, multiplied_at_each_point};
 use crate::host::HostKernel;
 use crate::indirect::{FactorCopy, IndirectPlan, finishing_kernel};
-use crate::loops::{EpiloguePlan, LoopPlan, RowsPlan, ScatterPlan, pieces, stores_only_sums};
+use crate::loops::{EpiloguePlan, LoopPlan, RowsPlan, ScatterPlan, added_to_sums, pieces, stores_only_sums};
 use crate::program::{PlacedContraction, PlacedIndirect, Program, Sums};
 use crate::runtime::Function;
 use crate::transposition::{Target, TranspositionPlan};
@@ -175,7 +175,8 @@ impl Planned {
         results: &[DType],
         next: usize,
     ) -> (KernelCode, Vec<KernelCode>) {
-        let has_epilogue = !stores_only_sums(kernel);
+        let added = added_to_sums(kernel).filter(|_| plan.adds_as_it_stores());
+        let has_epilogue = added.is_none() && !stores_only_sums(kernel);
         let epilogue =
             |plan: &ContractionPlan| EpiloguePlan::new(kernel, plan.groups, operands, plan.result_blocking());
         let whole = has_epilogue.then(|| epilogue(&plan));
@@ -203,6 +204,7 @@ impl Planned {
             plan,
             epilogue: epilogue_at,
             result: operands.len(),
+            added,
             kept_at,
         });
         (code, further)

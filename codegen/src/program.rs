@@ -42,6 +42,8 @@ pub(crate) struct PlacedContraction {
     pub epilogue: Option<usize>,
     /// Position of the first result's address among the arguments.
     pub result: usize,
+    /// Position of the address of what is added to the sums as they are stored, if anything is.
+    pub added: Option<usize>,
     /// Where its panels are among those that loops keep, if they are, bytes.
     pub kept_at: usize,
 }

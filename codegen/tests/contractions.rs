@@ -345,3 +345,62 @@ fn bodies_that_read_transposed_operands() {
         }
     }
 }
+
+/// A product plus an operand whose axes are read in this order.
+fn with_added(op: &Op, inputs: &[TensorType], space: &[usize], order: &[usize]) -> KernelKind {
+    let types: Vec<&TensorType> = inputs.iter().collect();
+    let outputs = op.infer(&types).expect("the operands fit");
+    let kernels = op_kernels(op, &types, &outputs).expect("a contraction");
+    let Some(KernelKind::Loops(kernel)) = kernels.into_iter().next() else { panic!("a contraction is a loop kernel") };
+    let view: Vec<usize> = order.iter().map(|&d| space[d]).collect();
+    let indices = order.iter().map(|&d| Affine::dim(space.len(), d)).collect();
+    let mut body = Body::default();
+    let other = body.load(DType::F32, Access::new(2, &view, indices));
+    let sum = body.push(Scalar::Accumulated(0), DType::F32);
+    let out = body.binary(BinaryFn::Add, other, sum);
+    KernelKind::Loops(LoopKernel { body, stores: vec![out], ..kernel })
+}
+
+/// Holds a product plus an operand to the bits of the product, to which it is added.
+fn check_added(op: &Op, [lhs, rhs, space]: [&[usize]; 3], order: &[usize]) {
+    let other: Vec<usize> = order.iter().map(|&d| space[d]).collect();
+    let inputs = random_inputs(&[lhs, rhs, &other], 5);
+    let types: Vec<TensorType> = inputs.iter().map(|t| t.ty.clone()).collect();
+    let result = TensorType::f32(space.to_vec());
+    let alone = Case::of_op(op, &types[..2]).expect("a contraction is not expanded");
+    let added = Case::new(vec![with_added(op, &types[..2], space, order)], &types, std::slice::from_ref(&result));
+    let strides = gradc_ir::types::row_major_strides(space);
+    let other_strides = gradc_ir::types::row_major_strides(&other);
+    let place = |at: usize| -> usize {
+        (0..order.len()).map(|axis| at / strides[order[axis]] % other[axis] * other_strides[axis]).sum()
+    };
+    for isa in instruction_sets() {
+        let sums = alone.run(&alone.compile(&options(isa)), &inputs[..2], &Pool::default())[0].to_tensor();
+        let plus = |(at, sum): (usize, &f64)| f64::from(*sum as f32 + inputs[2].floats()[place(at)] as f32);
+        let expected = sums.floats().iter().enumerate().map(plus).collect::<Vec<f64>>();
+        let executable = added.compile(&options(isa));
+        for threads in [1, 2, 4] {
+            let pool = Pool::new(threads).expect("threads start");
+            let found = added.run(&executable, &inputs, &pool)[0].to_tensor();
+            assert_eq!(found.floats(), &expected[..], "{op} on {lhs:?} {rhs:?} with {isa:?}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn what_is_added_to_sums_is_added_to_whole_sums() {
+    for (m, n, k) in [(48, 32, 16), (16, 48, 32), (7, 5, 30), (33, 23, 1), (8, 8, 8), (2, 8, 40), (130, 70, 256)] {
+        check_added(&matmul(1, 0), [&[m, k], &[k, n], &[m, n]], &[0, 1]);
+        check_added(&matmul(0, 0), [&[k, m], &[k, n], &[m, n]], &[0, 1]);
+        check_added(&matmul(1, 1), [&[m, k], &[n, k], &[m, n]], &[0, 1]);
+    }
+    // Sums of several blocks of depth, products that are turned, one row or one column.
+    check_added(&matmul(1, 0), [&[50, 600], &[600, 40], &[50, 40]], &[0, 1]);
+    check_added(&matmul(1, 1), [&[37, 200], &[331, 200], &[37, 331]], &[0, 1]);
+    check_added(&matmul(1, 0), [&[1, 100], &[100, 70], &[1, 70]], &[0, 1]);
+    check_added(&matmul(1, 1), [&[1, 100], &[70, 100], &[1, 70]], &[0, 1]);
+    // Products of a batch, and an operand that is read in another order.
+    let batched = DotGeneral { lhs_batch: vec![0], rhs_batch: vec![0], lhs_contract: vec![2], rhs_contract: vec![1] };
+    check_added(&batched.into(), [&[3, 20, 30], &[3, 30, 41], &[3, 20, 41]], &[0, 1, 2]);
+    check_added(&matmul(1, 0), [&[40, 30], &[30, 40], &[40, 40]], &[1, 0]);
+}

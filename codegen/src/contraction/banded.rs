@@ -93,6 +93,7 @@ impl Banded<'_> {
                     0 => (tile.start - group.rows.start) as isize * left.free,
                     panel => i as isize * panel,
                 };
+                let c = origin.wrapping_add((rows.start + tile.start) * row_stride + column);
                 let skipped = |from: usize, step: isize| (counts.start - from) as isize * step;
                 // SAFETY: offsets of rows, columns, depths and panels stay inside the factors, the packed panels and the
                 // sums.
@@ -104,11 +105,11 @@ impl Banded<'_> {
                         a_step: left.step,
                         b: panel.wrapping_offset(skipped(*right_depth, right.step)),
                         b_step: right.step,
-                        c: origin.wrapping_add((rows.start + tile.start) * row_stride + column),
+                        c,
                         c_row: row_stride,
                         rows: tile.len(),
                         columns: width,
-                        accumulate: !is_first,
+                        add: if is_first { std::ptr::null() } else { c },
                     });
                 }
             }

@@ -9,7 +9,7 @@ use std::ops::{Range, RangeInclusive};
 /// Largest depth of a block: what is summed before it is added to other sums. Part of the order of summation.
 ///
 /// A panel of this depth and the rows it meets fit into the first-level cache together, with room to spare.
-const MOST_DEPTH: usize = 256;
+pub(super) const MOST_DEPTH: usize = 256;
 
 /// The same of a row that meets a vector in sixteen sums, each as long.
 const MOST_VECTOR_DEPTH: usize = 16 * MOST_DEPTH;
@@ -61,7 +61,7 @@ const LEAST_ROW_TILES: usize = 4;
 const LEAST_COLUMN_TILES: usize = 4;
 
 /// Floats of a part of a factor that stay in the first-level cache anyway.
-const LITTLE: usize = 1 << 12;
+pub(super) const LITTLE: usize = 1 << 12;
 
 /// Elements between rows or depths from which on these compete for places in the cache.
 const FAR: usize = 512;

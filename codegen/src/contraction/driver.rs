@@ -39,7 +39,7 @@ pub(crate) unsafe extern "C" fn contract(
 /// # Safety
 /// As for [`contract`].
 unsafe fn compute_only_tile(entry: &PlacedContraction, tile: &OnlyTile, arguments: *const *mut u8) {
-    let PlacedContraction { plan, result, .. } = entry;
+    let PlacedContraction { plan, result, added, .. } = entry;
     let Blocking { m, n, .. } = plan.blocking;
     // SAFETY: the arguments are those of the kernel, and the offsets are inside the factors.
     unsafe {
@@ -55,7 +55,7 @@ unsafe fn compute_only_tile(entry: &PlacedContraction, tile: &OnlyTile, argument
             c_row: n,
             rows: m,
             columns: n,
-            accumulate: false,
+            add: added.map_or(std::ptr::null(), |operand| float(operand).cast_const()),
         });
     }
 }
@@ -96,6 +96,8 @@ pub(super) struct Product<'a> {
     arguments: *const *mut u8,
     left: *const f32,
     right: *const f32,
+    /// What is added to the sums as they are stored; null if nothing is.
+    added: *const f32,
     /// This thread's work space: packed rows, packed columns, sums.
     packed_left: *mut f32,
     packed_right: *mut f32,
@@ -114,7 +116,8 @@ impl<'a> Product<'a> {
             let float = |k: usize| (*arguments.add(k)).cast::<f32>();
             let (left, right_at) = (float(plan.left.operand), float(plan.right.operand));
             let sums = packed_right.add(plan.floats.right);
-            Product { plan, entry, context, arguments, left, right: right_at, packed_left, packed_right, sums }
+            let added = entry.added.map_or(std::ptr::null(), |operand| float(operand).cast_const());
+            Product { plan, entry, context, arguments, left, right: right_at, added, packed_left, packed_right, sums }
         }
     }
 
@@ -184,7 +187,7 @@ impl<'a> Product<'a> {
 
     unsafe fn compute_tiles(
         &self,
-        Block { rows, columns, .. }: &Block,
+        Block { outer, rows, columns }: &Block,
         group: &RowGroup,
         depth: &Range<usize>,
         [left, right]: [&Panels; 2],
@@ -203,7 +206,11 @@ impl<'a> Product<'a> {
             c_row: row_stride,
             rows: 0,
             columns: 0,
-            accumulate: depth.start > 0,
+            add: std::ptr::null(),
+        };
+        let added = match self.added.is_null() {
+            true => self.added,
+            false => self.added.wrapping_add((outer * self.plan.blocking.m + rows.start) * row_stride),
         };
         let mut column = columns.start;
         while column < columns.end {
@@ -213,7 +220,13 @@ impl<'a> Product<'a> {
                     0 => left.start.wrapping_offset((rows.start - group.rows.start) as isize * left.free),
                     panel => left.start.wrapping_offset(i as isize * panel),
                 };
-                tile.c = sums.wrapping_add(rows.start * row_stride + column);
+                let first = rows.start * row_stride + column;
+                tile.c = sums.wrapping_add(first);
+                tile.add = match depth.start {
+                    0 if added.is_null() => added,
+                    0 => added.wrapping_add(first),
+                    _ => tile.c,
+                };
                 tile.rows = rows.len();
                 // SAFETY: offsets of rows, columns and panels stay inside the factors, the packed panels and the sums.
                 unsafe { (kernel.run)(&tile) };

@@ -4,6 +4,7 @@
 //! factor it is read where it is. Then `X` is transposed instead, and the sums, which pays where there are fewer of both.
 //! Every element is the same sum either way.
 
+use super::blocking::{LITTLE, MOST_DEPTH};
 use super::factor::Factor;
 use super::plan::{Block, ContractionPlan};
 use crate::loops::{Blocking, EpiloguePlan};
@@ -23,6 +24,14 @@ impl ContractionPlan {
             return;
         }
         self.turn();
+    }
+
+    /// Whether tiles add something to their sums as they store these: one tile computes the whole of each sum, where it
+    /// stays, and what is added is in the first-level cache; elsewhere it is better read in long runs.
+    pub fn adds_as_it_stores(&self) -> bool {
+        let Blocking { m, n, .. } = self.blocking;
+        let one_depth = self.k <= MOST_DEPTH && self.bounds.is_none();
+        one_depth && m * n <= LITTLE && !self.by_library && !self.is_one_row() && !self.turning_pays()
     }
 
     /// Makes the columns of the result the rows of the products.

@@ -10,7 +10,7 @@ use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::FunctionBuilder;
 use gradc_ir::kernel::LoopKernel;
-use gradc_ir::lower::{Access, Affine, Index, Scalar, ScalarId};
+use gradc_ir::lower::{Access, Affine, BinaryFn, Index, Scalar, ScalarId};
 use gradc_ir::types::{DType, row_major_strides};
 use std::mem::offset_of;
 
@@ -113,6 +113,32 @@ impl EpiloguePlan {
 pub(crate) fn stores_only_sums(kernel: &LoopKernel) -> bool {
     let is_sum = |id: &ScalarId| kernel.body.scalars[id.0 as usize].0 == Scalar::Accumulated(0);
     matches!(&kernel.stores[..], [only] if is_sum(only))
+}
+
+/// The operand that a contraction's kernel adds to its sums, if that is all it does with them: one f32 for each point, in
+/// the order of the points.
+pub(crate) fn added_to_sums(kernel: &LoopKernel) -> Option<usize> {
+    let of = |id: ScalarId| &kernel.body.scalars[id.0 as usize].0;
+    let &[only] = &kernel.stores[..] else { return None };
+    let &Scalar::Binary(BinaryFn::Add, a, b) = of(only) else { return None };
+    match (of(a), of(b)) {
+        (Scalar::Accumulated(0), Scalar::Load(access)) | (Scalar::Load(access), Scalar::Accumulated(0)) => {
+            reads_each_point_in_order(access, &kernel.space).then_some(access.operand)
+        }
+        _ => None,
+    }
+}
+
+fn reads_each_point_in_order(access: &Access, space: &[usize]) -> bool {
+    let plain = |index: &Index| index.divisor == 1 && index.loaded.is_none() && index.affine.base == 0;
+    let distance = |dim: usize| -> i64 {
+        let strides = row_major_strides(&access.view);
+        access.indices.iter().zip(strides).map(|(index, stride)| index.affine.coeffs[dim] * stride as i64).sum()
+    };
+    let expected = row_major_strides(space);
+    access.fill.is_none()
+        && access.indices.iter().all(plain)
+        && (0..space.len()).all(|dim| space[dim] == 1 || distance(dim) == expected[dim] as i64)
 }
 
 /// The sum of each point: row and column of its product.

@@ -1,6 +1,6 @@
 //! 6 × 16 tiles in 256-bit vectors: twelve sums, two vectors of `b` and a broadcast of `a` fill the registers. 4 × 24 tiles
-//! where rows would leave tiles of four or fewer: twelve sums as well. 8 × 8 tiles where there are no more columns: eight
-//! sums are as many as hide the latency of an addition.
+//! where rows would leave tiles of four or fewer, or few rows fewer tiles: twelve sums as well. 8 × 8 tiles where there are
+//! no more columns: eight sums are as many as hide the latency of an addition.
 
 use super::{MicroKernel, Tile, UNROLL, dispatch};
 use crate::microkernel::transpose_avx2::transpose;
@@ -16,15 +16,21 @@ pub(super) const LANES: usize = 8;
 /// Columns from which on a last tile that is not full hardly counts.
 const MANY_COLUMNS: usize = 256;
 
+/// Rows up to which what a tile takes beside its multiplications, some 25 cycles, counts.
+const FEW_ROWS: usize = 32;
+
 /// Rows of the left factor that are reached from one pointer in tiles of one vector.
 const ROWS_OF_POINTER: usize = 3;
 const POINTERS: usize = 8usize.div_ceil(ROWS_OF_POINTER);
 
 pub(super) fn kernel(rows: usize, columns: usize) -> MicroKernel {
     let fills_three = columns.is_multiple_of(3 * LANES) || columns >= MANY_COLUMNS;
+    let tiles = |tall: usize, vectors: usize| rows.div_ceil(tall) * columns.div_ceil(vectors * LANES);
+    let fewer = rows <= FEW_ROWS && columns.is_multiple_of(3 * LANES) && tiles(4, 3) < tiles(6, 2);
     let (rows, vectors) = match rows {
         _ if columns <= LANES => (8, 1),
         1..=4 | 7..=8 if fills_three => (4, 3),
+        _ if fewer => (4, 3),
         _ => (6, 2),
     };
     MicroKernel { rows, columns: vectors * LANES, lanes: LANES, run, transpose }
@@ -48,18 +54,29 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
             1 => add_narrow(&mut sums, t),
             _ => add_wide(&mut sums, t),
         }
-        let rest = t.columns % LANES;
-        if rest == 0 && !t.accumulate {
-            for (r, sums) in sums.iter().enumerate() {
-                let c = t.c.add(r * t.c_row);
-                (0..VECTORS).for_each(|v| _mm256_storeu_ps(c.add(LANES * v), sums[v]));
+        match (t.columns % LANES, t.add.is_null()) {
+            (0, true) => {
+                for (r, sums) in sums.iter().enumerate() {
+                    let c = t.c.add(r * t.c_row);
+                    (0..VECTORS).for_each(|v| _mm256_storeu_ps(c.add(LANES * v), sums[v]));
+                }
             }
-            return;
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            let c = t.c.add(r * t.c_row);
-            for (v, &sum) in sums.iter().enumerate() {
-                store(c.add(LANES * v), sum, t.accumulate, if v == VECTORS - 1 { rest } else { 0 });
+            (0, false) => {
+                for (r, sums) in sums.iter().enumerate() {
+                    let (c, add) = (t.c.add(r * t.c_row), t.add.add(r * t.c_row));
+                    for (v, &sum) in sums.iter().enumerate() {
+                        let sum = _mm256_add_ps(sum, _mm256_loadu_ps(add.add(LANES * v)));
+                        _mm256_storeu_ps(c.add(LANES * v), sum);
+                    }
+                }
+            }
+            (rest, _) => {
+                for (r, sums) in sums.iter().enumerate() {
+                    for (v, &sum) in sums.iter().enumerate() {
+                        let at = r * t.c_row + LANES * v;
+                        store_sum(t, at, sum, if v == VECTORS - 1 { rest } else { 0 });
+                    }
+                }
             }
         }
     }
@@ -159,6 +176,20 @@ unsafe fn add_row<const VECTORS: usize>(sums: &mut [__m256; VECTORS], a: *const 
     let factor = _mm256_set1_ps(unsafe { a.read_unaligned() });
     for (sum, x) in sums.iter_mut().zip(row) {
         *sum = _mm256_fmadd_ps(factor, *x, *sum);
+    }
+}
+
+/// Stores a vector of sums of a tile, or only the first `rest` lanes where that is not 0, and adds what is to be added.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn store_sum(t: &Tile, at: usize, sum: __m256, rest: usize) {
+    // SAFETY: the lanes read and written are those of the caller's tile.
+    unsafe {
+        let sum = match (t.add.is_null(), rest) {
+            (true, _) => sum,
+            (false, 0) => _mm256_add_ps(sum, _mm256_loadu_ps(t.add.add(at))),
+            (false, _) => _mm256_add_ps(sum, _mm256_maskload_ps(t.add.add(at), first_lanes(rest))),
+        };
+        store(t.c.add(at), sum, false, rest);
     }
 }
 

@@ -49,9 +49,12 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
             let c = t.c.add(r * t.c_row);
             for (v, &sum) in sums.iter().enumerate() {
                 let at = c.add(LANES * v);
-                let sum = match t.accumulate {
-                    true => _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask(v), at)),
-                    false => sum,
+                let sum = match t.add.is_null() {
+                    true => sum,
+                    false => {
+                        let add = t.add.add(r * t.c_row + LANES * v);
+                        _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask(v), add))
+                    }
                 };
                 _mm512_mask_storeu_ps(at, mask(v), sum);
             }

@@ -30,7 +30,7 @@ pub(crate) use rows::{
 
 use gradc_ir::target::VectorIsa;
 
-/// `c[r][j] (+)= Σ_k a[r][k] · b[k][j]`: what a micro-kernel is given. Strides are in elements;
+/// `c[r][j] = Σ_k a[r][k] · b[k][j] (+ add[r][j])`: what a micro-kernel is given. Strides are in elements;
 /// the factors may have any alignment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tile {
@@ -54,8 +54,9 @@ pub(crate) struct Tile {
     pub rows: usize,
     /// Columns, at most those of the kernel.
     pub columns: usize,
-    /// Add to what is in `c`.
-    pub accumulate: bool,
+    /// What is added to the sums when these are complete, its rows as far apart as those of `c`, which it may be; null if
+    /// nothing is.
+    pub add: *const f32,
 }
 
 /// A tile function and its largest tile.

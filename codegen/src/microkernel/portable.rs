@@ -22,8 +22,9 @@ unsafe fn run(tile: &Tile) {
         }
         for (r, sums) in sums.iter().enumerate().take(tile.rows) {
             for (j, sum) in sums.iter().enumerate().take(tile.columns) {
-                let c = tile.c.add(r * tile.c_row + j);
-                *c = if tile.accumulate { *c + sum } else { *sum };
+                let at = r * tile.c_row + j;
+                let added = if tile.add.is_null() { *sum } else { tile.add.add(at).read_unaligned() + sum };
+                *tile.c.add(at) = added;
             }
         }
     }

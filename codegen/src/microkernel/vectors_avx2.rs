@@ -1,6 +1,6 @@
 //! A vector times a matrix in 256-bit vectors: memory is what takes time, so it is read in long runs, each float once.
 
-use super::avx2::{LANES, first_lanes, store};
+use super::avx2::{LANES, first_lanes, store, store_sum};
 use super::transpose_avx2::transpose;
 use super::{MicroKernel, Tile};
 use std::arch::x86_64::{
@@ -37,7 +37,7 @@ unsafe fn row(tile: &Tile) {
 unsafe fn compute_row(t: &Tile) {
     let mut apart = [0.0f32; COLUMNS];
     // Sums that are added to others are complete before.
-    let sums = if t.accumulate { apart.as_mut_ptr() } else { t.c };
+    let sums = if t.add.is_null() { t.c } else { apart.as_mut_ptr() };
     let whole = t.depth - t.depth % DEPTHS;
     // SAFETY: depths and columns are those of the tile, for which the caller vouches.
     unsafe {
@@ -46,9 +46,9 @@ unsafe fn compute_row(t: &Tile) {
         }
         (0..whole).step_by(DEPTHS).for_each(|k| add_rows::<DEPTHS>(t, k, sums));
         (whole..t.depth).for_each(|k| add_rows::<1>(t, k, sums));
-        if t.accumulate {
+        if !t.add.is_null() {
             for j in (0..t.columns).step_by(LANES) {
-                store(t.c.add(j), _mm256_loadu_ps(sums.add(j)), true, rest(t.columns, j));
+                store_sum(t, j, _mm256_loadu_ps(sums.add(j)), rest(t.columns, j));
             }
         }
     }
@@ -122,8 +122,8 @@ unsafe fn multiply_rows<const ROWS: usize>(t: &Tile, first: usize) {
             }
         }
         for (r, sums) in sums.into_iter().enumerate() {
-            let (c, sum) = (t.c.add((first + r) * t.c_row), sum_of_lanes(_mm256_add_ps(sums[0], sums[1])));
-            *c = if t.accumulate { *c + sum } else { sum };
+            let (at, sum) = ((first + r) * t.c_row, sum_of_lanes(_mm256_add_ps(sums[0], sums[1])));
+            *t.c.add(at) = if t.add.is_null() { sum } else { *t.add.add(at) + sum };
         }
     }
 }
