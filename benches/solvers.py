@@ -2,7 +2,7 @@
 """One training step through a solver: how gradients pass through its loop, over its number of steps, beside JAX.
 
     cargo build && python3 benches/solvers.py --gradc target/debug/gradc [--problems ista qp] [--steps 40 200 1000]
-        [--seconds 1] [--cache DIR]
+        [--fp strict reassoc] [--seconds 1] [--cache DIR]
 
 The models are examples/models/ista.json (16 examples of 32 numbers, 48 atoms) and qp.json (16 projected-gradient
 solutions of 24 numbers) on the first batch of their data, one thread, with SGD. JAX computes the same step: `unrolled` in Python, `scan`, and `implicit`,
@@ -62,7 +62,7 @@ def write_batch(path, rows):
     path.write_bytes(struct.pack("<Q", len(text)) + text + body)
 
 
-def gradc_row(gradc, folder, problem, steps, way, seconds):
+def gradc_row(gradc, folder, problem, steps, way, fp, seconds):
     model, data, loop = PROBLEMS[problem]
     recipe, inputs = folder / "recipe.json", folder / "batch.safetensors"
     recipe.write_text(json.dumps({
@@ -71,11 +71,11 @@ def gradc_row(gradc, folder, problem, steps, way, seconds):
         "solvers": [{"at": loop, "backward": way}],
     }))
     write_batch(inputs, first_batch(data))
-    common = [model, "--recipe", recipe, "--dim", f"steps={steps}", "--threads", 1]
+    common = [model, "--recipe", recipe, "--dim", f"steps={steps}", "--threads", 1, "--fp", fp]
     report = run([gradc, "compile", *common, "--report"])
     bench = json.loads(run([gradc, "bench", *common, "--inputs", inputs, "--seconds", seconds, "--json"]))
     return {
-        "way": f"gradc {way}",
+        "way": f"gradc {way}" if fp == "strict" else f"gradc {way}, {fp}",
         "compile_ms": bench["compile_s"] * 1e3,
         "min_us": bench["min_us"],
         "planned_bytes": bench["guarded_peak_bytes"],
@@ -178,6 +178,7 @@ def main():
     parser.add_argument("--gradc", type=pathlib.Path)
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
     parser.add_argument("--steps", type=int, nargs="+", default=[40, 200, 1000])
+    parser.add_argument("--fp", nargs="+", default=["strict"], choices=["strict", "reassoc"])
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path.home() / ".cache" / "gradc-bench")
     parser.add_argument("--no-jax", action="store_true")
@@ -198,8 +199,9 @@ def compare(arguments, python, problem, steps):
     """Prints the lines of one problem and length."""
     with tempfile.TemporaryDirectory() as folder:
         for way in WAYS:
-            row = gradc_row(arguments.gradc, pathlib.Path(folder), problem, steps, way, arguments.seconds)
-            print(line(problem, steps, row), flush=True)
+            for fp in arguments.fp:
+                row = gradc_row(arguments.gradc, pathlib.Path(folder), problem, steps, way, fp, arguments.seconds)
+                print(line(problem, steps, row), flush=True)
     for way in JAX_WAYS if python else []:
         if way != "unrolled" or steps <= MOST_UNROLLED_IN_JAX:
             command = ["taskset", "-c", "0", python, __file__, "--jax-row", problem, steps, way, "--seconds", arguments.seconds]
