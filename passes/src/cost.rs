@@ -200,7 +200,10 @@ fn is_constant(nest: &Nest) -> bool {
 /// makers cannot store into it: it is a kernel that copies.
 fn joins_parts(body: &Body) -> bool {
     let scalar = |id: ScalarId| &body.scalars[id.0 as usize].0;
-    let is_bound = |s: &Scalar| matches!(s, Scalar::Compare(_, a, b) if matches!((scalar(*a), scalar(*b)), (Scalar::LoopIndex(_), Scalar::Const(_))));
+    let is_bound = |s: &Scalar| match s {
+        Scalar::Compare(_, a, b) => matches!((scalar(*a), scalar(*b)), (Scalar::LoopIndex(_), Scalar::Const(_))),
+        _ => false,
+    };
     body.scalars.iter().any(|(s, _)| matches!(s, Scalar::Select(condition, ..) if is_bound(scalar(*condition))))
 }
 

@@ -22,7 +22,12 @@ fn a_weight_gradient_of_stacked_values_is_one_product_after_the_loop() {
 
 /// Six steps of a recurrence without inputs; of a step, a row of 8 numbers is stacked for a sum of 8 × 8.
 fn wide(b: &mut Builder, in_order: bool) -> Result<(Vec<Value>, Value), TypeError> {
-    let types = [TensorType::f32([1, 8]), TensorType::f32([8, 8])];
+    cell(b, 1, 8, in_order)
+}
+
+/// The same of `rows` of `n` numbers, for a sum of n × n.
+fn cell(b: &mut Builder, rows: usize, n: usize, in_order: bool) -> Result<(Vec<Value>, Value), TypeError> {
+    let types = [TensorType::f32([rows, n]), TensorType::f32([n, n])];
     let body = Builder::function("cell", &types, |b, x| {
         let hidden = product(b, x[0], x[1], false)?;
         Ok(vec![b.tanh(hidden)?])
@@ -49,6 +54,16 @@ fn what_is_small_beside_a_sum_is_stacked_for_it() {
     let [of_before, of_after] = [&before, &after].map(|graph| scans(graph).remove(1));
     assert_eq!((of_before.carries - of_after.carries, contractions(&after)), (1, 1));
     assert_eq!(of_after.body.outputs().len(), of_before.body.outputs().len(), "a stacked result in place of the sum");
+    assert_close(&results(&after), &results(&before));
+}
+
+/// A third of a sum is stacked where sums are re-associated to be fast, not where memory would grow unasked.
+#[test]
+fn more_is_stacked_for_sums_that_are_reassociated() {
+    let before = rolled(|b| cell(b, 2, 7, false));
+    assert_eq!(sum_after_loops(&before, NumericClass::Bitwise).expect("well typed"), before);
+    let after = sum_after_loops(&before, NumericClass::Reassociation).expect("well typed");
+    assert_eq!(contractions(&after), 1, "the sum is one product after the loop");
     assert_close(&results(&after), &results(&before));
 }
 

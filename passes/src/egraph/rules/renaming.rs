@@ -7,7 +7,8 @@ use gradc_ir::ops::Op;
 use gradc_ir::types::{TensorType, row_major_strides};
 
 rules! { Layout, Bitwise;
-    "renaming-is-reshape": "f(x)" => "reshape(x)" if "f moves no element and no gradient is to stop at it; x itself where the shape is the same";
+    "renaming-is-reshape": "f(x)" => "reshape(x)"
+        if "f moves no element and no gradient is to stop at it; x itself where the shape is the same";
     on [] by renaming_is_reshape, as in |s| {
         let (n, m) = (1 + s.below(3), 1 + s.below(3));
         let x = s.float(&[n, 1, m])?;
