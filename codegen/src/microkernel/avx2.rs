@@ -17,7 +17,7 @@ pub(super) const LANES: usize = 8;
 const MANY_COLUMNS: usize = 256;
 
 /// Rows up to which what a tile takes beside its multiplications, some 25 cycles, counts.
-const FEW_ROWS: usize = 32;
+const FEW_ROWS: usize = 16;
 
 /// Rows of the left factor that are reached from one pointer in tiles of one vector.
 const ROWS_OF_POINTER: usize = 3;
