@@ -184,10 +184,23 @@ impl Planned {
         plan.cut(whole.as_ref(), room);
         let WorkSpace { left, right, sums, turned, shared, kept } = plan.floats;
         self.program.thread_bytes = self.program.thread_bytes.max(bytes_of(left + right + sums + turned));
-        self.program.shared_bytes = self.program.shared_bytes.max(bytes_of(shared));
+        let sums_of_parts = if plan.depth_parts > 1 { plan.depth_parts * plan.elements() } else { 0 };
+        self.program.shared_bytes = self.program.shared_bytes.max(bytes_of(shared.max(sums_of_parts)));
         let contraction = self.program.contractions.len();
         let step = |function, chunks| KernelCode::Call { function, tables: contraction, chunks };
         let product = step(Function::Contract, plan.chunks());
+        if plan.depth_parts > 1 {
+            let finish = finishing_kernel(kernel, operands.len(), plan.depth_parts).expect("parts have to be added up");
+            let finish = finishing(&finish, operands, results);
+            self.program.contractions.push(PlacedContraction {
+                plan,
+                epilogue: None,
+                result: operands.len(),
+                added: None,
+                kept_at: 0,
+            });
+            return sequence(vec![product, finish], next);
+        }
         let packing = || step(Function::PackShared, plan.packing_chunks());
         let (code, mut further) = match plan.layouts[1] {
             Layout::Shared => (KernelCode::Sequence(next..next + 2), vec![packing(), product]),
@@ -229,18 +242,16 @@ impl Planned {
         let product = KernelCode::Call { function: Function::ContractRows, tables: contraction, chunks: plan.chunks() };
         let mut steps: Vec<KernelCode> = copy.into_iter().map(|(code, _)| code).chain([product]).collect();
         let mut epilogue = None;
-        let all = [operands, results].concat();
         let sums = match (finish, by_product) {
             (None, _) => Sums::Result(operands.len()),
             (Some(_), Some((groups, blocking))) => {
                 self.program.thread_bytes = self.program.thread_bytes.max(bytes_of(blocking.m * blocking.n));
                 let plan = EpiloguePlan::new(kernel, groups, operands, blocking);
-                epilogue = Some(KernelCode::Epilogue(Box::new(plan), all));
+                epilogue = Some(KernelCode::Epilogue(Box::new(plan), [operands, results].concat()));
                 Sums::Epilogue(next + further_codes(&steps))
             }
             (Some(finish), None) => {
-                let read = [operands, &[DType::F32]].concat();
-                steps.push(KernelCode::Finish(Box::new(LoopPlan::new(&finish, &read)), all));
+                steps.push(finishing(&finish, operands, results));
                 Sums::Shared
             }
         };
@@ -264,6 +275,12 @@ impl Planned {
         let as_loops = || KernelCode::Copy(Box::new(LoopPlan::new(&copy.kernel, operands)), operands.to_vec(), at);
         (self.transposition(&copy.kernel, operands, Target::Shared(at), isa).unwrap_or_else(as_loops), at)
     }
+}
+
+/// The code of a kernel behind a contraction.
+fn finishing(kernel: &LoopKernel, operands: &[DType], results: &[DType]) -> KernelCode {
+    let read = [operands, &[DType::F32]].concat();
+    KernelCode::Finish(Box::new(LoopPlan::new(kernel, &read)), [operands, results].concat())
 }
 
 /// Bytes of so many floats, to where something else may begin.

@@ -14,7 +14,13 @@ impl Product<'_> {
     ///
     /// # Safety
     /// As for [`compute`](Self::compute).
-    pub(super) unsafe fn compute_banded(&self, block: &Block, bounds: &Bounds, origin: *mut f32, row_stride: usize) {
+    pub(super) unsafe fn compute_banded(
+        &self,
+        block: &Block,
+        (bounds, depths): (&Bounds, &[Range<usize>]),
+        origin: *mut f32,
+        row_stride: usize,
+    ) {
         let plan = self.plan;
         let BlockBounds { of_rows, tiles } = bounds.of_block(block.rows.start / plan.blocking.rows);
         let part = plan.part_read(block, of_rows);
@@ -24,10 +30,11 @@ impl Product<'_> {
             clear(origin, row_stride, &block.rows, block.columns.start..part.columns.start);
             clear(origin, row_stride, &block.rows, part.columns.end..block.columns.end);
         }
-        for depth in &plan.depths {
+        for (at, depth) in depths.iter().enumerate() {
+            let is_first = at == 0;
             let counts = common(depth, &counts);
             if counts.is_empty() || part.columns.is_empty() {
-                if depth.start == 0 {
+                if is_first {
                     // SAFETY: as above.
                     unsafe { clear(origin, row_stride, &block.rows, part.columns.clone()) };
                 }
@@ -43,7 +50,7 @@ impl Product<'_> {
                 for group in plan.row_groups(block) {
                     let left = (self.left_panels(&part, group, &counts), counts.start);
                     let (of_group, rest) = tiles.split_at(group.tiles.len());
-                    let banded = Banded { plan, bounds, tiles: of_group, depth, counts: &counts };
+                    let banded = Banded { plan, bounds, tiles: of_group, is_first, counts: &counts };
                     banded.compute_tiles(&part, group, [&left, &right], (origin, row_stride));
                     tiles = rest;
                 }
@@ -57,9 +64,9 @@ struct Banded<'a> {
     plan: &'a ContractionPlan,
     bounds: &'a Bounds,
     tiles: &'a [RowBounds],
-    /// Depths summed up before they are added to others.
-    depth: &'a Range<usize>,
-    /// Those among them that count.
+    /// Whether their sums are the first, not added to others.
+    is_first: bool,
+    /// Those that count.
     counts: &'a Range<usize>,
 }
 
@@ -76,7 +83,6 @@ impl Banded<'_> {
         (origin, row_stride): (*mut f32, usize),
     ) {
         let kernel = &self.plan.kernel;
-        let is_first = self.depth.start == 0;
         let (mut column, mut panel) = (columns.start, right.start);
         while column < columns.end {
             let width = right.columns_of_tile(columns.end - column, kernel);
@@ -86,7 +92,7 @@ impl Banded<'_> {
                 let counts = common(&counts, &bounds.depth);
                 let is_read = bounds.columns.start < tile_columns.end && tile_columns.start < bounds.columns.end;
                 let depth = if is_read { counts.len() } else { 0 };
-                if depth == 0 && !is_first {
+                if depth == 0 && !self.is_first {
                     continue;
                 }
                 let first = match left.panel {
@@ -109,7 +115,7 @@ impl Banded<'_> {
                         c_row: row_stride,
                         rows: tile.len(),
                         columns: width,
-                        add: if is_first { std::ptr::null() } else { c },
+                        add: if self.is_first { std::ptr::null() } else { c },
                     });
                 }
             }

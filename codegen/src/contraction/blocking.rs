@@ -1,7 +1,7 @@
 //! How products are cut into blocks and chunks, and which factors are packed: by shape and cost alone.
 
 use super::plan::{ContractionPlan, Layout, OnlyTile, RowGroup, WorkSpace};
-use crate::chunks::equal_shares;
+use crate::chunks::{equal_shares, parts_of_depth};
 use crate::loops::{Blocking, EpiloguePlan};
 use crate::microkernel::MicroKernel;
 use std::ops::{Range, RangeInclusive};
@@ -80,14 +80,21 @@ impl ContractionPlan {
         let chunk_products = if self.is_one_row() { CHUNK_VECTOR_PRODUCTS } else { CHUNK_PRODUCTS };
         let chunks = self.outer.saturating_mul(m * n).saturating_mul(per_sum) / chunk_products;
         let packs_right = !self.by_library && self.packs_right();
-        let shares = packs_right && self.outer == 1 && self.k * n <= MOST_SHARED && self.right.guarded.is_empty();
+        self.depth_parts = self.parts_of_depth();
+        let shares = self.depth_parts == 1
+            && packs_right
+            && self.outer == 1
+            && self.k * n <= MOST_SHARED
+            && self.right.guarded.is_empty();
+        // Parts are added up first.
+        let epilogue = epilogue.filter(|_| self.depth_parts == 1);
         let (rows, columns) = self.largest_block(epilogue.is_some() || self.turned, packs_right && !shares);
         let divisible = epilogue.is_none_or(EpiloguePlan::has_divisible_columns);
         let [rows, columns] = match self.turned {
             true => [divisible.then_some(rows), Some(columns)],
             false => [Some(rows), divisible.then_some(columns)],
         };
-        self.divide(rows, columns, chunks.min(CHUNKS_WANTED));
+        self.divide(rows, columns, if self.depth_parts == 1 { chunks.min(CHUNKS_WANTED) } else { 1 });
         let right = match packs_right {
             _ if self.keeps_right(packs_right, room) => Layout::Kept,
             true if shares && self.grid.0 > 1 => Layout::Shared,
@@ -96,15 +103,25 @@ impl ContractionPlan {
         };
         let packs_left = !self.by_library && self.packs_left();
         self.layouts = [if packs_left { Layout::Packed } else { Layout::InPlace }, right];
-        self.blocks_per_chunk = self.blocks().div_ceil(equal_shares(chunks.min(MOST_CHUNKS)));
+        self.blocks_per_chunk = match self.depth_parts {
+            1 => self.blocks().div_ceil(equal_shares(chunks.min(MOST_CHUNKS))),
+            _ => self.blocks(),
+        };
         let rest = self.blocking.m - (self.grid.0 - 1) * self.blocking.rows;
         self.row_groups = [self.blocking.rows, rest].map(|rows| self.group_rows(rows));
         let most_depth = if self.is_one_column() { MOST_VECTOR_DEPTH } else { MOST_DEPTH };
-        self.depths = parts(0..self.k, self.k.div_ceil(most_depth)).collect();
+        let depths_of_part = self.k.div_ceil(self.depth_parts * most_depth);
+        self.depths = parts(0..self.k, self.depth_parts * depths_of_part).collect();
         self.bound_tiles();
         self.row_offsets = self.rows_to_turn();
         self.floats = self.work_space(epilogue.is_some());
         self.only_tile = self.one_tile().filter(|_| epilogue.is_none());
+    }
+
+    /// In how many parts the depth is cut.
+    fn parts_of_depth(&self) -> usize {
+        let cannot_be = self.by_library || self.turned || self.is_one_row() || self.outer > 1;
+        if cannot_be { 1 } else { parts_of_depth(self.elements().saturating_mul(self.k), self.elements(), self.k) }
     }
 
     fn one_tile(&self) -> Option<OnlyTile> {
@@ -175,7 +192,7 @@ impl ContractionPlan {
         let (Blocking { m, n, .. }, MicroKernel { rows, columns, .. }) = (self.blocking, self.kernel);
         let one_matrix =
             !self.by_library && !self.turned && !self.is_one_row() && self.outer == 1 && self.right.guarded.is_empty();
-        let pays = m <= FEW_ROW_TILES * rows && (packs_right || self.k * n > LITTLE);
+        let pays = self.depth_parts == 1 && m <= FEW_ROW_TILES * rows && (packs_right || self.k * n > LITTLE);
         one_matrix && pays && self.k * n.next_multiple_of(columns) <= room
     }
 

@@ -27,6 +27,9 @@ pub(crate) unsafe extern "C" fn contract(
             return compute_only_tile(entry, tile, arguments);
         }
         let product = Product::new(&*context, entry, arguments);
+        if entry.plan.depth_parts > 1 {
+            return product.sum_part(chunk);
+        }
         let first = chunk * entry.plan.blocks_per_chunk;
         for at in first..entry.plan.blocks().min(first + entry.plan.blocks_per_chunk) {
             product.run(&entry.plan.block_at(at));
@@ -121,6 +124,19 @@ impl<'a> Product<'a> {
         }
     }
 
+    /// Computes the sums of a part of the depth, which go to the shared work space.
+    ///
+    /// # Safety
+    /// As for [`contract`].
+    unsafe fn sum_part(&self, part: usize) {
+        let (plan, depths) = (self.plan, self.plan.depths_of(part));
+        let sums = self.context.shared().wrapping_add(part * plan.elements());
+        for at in 0..plan.blocks() {
+            // SAFETY: as promised by the caller; the shared work space has room for the sums of all parts.
+            unsafe { self.compute(&plan.block_at(at), depths, sums, plan.blocking.n) };
+        }
+    }
+
     /// Computes a block and what follows from its sums.
     ///
     /// # Safety
@@ -149,21 +165,21 @@ impl<'a> Product<'a> {
         let plan = self.plan;
         if !plan.turned {
             // SAFETY: as promised by the caller.
-            return unsafe { self.compute(block, origin, row_stride) };
+            return unsafe { self.compute(block, &plan.depths, origin, row_stride) };
         }
         let (part, stride) = (plan.result_block(block), plan.blocking.row_stride());
         let first = self.sums.wrapping_sub(block.rows.start * stride + block.columns.start);
         // SAFETY: the work space has room for the sums of a block; they are inside the result, or inside the part of the
         // work space for turned sums.
         unsafe {
-            self.compute(block, first, stride);
+            self.compute(block, &plan.depths, first, stride);
             let to = origin.wrapping_add(part.rows.start * row_stride + part.columns.start);
             plan.write_turned(block, self.sums, to, row_stride);
         }
     }
 
-    /// Computes a block of sums; `origin` is where row 0 and column 0 of the product would be.
-    unsafe fn compute(&self, block: &Block, origin: *mut f32, row_stride: usize) {
+    /// Computes a block of sums over these depths; `origin` is where row 0 and column 0 of the product would be.
+    unsafe fn compute(&self, block: &Block, depths: &[Range<usize>], origin: *mut f32, row_stride: usize) {
         let plan = self.plan;
         if plan.by_library {
             // SAFETY: as promised by the caller; only operands that gradc has aligned are left to the library.
@@ -171,15 +187,15 @@ impl<'a> Product<'a> {
         }
         if let Some(bounds) = &plan.bounds {
             // SAFETY: as promised by the caller.
-            return unsafe { self.compute_banded(block, bounds, origin, row_stride) };
+            return unsafe { self.compute_banded(block, (bounds, depths), origin, row_stride) };
         }
-        for depth in &plan.depths {
+        for (at, depth) in depths.iter().enumerate() {
             // SAFETY: as promised by the caller; packed parts fit the work space made for them.
             unsafe {
                 let right = self.right_panels(block, depth);
                 for group in plan.row_groups(block) {
                     let left = self.left_panels(block, group, depth);
-                    self.compute_tiles(block, group, depth, [&left, &right], (origin, row_stride));
+                    self.compute_tiles(block, group, (depth, at > 0), [&left, &right], (origin, row_stride));
                 }
             }
         }
@@ -189,7 +205,7 @@ impl<'a> Product<'a> {
         &self,
         Block { outer, rows, columns }: &Block,
         group: &RowGroup,
-        depth: &Range<usize>,
+        (depth, accumulate): (&Range<usize>, bool),
         [left, right]: [&Panels; 2],
         (origin, row_stride): (*mut f32, usize),
     ) {
@@ -222,10 +238,10 @@ impl<'a> Product<'a> {
                 };
                 let first = rows.start * row_stride + column;
                 tile.c = sums.wrapping_add(first);
-                tile.add = match depth.start {
-                    0 if added.is_null() => added,
-                    0 => added.wrapping_add(first),
-                    _ => tile.c,
+                tile.add = match accumulate {
+                    true => tile.c,
+                    false if added.is_null() => added,
+                    false => added.wrapping_add(first),
                 };
                 tile.rows = rows.len();
                 // SAFETY: offsets of rows, columns and panels stay inside the factors, the packed panels and the sums.

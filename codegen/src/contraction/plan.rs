@@ -46,6 +46,8 @@ pub(crate) struct ContractionPlan {
     pub row_groups: [Vec<RowGroup>; 2],
     /// The depths that are summed one after the other.
     pub depths: Vec<Range<usize>>,
+    /// Parts of the depths, equally many in each, that are summed by themselves: one chunk each.
+    pub depth_parts: usize,
     /// Work space.
     pub floats: WorkSpace,
 }
@@ -148,6 +150,7 @@ impl ContractionPlan {
             blocks_per_chunk: 1,
             row_groups: [vec![], vec![]],
             depths: vec![],
+            depth_parts: 1,
             floats: WorkSpace::default(),
         };
         let vectors = plan.vector_kernel(isa);
@@ -166,7 +169,18 @@ impl ContractionPlan {
 
     /// Number of chunks, by shape alone.
     pub fn chunks(&self) -> usize {
-        self.blocks().div_ceil(self.blocks_per_chunk)
+        self.depth_parts * self.blocks().div_ceil(self.blocks_per_chunk)
+    }
+
+    /// Elements of the result.
+    pub fn elements(&self) -> usize {
+        self.outer * self.blocking.m * self.blocking.n
+    }
+
+    /// The depths of a part.
+    pub fn depths_of(&self, part: usize) -> &[Range<usize>] {
+        let count = self.depths.len() / self.depth_parts;
+        &self.depths[part * count..][..count]
     }
 
     /// The groups of rows of a block.

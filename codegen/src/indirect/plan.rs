@@ -5,7 +5,7 @@ use super::interleaving::{Interleaved, interleaved};
 use super::padding::padded;
 use super::roles::Roles;
 use super::tiles::Tables;
-use crate::chunks::equal_shares;
+use crate::chunks::{equal_shares, parts_of_depth};
 use crate::loops::{Blocking, Groups};
 use crate::microkernel::{RowKernel, Slide, neighbour_kernel, row_kernel, sliding_kernel};
 use gradc_ir::lower::Contraction;
@@ -16,17 +16,11 @@ use std::ops::Range;
 /// what others have made, and leaves its result away from them.
 const TILE_PRODUCTS: usize = 1 << 18;
 
-/// Multiplications of a chunk of the depth, at least: about 20 µs of work, for its sums have to be added to others.
-const DEPTH_PRODUCTS: usize = 1 << 20;
+/// What a product of lanes costs, in products of rows with columns: it loads an operand of its own.
+const LANEWISE_COST: usize = 3;
 
 /// Most chunks of one kernel.
 const MOST_CHUNKS: usize = 32;
-
-/// Largest result of which every chunk may have its own sums, in elements.
-const SMALL_RESULT: usize = 1 << 14;
-
-/// Most chunks of a sum whose depth is cut.
-const MOST_PARTIALS: usize = 8;
 
 /// Rows that share tables, at least. More are taken where tiles would otherwise mix rows that meet different runs.
 const FEW_ROWS: [usize; 3] = [96, 768, 6144];
@@ -160,8 +154,9 @@ impl IndirectPlan {
             Some((Tables::new(&roles, &kernel)?, roles.groups()))
         });
         let (tables, groups) = first_or_least(tables, MIXED_SHARE, |(tables, _)| tables.mixed_share())?;
-        let cut = Cut::new(&tables, products, elements);
         let roles = roles(FEW_ROWS[0])?;
+        let cost = if roles.lanewise { LANEWISE_COST } else { 1 };
+        let cut = Cut::new(&tables, products.saturating_mul(cost), elements, products / elements.max(1));
         let steps = [&roles.left, &roles.right].map(|load| super::factor::step(load, roles.run) as isize);
         let (left, right, lanewise) = (roles.left.operand, roles.right.operand, roles.lanewise);
         let columns = roles.count(&roles.columns);
@@ -257,9 +252,9 @@ fn first_or_least<T>(items: impl Iterator<Item = T>, enough: f64, measure: impl 
 }
 
 impl Cut {
-    fn new(tables: &Tables, products: usize, elements: usize) -> Cut {
-        let partials = equal_shares((products / DEPTH_PRODUCTS).clamp(1, MOST_PARTIALS));
-        if elements <= SMALL_RESULT && tables.depth_groups >= 2 * partials && partials > 1 {
+    fn new(tables: &Tables, products: usize, elements: usize, depth: usize) -> Cut {
+        let partials = parts_of_depth(products, elements, depth).min(equal_shares(tables.depth_groups / 2));
+        if partials > 1 {
             return Cut::Depth(tables.depth_groups.div_ceil(partials));
         }
         let wanted = equal_shares((products / TILE_PRODUCTS).clamp(1, MOST_CHUNKS));
