@@ -18,8 +18,10 @@ use std::time::{Duration, Instant};
 pub struct Measurement {
     /// Name of the model.
     pub model: String,
-    /// Threads used.
+    /// Threads that may be used.
     pub threads: usize,
+    /// Whether the last steps were shared among them; see [`Session::call`].
+    pub shared: bool,
     /// Median time of a step, µs.
     pub median_us: f64,
     /// Time from the first timed step's start to the last one's end, over their number, µs.
@@ -88,6 +90,7 @@ pub fn measure(
     Ok(Measurement {
         model: step.name().to_string(),
         threads,
+        shared: session.is_shared(EntryKind::Step)?,
         median_us: times_us[times_us.len() / 2],
         mean_us,
         min_us: times_us[0],

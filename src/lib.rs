@@ -19,6 +19,7 @@ pub mod profile;
 pub mod reference;
 pub mod report;
 pub mod session;
+mod sharing;
 mod solvers;
 pub mod step;
 mod train_spec;

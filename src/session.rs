@@ -2,6 +2,7 @@
 
 use crate::entries::EntryKind;
 use crate::error::{Origin, SessionError};
+use crate::sharing::Sharing;
 use crate::step::{CompiledStep, EntryInfo, HostInput, PersistentTensor};
 use crate::view::TensorView;
 use gradc_codegen::{AlignedBuffer, Executable, Memory, Pool, StepFailure};
@@ -15,6 +16,7 @@ use gradc_ir::types::TensorType;
 use gradc_passes::loops::FALLBACKS;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 /// Prefix of optimizer state in checkpoints, so that it cannot clash with the model's own names.
 const STATE_PREFIX: &str = "state/";
@@ -29,6 +31,8 @@ pub struct Session {
     constants: AlignedBuffer,
     scratch: AlignedBuffer,
     hyper: BTreeMap<String, HostTensor>,
+    /// One per entry.
+    sharing: Vec<Sharing>,
 }
 
 /// Results of a call, borrowed from the session until its next call.
@@ -62,6 +66,7 @@ impl Session {
             constants: AlignedBuffer::zeroed(layout.constant_bytes),
             scratch: AlignedBuffer::zeroed(step.scratch_bytes()),
             hyper: BTreeMap::new(),
+            sharing: vec![Sharing::new(step.inner.pool.threads()); step.inner.entries.len()],
             step: step.clone(),
         };
         for tensor in step.persistent() {
@@ -142,25 +147,43 @@ impl Session {
     }
 
     /// Runs an entry and returns its results.
+    ///
+    /// The threads of the pool share the work as long as it takes less time so; now and then a few calls find out. The
+    /// results are the same.
     pub fn call(&mut self, kind: EntryKind, inputs: &[(&str, TensorView)]) -> Result<Outputs<'_>, SessionError> {
-        self.run(kind, inputs, |executable, at, memory, hosts, pool| executable.run(at, memory, hosts, pool))?;
+        let at = self.position(kind)?;
+        let (start, shares, alone) = (Instant::now(), self.sharing[at].shares_next(), Pool::default());
+        self.run(at, inputs, |executable, at, memory, hosts, pool| {
+            executable.run(at, memory, hosts, if shares { pool } else { &alone })
+        })?;
+        self.sharing[at].took(start.elapsed());
         Ok(self.outputs(kind))
     }
 
-    /// Runs an entry compiled with [`Options::profile`](crate::Options) and returns how long each kernel took, ns.
+    /// Whether the threads of the pool share the calls of an entry, as a rule; see [`Session::call`].
+    pub fn is_shared(&self, kind: EntryKind) -> Result<bool, SessionError> {
+        Ok(self.step.inner.pool.threads() > 1 && self.sharing[self.position(kind)?].shares())
+    }
+
+    fn position(&self, kind: EntryKind) -> Result<usize, SessionError> {
+        let at = self.step.inner.entries.iter().position(|e| e.kind == kind);
+        at.ok_or_else(|| SessionError::Input(no_entry(kind)))
+    }
+
+    /// Runs an entry compiled with [`Options::profile`](crate::Options), shared by the threads of the pool, and returns how
+    /// long each kernel took, ns.
     pub fn profile(&mut self, kind: EntryKind, inputs: &[(&str, TensorView)]) -> Result<Vec<u64>, SessionError> {
-        self.run(kind, inputs, |executable, at, memory, hosts, pool| executable.profile(at, memory, hosts, pool))
+        let at = self.position(kind)?;
+        self.run(at, inputs, |executable, at, memory, hosts, pool| executable.profile(at, memory, hosts, pool))
     }
 
     fn run<R>(
         &mut self,
-        kind: EntryKind,
+        at: usize,
         inputs: &[(&str, TensorView)],
         run: impl FnOnce(&Executable, usize, &mut Memory, &[&[u8]], &Pool) -> Result<R, StepFailure>,
     ) -> Result<R, SessionError> {
         let step = self.step.clone();
-        let at = step.inner.entries.iter().position(|e| e.kind == kind);
-        let at = at.ok_or_else(|| SessionError::Input(no_entry(kind)))?;
         let entry = &step.inner.entries[at];
         let bound = bind(&step, &self.hyper, entry, inputs).map_err(SessionError::Input)?;
         let hosts: Vec<&[u8]> = bound.iter().map(|view| view.bytes()).collect();

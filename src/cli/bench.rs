@@ -122,6 +122,9 @@ fn print(result: &Measurement) {
         result.model, result.median_us, result.mean_us, result.min_us, result.steps
     );
     println!("  {} threads, {} kernels, compiled in {:.2} s", result.threads, result.kernels, result.compile_s);
+    if result.threads > 1 && !result.shared {
+        println!("  the last steps ran on one thread: shared, they take longer");
+    }
     let gflops = result.flops_per_step as f64 / result.median_us / 1e3;
     println!("  {:.3} MFLOP per step, {gflops:.1} GFLOP/s", result.flops_per_step as f64 / 1e6);
     println!("  planned peak {}, resident peak {:.1} MiB", human_bytes(result.planned_peak_bytes), result.peak_rss_mib);
