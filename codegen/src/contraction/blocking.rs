@@ -63,6 +63,9 @@ const LEAST_COLUMN_TILES: usize = 4;
 /// Floats of a part of a factor that stay in the first-level cache anyway.
 pub(super) const LITTLE: usize = 1 << 12;
 
+/// How many times as long as rows and columns a depth is that is cut before them.
+const DEEP: usize = 4;
+
 /// Elements between rows or depths from which on these compete for places in the cache.
 const FAR: usize = 512;
 
@@ -80,7 +83,7 @@ impl ContractionPlan {
         let chunk_products = if self.is_one_row() { CHUNK_VECTOR_PRODUCTS } else { CHUNK_PRODUCTS };
         let chunks = self.outer.saturating_mul(m * n).saturating_mul(per_sum) / chunk_products;
         let packs_right = !self.by_library && self.packs_right();
-        self.depth_parts = self.parts_of_depth();
+        self.depth_parts = if room == 0 { self.parts_of_depth() } else { 1 };
         let shares = self.depth_parts == 1
             && packs_right
             && self.outer == 1
@@ -118,10 +121,15 @@ impl ContractionPlan {
         self.only_tile = self.one_tile().filter(|_| epilogue.is_none());
     }
 
-    /// In how many parts the depth is cut.
+    /// In how many parts the depth is cut. Rows and columns are what to cut where the depth is not far longer.
     fn parts_of_depth(&self) -> usize {
         let cannot_be = self.by_library || self.turned || self.is_one_row() || self.outer > 1;
-        if cannot_be { 1 } else { parts_of_depth(self.elements().saturating_mul(self.k), self.elements(), self.k) }
+        let is_deep = self.k > DEEP * self.blocking.m.max(self.blocking.n);
+        if cannot_be || !is_deep {
+            1
+        } else {
+            parts_of_depth(self.elements().saturating_mul(self.k), self.elements(), self.k)
+        }
     }
 
     fn one_tile(&self) -> Option<OnlyTile> {
