@@ -11,7 +11,8 @@ const COMPARED: usize = 4;
 /// Calls before the first trial of the other way.
 const BEFORE_FIRST_TRIAL: usize = 16;
 
-/// Calls from one trial to the next, for each thread: what trials lose stays below a hundredth.
+/// Calls from one trial to the next, for each thread: what trials lose stays below a sixtieth, for a call takes one thread
+/// at most as many times as long as there are threads.
 const BETWEEN_TRIALS: usize = 256;
 
 /// Share of its duration by which the other way has to be shorter.

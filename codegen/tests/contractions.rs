@@ -155,6 +155,16 @@ fn columns_become_rows_where_less_is_transposed() {
 }
 
 #[test]
+fn small_results_of_long_products_are_sums_of_parts() {
+    check(&matmul(0, 0), &[&[8192, 48], &[8192, 8]]);
+    check(&matmul(0, 0), &[&[2600, 37], &[2600, 29]]);
+    check(&matmul(0, 0), &[&[1100, 96], &[1100, 130]]);
+    check(&matmul(1, 0), &[&[37, 2600], &[2600, 29]]);
+    check(&matmul(1, 1), &[&[37, 2600], &[29, 2600]]);
+    check_fused(&matmul(0, 0), [&[2600, 37], &[2600, 29]], [37, 29]);
+}
+
+#[test]
 fn batched_products() {
     let batched =
         DotGeneral { lhs_batch: vec![0, 2], rhs_batch: vec![0, 1], lhs_contract: vec![3], rhs_contract: vec![3] };

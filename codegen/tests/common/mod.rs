@@ -149,6 +149,7 @@ impl Case {
         arena.bytes_mut().fill(0xCD);
         let (mut persistent, constants) = (AlignedBuffer::zeroed(0), AlignedBuffer::zeroed(0));
         let mut scratch = AlignedBuffer::zeroed(executable.scratch_bytes(pool.threads()));
+        scratch.bytes_mut().fill(0xCD);
         let mut memory =
             Memory { arena: &mut arena, persistent: &mut persistent, constants: &constants, scratch: &mut scratch };
         executable.run(0, &mut memory, &host, pool).unwrap_or_else(|e| panic!("{e:?}"));
