@@ -8,19 +8,15 @@ use gradc::{CompiledStep, ImportOptions, Model, Options, Recipe, import};
 use gradc_codegen::Engine;
 use gradc_passes::cost::Cost;
 use gradc_passes::egraph::rules::NumericClass;
+use std::path::{Path, PathBuf};
 
-const REFERENCE: [&str; 10] = [
-    "mlp_digits",
-    "mlp_mnist",
-    "lenet",
-    "resnet8",
-    "mobilenetv2_tiny",
-    "mobilenetv2_sparse",
-    "gpt_tiny",
-    "lora_mlp",
-    "char_lstm",
-    "ista_denoiser",
-];
+fn folders_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("the folder can be read");
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    folders.retain(|folder| folder.is_dir());
+    folders.sort();
+    folders
+}
 
 /// The bundled models, and the reference models where they are.
 fn models() -> Vec<(String, Model, Recipe)> {
@@ -29,9 +25,9 @@ fn models() -> Vec<(String, Model, Recipe)> {
         let (model, recipe) = common::bundled(name);
         (name.to_string(), model, recipe)
     });
-    let folder = common::shared("reference/models");
-    let reference = folder.iter().flat_map(|folder| REFERENCE.map(|name| (name, folder.join(name))));
-    let reference = reference.map(|(name, folder)| {
+    let folders = common::shared("reference/models").map_or(vec![], |folder| folders_in(&folder));
+    let reference = folders.into_iter().map(|folder| {
+        let name = folder.display();
         let recipe = Recipe::from_file(&folder.join("recipe.json")).expect("the recipe is valid");
         let options = ImportOptions { batch_norm: recipe.batch_norm, ..ImportOptions::default() };
         let model = import(&folder.join("model.pt2"), &options).unwrap_or_else(|e| panic!("{name}: {e}"));

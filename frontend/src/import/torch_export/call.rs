@@ -290,7 +290,9 @@ impl Call<'_> {
 
     fn random_counter(&mut self) -> Result<Value, Fault> {
         const COUNTER: &str = "random.counter";
-        if let Some((_, input)) = self.b.graph().input_named(COUNTER) {
+        // A tensor of the model that is called so is not taken for it: two of one name are an error.
+        let declared = self.b.graph().input_named(COUNTER).filter(|(_, input)| input.role == Role::State);
+        if let Some((_, input)) = declared {
             return Ok(input.value);
         }
         let counter = self.b.declare(COUNTER, Role::State, TensorType::new(DType::I64, [1]), Some(0.0))?;
