@@ -2,10 +2,10 @@
 
 use crate::backend::Library;
 use crate::chunks::Chunks;
-use crate::contraction::{ContractionPlan, Layout, WorkSpace, multiplied_at_each_point};
+use crate::contraction::{ContractionPlan, Layout, WorkSpace, multiplied_at_each_point, products_first};
 use crate::host::HostKernel;
 use crate::indirect::{FactorCopy, IndirectPlan, finishing_kernel};
-use crate::loops::{EpiloguePlan, LoopPlan, RowsPlan, ScatterPlan, added_to_sums, pieces, stores_only_sums};
+use crate::loops::{EpiloguePlan, LoopPlan, Piece, RowsPlan, ScatterPlan, added_to_sums, pieces, stores_only_sums};
 use crate::program::{PlacedContraction, PlacedIndirect, Program, Sums};
 use crate::runtime::Function;
 use crate::transposition::{Target, TranspositionPlan};
@@ -109,11 +109,9 @@ impl Planned {
                     self.indirect((plan, isa), kernel, &operands, &results, next)
                 } else if let Some(kernel) = multiplied_at_each_point(kernel, &operands) {
                     self.loops(&kernel, &operands, &all, next)
-                } else if let Some(plan) =
-                    contraction_plan(kernel, &operands, |c| ContractionPlan::new(c, isa, library))
-                {
+                } else if let Some((plan, piece)) = product(kernel, &operands, isa, library) {
                     let is_fixed = signature.fixed.get(plan.right.operand).is_some_and(Option::is_some);
-                    self.contraction((plan, is_fixed), kernel, &operands, &results, next)
+                    self.contraction((plan, is_fixed), (kernel, piece), &operands, &results, next)
                 } else if let Some(code) = self.transposition(kernel, &operands, Target::Result(operands.len()), isa) {
                     (code, vec![])
                 } else {
@@ -170,7 +168,7 @@ impl Planned {
     fn contraction(
         &mut self,
         (mut plan, is_fixed): (ContractionPlan, bool),
-        kernel: &LoopKernel,
+        (kernel, piece): (&LoopKernel, Piece),
         operands: &[DType],
         results: &[DType],
         next: usize,
@@ -178,7 +176,7 @@ impl Planned {
         let added = added_to_sums(kernel).filter(|_| plan.adds_as_it_stores());
         let has_epilogue = added.is_none() && !stores_only_sums(kernel);
         let epilogue =
-            |plan: &ContractionPlan| EpiloguePlan::new(kernel, plan.groups, operands, plan.result_blocking());
+            |plan: &ContractionPlan| EpiloguePlan::new(&piece, plan.groups, operands, plan.result_blocking());
         let whole = has_epilogue.then(|| epilogue(&plan));
         let room = if is_fixed { MOST_KEPT_BYTES.saturating_sub(self.program.kept_bytes) / 4 } else { 0 };
         plan.cut(whole.as_ref(), room);
@@ -246,7 +244,7 @@ impl Planned {
             (None, _) => Sums::Result(operands.len()),
             (Some(_), Some((groups, blocking))) => {
                 self.program.thread_bytes = self.program.thread_bytes.max(bytes_of(blocking.m * blocking.n));
-                let plan = EpiloguePlan::new(kernel, groups, operands, blocking);
+                let plan = EpiloguePlan::new(&Piece::whole(kernel), groups, operands, blocking);
                 epilogue = Some(KernelCode::Epilogue(Box::new(plan), [operands, results].concat()));
                 Sums::Epilogue(next + further_codes(&steps))
             }
@@ -302,6 +300,18 @@ fn further_codes(steps: &[KernelCode]) -> usize {
 }
 
 /// What `plan` makes of a kernel that is an f32 contraction.
+/// A product of matrices, and the kernel with its loops in their order.
+fn product(
+    kernel: &LoopKernel,
+    operands: &[DType],
+    isa: VectorIsa,
+    library: Library,
+) -> Option<(ContractionPlan, Piece)> {
+    let piece = products_first(kernel);
+    let plan = |c: &Contraction| ContractionPlan::new(c, &piece.result, isa, library);
+    Some((contraction_plan(&piece.kernel, operands, plan)?, piece))
+}
+
 fn contraction_plan<P>(
     kernel: &LoopKernel,
     operands: &[DType],

@@ -1,8 +1,8 @@
 //! Where copies stand, and what is read as it is.
 
 use gradc_ir::builder::Builder;
-use gradc_ir::graph::{Def, Graph, OutputKind, Role, Value};
-use gradc_ir::ops::{Convolution, MaxPool, MaxPoolGrad, Op};
+use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Role, Value};
+use gradc_ir::ops::{Convolution, DotGeneral, MaxPool, MaxPoolGrad, Op};
 use gradc_ir::types::TensorType;
 use gradc_passes::layout::{LaidOut, assign_layouts};
 
@@ -53,4 +53,102 @@ fn what_is_read_once_is_read_as_it_is() {
     let laid_out = pooled(|b, [y, _], g| b.add(y, g).expect("the shapes fit"));
     let read = operand_of(&laid_out.graph, |op| matches!(op, Op::Add(_)), 1);
     assert!(!matches!(read, Def::Op(_)), "{read:?}");
+}
+
+/// Heads `[2, 3, 5, 4]` (batch, head, position, channel) that a product makes, and what is made of them.
+fn mixed(make: impl Fn(&mut Builder, Value, Value)) -> LaidOut {
+    let mut b = Builder::new("mixed");
+    let mut input = |name: &str, shape: &[usize]| {
+        b.declare(name, Role::Input, TensorType::f32(shape), None).expect("names are unique")
+    };
+    let [scores, values] = [input("scores", &[2, 3, 5, 5]), input("values", &[2, 5, 3, 4])];
+    let projection = input("projection", &[3, 4, 7]);
+    let heads =
+        DotGeneral { lhs_batch: vec![0, 1], rhs_batch: vec![0, 2], lhs_contract: vec![3], rhs_contract: vec![1] };
+    let heads = b.op(heads, &[scores, values]).expect("the shapes fit");
+    make(&mut b, heads, projection);
+    assign_layouts(&b.finish())
+}
+
+/// All heads of a position, times the projection.
+fn projected(b: &mut Builder, heads: Value, projection: Value) -> Value {
+    let op = DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![1, 3], rhs_contract: vec![0, 1] };
+    let projected = b.op(op, &[heads, projection]).expect("the shapes fit");
+    b.output("projected", projected, OutputKind::Result);
+    projected
+}
+
+/// The order in which the only product of heads is stored; empty for row-major.
+fn order_of_heads(laid_out: &LaidOut) -> Vec<usize> {
+    let graph = &laid_out.graph;
+    let is_heads = |id: &NodeId| matches!(&graph.node(*id).def, Def::Op(Op::DotGeneral(op)) if op.lhs_batch == [0, 1]);
+    let node = graph.node_ids().find(is_heads).expect("the node is there");
+    laid_out.layouts.get(&Value { node, result: 0 }).map(|layout| layout.order().to_vec()).unwrap_or_default()
+}
+
+fn copies(laid_out: &LaidOut) -> usize {
+    laid_out.graph.nodes().iter().filter(|node| matches!(node.def, Def::Op(Op::Copy(_)))).count()
+}
+
+const POSITIONS_FIRST: [usize; 4] = [0, 2, 1, 3];
+
+#[test]
+fn a_product_is_stored_as_its_reader_sums_over_it() {
+    let laid_out = mixed(|b, heads, projection| {
+        projected(b, heads, projection);
+    });
+    assert_eq!(order_of_heads(&laid_out), POSITIONS_FIRST);
+    assert_eq!(copies(&laid_out), 0);
+}
+
+#[test]
+fn wishes_go_through_maps_and_sums_that_do_not_mind() {
+    let laid_out = mixed(|b, heads, projection| {
+        let scaled = b.mul(heads, heads).expect("the shapes fit");
+        let (more, low) = (b.reshape(scaled, &[2, 3, 5, 4, 1]).expect("as many elements"), b.neg(scaled));
+        let low = low.and_then(|low| b.reshape(low, &[2, 3, 5, 4, 1])).expect("as many elements");
+        let all = b.concat(&[more, low], 1).and_then(|all| b.slice_axis(all, 1, 2, 5)).expect("the shapes fit");
+        let all = b.reshape(all, &[2, 3, 5, 4]).expect("as many elements");
+        let sum = b.reduce_sum(all, &[0, 2]).expect("the axes are there");
+        b.output("sum", sum, OutputKind::Result);
+        projected(b, all, projection);
+    });
+    assert_eq!(order_of_heads(&laid_out), POSITIONS_FIRST);
+    assert_eq!(copies(&laid_out), 0);
+}
+
+#[test]
+fn a_wish_counts_that_no_other_reader_minds() {
+    let outside = mixed(|b, heads, projection| {
+        b.output("heads", heads, OutputKind::Result);
+        projected(b, heads, projection);
+    });
+    let mapped = mixed(|b, heads, projection| {
+        let negated = b.neg(heads).expect("a float");
+        b.output("negated", negated, OutputKind::Result);
+        projected(b, heads, projection);
+    });
+    let summed = mixed(|b, heads, projection| {
+        let sum = b.reduce_sum(heads, &[3]).expect("the axis is there");
+        b.output("sum", sum, OutputKind::Result);
+        projected(b, heads, projection);
+    });
+    for laid_out in [outside, mapped, summed] {
+        assert!(order_of_heads(&laid_out).is_empty());
+    }
+}
+
+#[test]
+fn a_wish_does_not_part_what_the_product_has_together() {
+    let mut b = Builder::new("rows");
+    let mut input = |name: &str, shape: &[usize]| {
+        b.declare(name, Role::Input, TensorType::f32(shape), None).expect("names are unique")
+    };
+    let [x, w, v] = [input("x", &[2, 3, 5, 6]), input("w", &[6, 4]), input("v", &[2, 5, 7])];
+    let rows = DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![3], rhs_contract: vec![0] };
+    let rows = b.op(rows, &[x, w]).expect("the shapes fit");
+    let op = DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![0, 2], rhs_contract: vec![0, 1] };
+    let read = b.op(op, &[rows, v]).expect("the shapes fit");
+    b.output("read", read, OutputKind::Result);
+    assert!(assign_layouts(&b.finish()).layouts.is_empty(), "batches, heads and positions are rows of one product");
 }

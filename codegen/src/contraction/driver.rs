@@ -55,7 +55,7 @@ unsafe fn compute_only_tile(entry: &PlacedContraction, tile: &OnlyTile, argument
             b: float(plan.right.operand).wrapping_offset(tile.first[1]),
             b_step: tile.steps[1],
             c: float(*result),
-            c_row: n,
+            c_row: plan.result_row,
             rows: m,
             columns: n,
             add: added.map_or(std::ptr::null(), |operand| float(operand).cast_const()),
@@ -142,12 +142,11 @@ impl<'a> Product<'a> {
     /// # Safety
     /// As for [`contract`].
     unsafe fn run(&self, block: &Block) {
-        let Blocking { m, n, .. } = self.plan.result_blocking();
         // SAFETY: the block's sums are inside the result, or inside the work space when an epilogue reads them.
         unsafe {
             let Some(epilogue) = self.entry.epilogue else {
                 let result = (*self.arguments.add(self.entry.result)).cast::<f32>();
-                return self.sum(block, result.add(block.outer * m * n), n);
+                return self.sum(block, result.add(self.plan.products_at[block.outer]), self.plan.result_row);
             };
             let (plan, part) = (self.plan, self.plan.result_block(block));
             let row_stride = plan.result_blocking().row_stride();
@@ -226,7 +225,7 @@ impl<'a> Product<'a> {
         };
         let added = match self.added.is_null() {
             true => self.added,
-            false => self.added.wrapping_add((outer * self.plan.blocking.m + rows.start) * row_stride),
+            false => self.added.wrapping_add(self.plan.products_at[*outer] + rows.start * row_stride),
         };
         let mut column = columns.start;
         while column < columns.end {

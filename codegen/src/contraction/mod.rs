@@ -1,5 +1,6 @@
 //! Contractions as blocked products of matrices over micro-kernels.
 
+mod arrange;
 mod banded;
 mod blocking;
 mod bounds;
@@ -12,6 +13,7 @@ mod plan;
 mod turning;
 mod vectors;
 
+pub(crate) use arrange::products_first;
 pub(crate) use driver::{contract, pack_shared};
 pub(crate) use outer::multiplied_at_each_point;
 pub(crate) use plan::{ContractionPlan, Layout, WorkSpace};

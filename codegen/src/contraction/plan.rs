@@ -5,7 +5,7 @@ use super::factor::Factor;
 use crate::backend::Library;
 use crate::loops::{Blocking, Groups, Rectangle};
 use crate::microkernel::{MicroKernel, micro_kernel};
-use gradc_ir::lower::{Access, Contraction};
+use gradc_ir::lower::{Access, Affine, Contraction};
 use gradc_ir::target::{LEAST_TILED_PRODUCT, VectorIsa};
 use std::ops::Range;
 
@@ -16,6 +16,10 @@ pub(crate) struct ContractionPlan {
     pub groups: Groups,
     /// Number of products.
     pub outer: usize,
+    /// Where the sums of each product begin in the result, in elements.
+    pub products_at: Vec<usize>,
+    /// From one row of a product to the next in the result, in elements.
+    pub result_row: usize,
     /// Rows and columns of each, and how they are cut.
     pub blocking: Blocking,
     /// Depth of each.
@@ -103,15 +107,32 @@ pub(crate) enum Layout {
 
 /// What uses a loop of the space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+pub(super) enum Class {
     Left,
     Right,
     Neither,
 }
 
+impl Class {
+    /// The other factor.
+    pub fn other(self) -> Option<Class> {
+        match self {
+            Class::Left => Some(Class::Right),
+            Class::Right => Some(Class::Left),
+            Class::Neither => None,
+        }
+    }
+}
+
 impl ContractionPlan {
-    /// Plans an f32 contraction; `None` where a plain loop nest serves better (few columns, batches innermost).
-    pub fn new(contraction: &Contraction, isa: VectorIsa, library: Library) -> Option<ContractionPlan> {
+    /// Plans an f32 contraction whose points are at `result`; `None` where a plain loop nest serves better (few columns,
+    /// batches innermost).
+    pub fn new(
+        contraction: &Contraction,
+        result: &Affine,
+        isa: VectorIsa,
+        library: Library,
+    ) -> Option<ContractionPlan> {
         let space = contraction.space.len();
         let extents = [&contraction.space[..], &contraction.reduce].concat();
         let product = |dims: &[usize]| dims.iter().map(|&d| extents[d]).product::<usize>();
@@ -135,6 +156,8 @@ impl ContractionPlan {
         let mut plan = ContractionPlan {
             groups,
             outer,
+            products_at: offsets(result, &outers, &extents),
+            result_row: rows.iter().rev().find(|&&d| extents[d] > 1).map_or(n, |&d| result.coeffs[d] as usize),
             blocking,
             k,
             left,
@@ -223,7 +246,7 @@ fn pays(m: usize, n: usize, k: usize) -> bool {
     m >= 2 && wide_enough && k >= 1 && m.saturating_mul(n).saturating_mul(k) >= LEAST_TILED_PRODUCT
 }
 
-fn class_of(contraction: &Contraction, dim: usize, extent: usize) -> Class {
+pub(super) fn class_of(contraction: &Contraction, dim: usize, extent: usize) -> Class {
     let uses = |a: &Access| extent > 1 && a.indices.iter().any(|i| i.affine.coeffs.get(dim).is_some_and(|&c| c != 0));
     match (uses(&contraction.lhs), uses(&contraction.rhs)) {
         (true, false) => Class::Left,
@@ -233,17 +256,21 @@ fn class_of(contraction: &Contraction, dim: usize, extent: usize) -> Class {
 }
 
 /// The innermost loops of one factor are columns, those of the other before them rows, all further out is repeated.
-fn split_space(classes: &[Class], extents: &[usize]) -> Option<(Groups, Class)> {
+pub(super) fn split_space(classes: &[Class], extents: &[usize]) -> Option<(Groups, Class)> {
     let last = (0..classes.len()).rev().find(|&d| extents[d] != 1)?;
     let columns_are = classes[last];
-    let rows_are = match columns_are {
-        Class::Left => Class::Right,
-        Class::Right => Class::Left,
-        Class::Neither => return None,
-    };
+    let rows_are = columns_are.other()?;
     let run = |end: usize, class: Class| {
         (0..end).rev().find(|&d| extents[d] != 1 && classes[d] != class).map_or(0, |d| d + 1)
     };
     let first_column = run(classes.len(), columns_are);
     Some((Groups { first_row: run(first_column, rows_are), first_column }, columns_are))
+}
+
+/// Offsets of a result over some of the loops, row-major.
+fn offsets(result: &Affine, dims: &[usize], extents: &[usize]) -> Vec<usize> {
+    dims.iter().fold(vec![0], |offsets, &d| {
+        let step = result.coeffs[d] as usize;
+        offsets.iter().flat_map(|&at| (0..extents[d]).map(move |i| at + i * step)).collect()
+    })
 }

@@ -79,17 +79,23 @@ impl EpiloguePlan {
     /// Plans the body of a contraction for blocks of sums.
     ///
     /// Whole rows are one loop with their columns where the body's accesses allow.
-    pub fn new(kernel: &LoopKernel, groups: Groups, operands: &[DType], blocking: Blocking) -> EpiloguePlan {
+    pub fn new(
+        Piece { kernel, result }: &Piece,
+        groups: Groups,
+        operands: &[DType],
+        blocking: Blocking,
+    ) -> EpiloguePlan {
         let sums = operands.len();
         let load = Scalar::Load(read_sums(&kernel.space, groups, sums, blocking.row_stride()));
         let mut body = kernel.body.clone();
         for (scalar, _) in body.scalars.iter_mut().filter(|(s, _)| matches!(s, Scalar::Accumulated(_))) {
             *scalar = load.clone();
         }
-        let kernel = Piece::whole(&LoopKernel { accumulate: None, body, ..kernel.clone() });
+        let kernel = LoopKernel { accumulate: None, body, ..kernel.clone() };
+        let piece = Piece { kernel, result: result.clone() };
         let operands = [operands, &[DType::F32]].concat();
         let planned = |groups: Groups, is_flat: bool| {
-            let (plan, loops) = LoopPlan::grouped(&kernel, &operands, &[groups.first_row, groups.first_column]);
+            let (plan, loops) = LoopPlan::grouped(&piece, &operands, &[groups.first_row, groups.first_column]);
             let before = |first: usize| loops.iter().filter(|&&d| d < first).count();
             let (first_row, first_column) = (before(groups.first_row), before(groups.first_column));
             EpiloguePlan { plan, blocking, sums, first_row, first_column, is_flat }

@@ -35,13 +35,15 @@ pub(super) struct Choice {
 
 impl Choice {
     /// The choice for a node with this lowered form; `from_outside` says that its first
-    /// operand is an input of the graph, `asked` has the layouts that several readers want of each operand.
+    /// operand is an input of the graph, `asked` has the layouts that several readers want of each operand, `wished` the
+    /// layout that readers would have a product in.
     pub fn new(
         lowering: &Lowering,
         stored: &[Stored],
         pinned: &[bool],
         from_outside: bool,
         asked: &[Vec<&Layout>],
+        wished: Option<&Layout>,
         types: &[TensorType],
     ) -> Choice {
         let mut operands: Vec<Option<Layout>> =
@@ -64,7 +66,7 @@ impl Choice {
             Lowering::Contraction(contraction) => {
                 let roles = Roles::new(contraction);
                 let chosen = roles.choose(stored, &operands, from_outside, &types[0].shape);
-                (operands, results[0]) = (chosen.0, chosen.1);
+                (operands, results[0]) = (chosen.0, chosen.1.or_else(|| wished.cloned()));
                 for k in 0..operands.len() {
                     let wanted = roles.contiguous_columns(k, stored[k].shape, &types[0].shape, results[0].as_ref());
                     if operands[k].is_none() && wanted.as_ref().is_some_and(|w| asked[k].contains(&w)) {
@@ -136,17 +138,33 @@ fn followed(nest: &Nest, tensors: &[Stored]) -> Option<Layout> {
 /// transposes it once.
 fn again(nest: &Nest, operand: usize, stored: &Stored, result: &Layout) -> Option<Layout> {
     let size = |extents: &[usize]| extents.iter().product::<usize>();
-    let rank = stored.shape.len();
+    let repeated = size(&nest.space) >= LEAST_READS * size(stored.shape);
+    repeated.then(|| ordered_as(nest, operand, stored.shape, result))?
+}
+
+/// The layout in which a nest reads an operand in the order of its result; `None` where it reads it in several.
+pub(super) fn ordered_as(nest: &Nest, operand: usize, shape: &[usize], result: &Layout) -> Option<Layout> {
     let order = |read: &Access| {
-        let place = |axis: usize| result.order().iter().position(|&d| read.indices[axis].affine.coeffs[d] != 0);
-        let mut order: Vec<usize> = (0..rank).collect();
+        let moves = |axis: usize, d: usize| read.indices[axis].affine.coeffs.get(d).is_some_and(|&c| c != 0);
+        let place = |axis: usize| result.order().iter().position(|&d| moves(axis, d));
+        let mut order: Vec<usize> = (0..read.view.len()).collect();
         order.sort_by_key(|&axis| place(axis));
-        (read.view == stored.shape).then_some(order)
+        let layout = Layout::new(&order, &read.view);
+        Stored { shape: &read.view, layout: layout.as_ref() }.view_order(shape)
     };
     let mut orders = loads(&nest.body).filter(|a| a.operand == operand).map(order);
     let first = orders.next()??;
-    let repeated = size(&nest.space) >= LEAST_READS * size(stored.shape);
-    (repeated && orders.all(|other| other.as_ref() == Some(&first))).then(|| Layout::new(&first, stored.shape))?
+    orders.all(|other| other.as_ref() == Some(&first)).then(|| Layout::new(&first, shape))?
+}
+
+/// Whether a nest that reads an operand as it is stored has its result in row-major order.
+pub(super) fn keeps_order(nest: &Nest, operand: usize, stored: Stored) -> bool {
+    let in_order = |read: &Access| {
+        let places = stored_places(&Access { operand: 0, ..read.clone() }, nest.space.len(), &[stored]);
+        let long = |places: Vec<usize>| places.into_iter().zip(&nest.space).filter(|(_, n)| **n > 1).map(|(p, _)| p);
+        places.is_some_and(|places| long(places).is_sorted())
+    };
+    loads(&nest.body).filter(|read| read.operand == operand).all(in_order)
 }
 
 /// The layout in which a scatter's result follows the largest of what is added to it.

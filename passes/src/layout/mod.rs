@@ -8,6 +8,8 @@
 mod choose;
 mod reorder;
 mod roles;
+mod runs;
+mod wishes;
 
 pub(crate) use reorder::{loads, reordered};
 
@@ -20,6 +22,7 @@ use gradc_ir::region::{RegionForm, closed};
 use gradc_ir::types::TensorType;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use wishes::Wishes;
 
 /// A graph with the layouts of its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +82,8 @@ struct Assignment<'a> {
     graph: &'a Graph,
     /// What several contractions ask for.
     demand: Demand,
+    /// What readers wish of products.
+    wishes: Wishes,
     builder: Builder,
     layouts: Layouts,
     bodies: BTreeMap<NodeId, Vec<LaidOut>>,
@@ -104,7 +109,8 @@ impl<'a> Assignment<'a> {
             }
         }
         let (layouts, bodies) = (Layouts::new(), BTreeMap::new());
-        Assignment { graph, demand: Demand::of(graph), builder, layouts, bodies, pinned, values }
+        let (demand, wishes) = (Demand::of(graph), Wishes::of(graph));
+        Assignment { graph, demand, wishes, builder, layouts, bodies, pinned, values }
     }
 
     /// Takes inputs to be stored with these layouts.
@@ -142,9 +148,10 @@ impl<'a> Assignment<'a> {
             operands.iter().map(|&v| Stored::new(self.builder.graph(), &self.layouts, v)).collect();
         let pinned: Vec<bool> = operands.iter().map(|v| self.pinned.contains(v)).collect();
         let asked: Vec<_> = node.operands.iter().map(|&v| self.demand.for_value(v)).collect();
+        let wished = self.graph.results(id).next().and_then(|result| self.wishes.get(result));
         let from_outside = operands.first().is_some_and(|&v| self.builder.graph().input_of(v).is_some());
         let Choice { operands: wanted, results, pins } =
-            Choice::new(&op.lower(&inputs, &node.types), &stored, &pinned, from_outside, &asked, &node.types);
+            Choice::new(&op.lower(&inputs, &node.types), &stored, &pinned, from_outside, &asked, wished, &node.types);
         let operands: Vec<Value> = operands.iter().zip(wanted).map(|(&v, layout)| self.stored_as(v, layout)).collect();
         let made = self.builder.apply(op.clone(), &operands).expect("a node applies to operands of the same types");
         for (&value, layout) in made.iter().zip(results) {

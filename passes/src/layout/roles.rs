@@ -50,7 +50,17 @@ impl<'a> Roles<'a> {
         stored_places(&self.contraction.lhs, self.extents.len(), &[left])
     }
 
-    fn loops_along(&self, index: &Index) -> Vec<usize> {
+    /// Extents of the result.
+    pub fn space(&self) -> &[usize] {
+        &self.contraction.space
+    }
+
+    /// How a factor is read.
+    pub fn factor(&self, k: usize) -> &Access {
+        [&self.contraction.lhs, &self.contraction.rhs][k]
+    }
+
+    pub fn loops_along(&self, index: &Index) -> Vec<usize> {
         (0..self.extents.len()).filter(|&d| index.affine.coeffs[d] != 0).collect()
     }
 
@@ -59,17 +69,17 @@ impl<'a> Roles<'a> {
     }
 
     /// Only the left factor moves with the loop.
-    fn is_row(&self, d: usize) -> bool {
+    pub fn is_row(&self, d: usize) -> bool {
         self.moves(&self.contraction.lhs, d) && !self.moves(&self.contraction.rhs, d)
     }
 
     /// Only the right factor moves with the loop.
-    fn is_column(&self, d: usize) -> bool {
+    pub fn is_column(&self, d: usize) -> bool {
         !self.moves(&self.contraction.lhs, d) && self.moves(&self.contraction.rhs, d)
     }
 
     /// Whether the left factor is read through a window: along an axis by two loops, or with holes.
-    fn is_windowed(&self) -> bool {
+    pub fn is_windowed(&self) -> bool {
         let loops = |i: &Index| self.loops_along(i).into_iter().filter(|&d| self.extents[d] > 1).count();
         self.contraction.lhs.indices.iter().any(|i| i.divisor > 1 || loops(i) > 1)
     }
@@ -138,7 +148,7 @@ impl<'a> Roles<'a> {
         result: &[usize],
         layout: Option<&Layout>,
     ) -> Option<Layout> {
-        let (space, access) = (&self.contraction.space, [&self.contraction.lhs, &self.contraction.rhs][k]);
+        let (space, access) = (self.space(), self.factor(k));
         let order = Stored { shape: result, layout }.view_order(space)?;
         let innermost = order.into_iter().rev().find(|&d| space[d] > 1)?;
         let is_its_own = [self.is_row(innermost), self.is_column(innermost)][k];

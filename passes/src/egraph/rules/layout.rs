@@ -4,6 +4,7 @@ use super::terms::{broadcast, constant, reshape, transpose};
 use super::{Site, Term};
 use crate::axes::{groups, inverse, is_run, pick, ranks};
 use egg::Id;
+use gradc_ir::ops::Concat;
 
 rules! { Layout, Bitwise;
     "transpose-of-transpose": "transpose{q}(transpose{p}(x))" => "transpose{p∘q}(x)";
@@ -107,6 +108,29 @@ rules! { Layout, Bitwise;
         let (x, y) = (s.broadcast(x, &shape, &dims)?, s.broadcast(y, &shape, &dims)?);
         let half = s.constant_like(x, 0.5)?;
         if dims.len() == 1 { s.mul(x, half) } else { s.mul(x, y) }
+    };
+
+    "transpose-out-of-concat": "concat(transpose{p}(x), transpose{p}(y), …)" => "transpose{p}(concat(x, y, …))";
+    on [Concat] by transpose_out_of_concat, as in |s| {
+        let x = s.any()?;
+        let rank = s.shape(x).len();
+        let (perm, axis) = (s.permutation(rank), s.below(rank));
+        let (y, z) = (s.like(x)?, s.like(x)?);
+        let parts = [s.transpose(x, &perm)?, s.transpose(y, &perm)?, s.transpose(z, &perm)?];
+        s.concat(&parts, axis)
+    };
+
+    "reshape-out-of-concat": "concat(reshape(x), reshape(y), …)" => "reshape(concat(x, y, …))"
+        if "what the axis is made of differs in the first factor alone";
+    on [Concat] by reshape_out_of_concat, as in |s| {
+        let (inner, after) = (1 + s.below(3), 2 + s.below(2));
+        let mut part = || {
+            let n = 1 + s.below(3);
+            let x = s.float(&[2, n, inner, after])?;
+            if after == 2 { s.reshape(x, &[2, n * inner, after]) } else { s.reshape(x, &[2, n * inner * after]) }
+        };
+        let parts = [part()?, part()?, part()?];
+        s.concat(&parts, 1)
     };
 }
 
@@ -272,6 +296,40 @@ fn broadcast_out_of_elementwise(site: &Site) -> Vec<Term> {
         Some(broadcast(Term::op(site.op.clone(), args?), &site.ty.shape, dims.to_vec()))
     };
     kept.into_iter().filter_map(outside).collect()
+}
+
+fn transpose_out_of_concat(site: &Site) -> Vec<Term> {
+    let axis = attrs!(site, Concat).axis;
+    let outside = |perm: &[usize]| {
+        let source = |&id: &Id| transposes(site, id).find(|(_, p)| *p == perm).map(|(x, _)| Term::Value(x));
+        let parts: Option<Vec<Term>> = site.args.iter().map(source).collect();
+        Some(transpose(Term::op(Concat { axis: perm[axis] }, parts?), perm.to_vec()))
+    };
+    let perms = distinct(site.args.iter().take(1).flat_map(|&a| transposes(site, a)).map(|(_, perm)| perm));
+    perms.into_iter().filter_map(outside).collect()
+}
+
+fn reshape_out_of_concat(site: &Site) -> Vec<Term> {
+    let axis = attrs!(site, Concat).axis;
+    let outside = |first: &[usize]| {
+        let group = groups(first, site.shape(site.args[0]))?.into_iter().find(|g| g.to.contains(&axis))?;
+        let outermost = group.from.start;
+        if group.to.start != axis || group.from.is_empty() {
+            return None;
+        }
+        // a part under the shape of the first one, but for the outermost factor of the axis
+        let same = |shape: &[usize]| {
+            shape.len() == first.len() && (0..first.len()).all(|d| d == outermost || shape[d] == first[d])
+        };
+        let source = |&id: &Id| reshape_sources(site, id).find(|&x| same(site.shape(x)));
+        let parts: Vec<Id> = site.args.iter().map(source).collect::<Option<_>>()?;
+        let mut joined = first.to_vec();
+        joined[outermost] = parts.iter().map(|&x| site.shape(x)[outermost]).sum();
+        let all = Term::op(Concat { axis: outermost }, parts.into_iter().map(Term::Value));
+        Some(reshape(all, &joined, &site.ty.shape))
+    };
+    let shapes = distinct(site.args.iter().take(1).flat_map(|&a| reshape_sources(site, a)).map(|x| site.shape(x)));
+    shapes.into_iter().filter_map(outside).collect()
 }
 
 fn distinct<'a>(lists: impl Iterator<Item = &'a [usize]>) -> Vec<&'a [usize]> {
