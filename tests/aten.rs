@@ -42,11 +42,11 @@ macro_rules! families {
     };
 }
 
-families! { activation, image, index, loss, math, module, product, rearrange, reduction }
+families! { activation, combine, image, index, inverse, loss, math, module, product, rearrange, reduction, region, sample }
 
 #[test]
 fn onnx_programs_are_the_same() {
-    for family in ["activation", "index"] {
+    for family in ["activation", "index", "inverse", "sample"] {
         check(family, "onnx");
     }
 }

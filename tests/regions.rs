@@ -30,6 +30,7 @@ fn model(graph: &Graph) -> Model {
         tensors: Default::default(),
         frozen: Default::default(),
         aliases: Default::default(),
+        lost: Default::default(),
         notes: vec![],
     }
 }

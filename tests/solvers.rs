@@ -32,6 +32,7 @@ fn equilibrium(count: usize) -> Result<Model, TypeError> {
         tensors: BTreeMap::from([("w".into(), HostTensor::from_f32(matrix.shape, &weights)?)]),
         frozen: BTreeSet::new(),
         aliases: BTreeMap::new(),
+        lost: BTreeSet::new(),
         notes: vec![],
     })
 }

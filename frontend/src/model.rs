@@ -25,6 +25,9 @@ pub struct Model {
     pub frozen: BTreeSet<String>,
     /// Further names of tied parameters: other name → name in `tensors`.
     pub aliases: BTreeMap<String, String>,
+    /// Parameters that the file does not hold as such: its exporter computed constants from them, or made one of equal
+    /// ones. They cannot train, and training all parameters is refused.
+    pub lost: BTreeSet<String>,
     /// What the user should know although it is not an error.
     pub notes: Vec<String>,
 }

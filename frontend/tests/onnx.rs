@@ -4,6 +4,7 @@ mod onnx {
     mod conformance;
     mod files;
     mod hostile;
+    mod lost;
     mod models;
     mod reference;
     mod sizes;

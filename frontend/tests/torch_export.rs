@@ -6,5 +6,6 @@ mod torch_export {
     mod models;
     mod ops;
     mod program;
+    mod regions;
     mod semantics;
 }

@@ -9,16 +9,23 @@ use gradc_ir::types::TypeError;
 
 pub mod activation;
 pub mod attention;
+pub mod bag;
 pub mod cumulative;
 pub mod einsum;
+pub mod grid;
 pub mod indexing;
+pub mod inverse;
 pub mod linear;
 pub mod math;
 pub mod normalise;
+pub mod pad;
+pub mod patches;
 pub mod pool;
 pub mod recurrent;
 pub mod reduce;
 pub mod resize;
+pub mod scatter;
+pub mod search;
 pub mod shape;
 
 #[cfg(test)]

@@ -193,6 +193,16 @@ pub enum Trainable {
     Part(ParameterPart),
 }
 
+impl Trainable {
+    /// Names of parameters that it is about, by a pattern.
+    pub fn pattern(&self) -> &str {
+        match self {
+            Trainable::Glob(pattern) => pattern,
+            Trainable::Part(part) => &part.param,
+        }
+    }
+}
+
 /// Some indices of one axis of parameters. Several entries of one parameter and axis unite; gradient, optimizer state
 /// and update are as large as the part, and the rest of the parameter stays as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -78,6 +78,7 @@ pub fn name_or_only<'a>(what: &str, name: &'a str, have: &[&'a str]) -> Result<(
 /// Every entry that is malformed, matches nothing or does not fit what it matches; or nothing trains.
 pub fn trainable_set(recipe: &Recipe, model: &Model) -> Result<BTreeMap<String, Option<Part>>, Diagnostics> {
     let names = parameter_names(model);
+    refuse_lost(recipe, model)?;
     let Some(entries) = &recipe.trainable else {
         let own: BTreeSet<&str> = names.into_values().filter(|name| !model.frozen.contains(*name)).collect();
         return not_empty(own.into_iter().map(|name| (name.to_string(), None)).collect());
@@ -89,6 +90,24 @@ pub fn trainable_set(recipe: &Recipe, model: &Model) -> Result<BTreeMap<String, 
         }
     }
     if problems.is_empty() { not_empty(chosen) } else { Err(Diagnostics(problems)) }
+}
+
+/// Fails when the recipe names, or means by naming nothing, parameters that the file does not hold.
+fn refuse_lost(recipe: &Recipe, model: &Model) -> Result<(), Diagnostics> {
+    // What is no pattern is told later, with its place.
+    let globs = |entries: &Vec<Trainable>| entries.iter().filter_map(|entry| fnmatch(entry.pattern()).ok()).collect();
+    let globs: Option<Vec<GlobMatcher>> = recipe.trainable.as_ref().map(globs);
+    let is_named = |name: &str| globs.as_ref().is_none_or(|globs| globs.iter().any(|g| g.is_match(name)));
+    let lost = model.lost.iter().map(String::as_str).filter(|name| is_named(name));
+    let named: BTreeMap<&str, &str> = lost.map(|name| (name, name)).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let message = "the exporter made constants of parameters, or one of several equal ones, so they cannot train";
+    Err(at("trainable", "lost-parameters", message)
+        .found(shortened(&named))
+        .help("export with `optimize=False`, or by the older exporter with `do_constant_folding=False`; or name others")
+        .into())
 }
 
 fn not_empty(chosen: BTreeMap<String, Option<Part>>) -> Result<BTreeMap<String, Option<Part>>, Diagnostics> {
@@ -114,11 +133,7 @@ fn choose(
     names: &BTreeMap<&str, &str>,
     chosen: &mut BTreeMap<String, Option<Part>>,
 ) -> Result<(), Diagnostic> {
-    let pattern = match entry {
-        Trainable::Glob(pattern) => pattern,
-        Trainable::Part(part) => &part.param,
-    };
-    for name in matching(pattern, names)? {
+    for name in matching(entry.pattern(), names)? {
         let shape = shape_of(model, name);
         let part = match entry {
             Trainable::Glob(_) => None,
@@ -205,6 +220,7 @@ mod tests {
             tensors: BTreeMap::new(),
             frozen: BTreeSet::new(),
             aliases: BTreeMap::new(),
+            lost: BTreeSet::new(),
             notes: vec![],
         }
     }
@@ -272,6 +288,17 @@ mod tests {
             trainable_set(&training(r#"["head.*"]"#), &model).unwrap(),
             BTreeMap::from([("fc.weight".to_string(), None)])
         );
+    }
+
+    #[test]
+    fn parameters_that_an_exporter_lost_do_not_train_in_silence() {
+        let mut model = model(&NAMES, &["x"], &["y"]);
+        model.lost.insert("head.weight".into());
+        let code = |globs: &str| trainable_set(&training(globs), &model).map_err(|found| found.0[0].code).err();
+        let all = recipe(r#"{"loss": {"kind": "mse", "prediction": "y"}, "optimizer": {"kind": "sgd"}}"#);
+        assert_eq!(trainable_set(&all, &model).unwrap_err().0[0].code, "lost-parameters");
+        assert_eq!(code(r#"["*.weight"]"#), Some("lost-parameters"));
+        assert_eq!(code(r#"["fc.*", "*.bias"]"#), None, "what is named is there");
     }
 
     /// Parameters and what trains of them, or places and codes of problems.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make the programs of this folder and PyTorch's numbers for them.
 
-    python3 tests/cases/aten/make.py        # PyTorch 2.15, safetensors, onnx 1.23, onnxscript
+    python3 tests/cases/aten/make.py [FAMILY…]        # PyTorch 2.15, safetensors, onnx 1.23, onnxscript
 
 A program applies the functions of one family, each to a part of the input times a parameter of its own, and joins the
 results. `<family>.pt2` is its export without what says where it was made; `<family>.safetensors` has inputs, target, the
@@ -11,6 +11,7 @@ ONNX exporter.
 """
 import json
 import pathlib
+import sys
 import zipfile
 
 import onnx
@@ -23,7 +24,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 INPUT = 256
 LEARNING_RATE = 0.01
 # Families that are exported to ONNX as well.
-ONNX = ["activation", "index"]
+ONNX = ["activation", "index", "inverse", "sample"]
 
 # Operands in the domain of a function.
 positive = lambda x: x.abs() + 0.1
@@ -68,6 +69,17 @@ def hidden_row(kind):
     return mask if kind == "bool" else torch.zeros(5, 5).masked_fill(~mask, float("-inf"))
 
 
+def scatter_reduced(kind, with_self):
+    """Elements of rows on each other's."""
+    at = torch.tensor([[0, 1, 1, 3, 3], [1, 1, 0, 0, 0], [0, 0, 0, 2, 2], [3, 0, 1, 2, 0]])
+    return lambda x: (x * 0.5).scatter_reduce(0, at, x, kind, include_self=with_self)
+
+
+def sampled(mode, outside, corners):
+    """An image at places that it says itself, some outside of it."""
+    return lambda x: F.grid_sample(x, x[:, :, :3].permute(0, 2, 3, 1) * 1.7, mode, outside, corners)
+
+
 SQUARE, MATRIX, IMAGE = (4, 4), (4, 5), (1, 2, 4, 4)
 
 FAMILIES = {
@@ -86,7 +98,15 @@ FAMILIES = {
         ("is_inf", MATRIX, lambda x: torch.where(torch.isinf(x) | ~torch.isfinite(x), 0.0, x)),
         ("nan_to_num", MATRIX, torch.nan_to_num), ("abs_of_integers", MATRIX, lambda x: x * (torch.arange(5) - 2).abs()),
         ("clamp_tensor", MATRIX, lambda x: torch.clamp(x, -torch.ones(5, dtype=x.dtype), torch.ones(5, dtype=x.dtype))),
+        ("atan2_of_zeros", MATRIX, lambda x: torch.atan2(x * 0, x * torch.tensor([0.0, 1, 1, 0, 1], dtype=x.dtype))),
         ("and_of_booleans", MATRIX, lambda x: x * ((x > 0) * (x < 1))),
+    ],
+    "inverse": [
+        ("acos", MATRIX, lambda x: torch.acos(small(x))), ("asin", MATRIX, lambda x: torch.asin(small(x))),
+        ("atan", MATRIX, torch.atan), ("atan2", MATRIX, lambda x: torch.atan2(x, x.flip(0))),
+        ("asinh", MATRIX, torch.asinh), ("acosh", MATRIX, lambda x: torch.acosh(positive(x) + 1)),
+        ("atanh", MATRIX, lambda x: torch.atanh(small(x))), ("atan_of_large", MATRIX, lambda x: torch.atan(x * 50)),
+        ("asinh_of_large", MATRIX, lambda x: torch.asinh(x * 50)), ("asin_of_small", MATRIX, lambda x: torch.asin(x * 1e-3)),
     ],
     "activation": [
         ("selu", MATRIX, F.selu), ("celu", MATRIX, lambda x: F.celu(x, 1.3)), ("elu", MATRIX, lambda x: F.elu(x, 0.7)),
@@ -102,6 +122,9 @@ FAMILIES = {
         ("kthvalue", MATRIX, lambda x: x.kthvalue(2, 0)[0]), ("sort", MATRIX, lambda x: x.sort(1, True)[0]),
         ("argsort", MATRIX, lambda x: x.gather(1, x.argsort(1))), ("topk", MATRIX, lambda x: x.topk(2, 1, False)[0]),
         ("cumsum", MATRIX, lambda x: x.cumsum(1)), ("cumprod", MATRIX, lambda x: x.cumprod(0)),
+        ("cummax", MATRIX, lambda x: x.cummax(1)[0]), ("cummin", MATRIX, lambda x: x.cummin(0)[0]),
+        ("cummax_of_equal", MATRIX, lambda x: (x * torch.tensor([0.0, 0, 1, 0, 1], dtype=x.dtype)).cummax(1)[0]),
+        ("logcumsumexp", MATRIX, lambda x: x.logcumsumexp(1)),
         ("any_all", MATRIX, lambda x: x * (x > 0).any(1, True) * (x > -9).all(0)),
         ("count_nonzero", MATRIX, lambda x: x * torch.count_nonzero(x > 0)), ("nansum", MATRIX, lambda x: x.nansum(1)),
         ("norm_1", MATRIX, lambda x: torch.norm(x, 1, 1)), ("norm_2", MATRIX, lambda x: torch.norm(x, dim=1)),
@@ -141,6 +164,19 @@ FAMILIES = {
         ("slice_scatter", MATRIX, lambda x: torch.slice_scatter(torch.zeros(4, 8, dtype=x.dtype), x, 1, 1, 6)),
         ("select_scatter", MATRIX, lambda x: torch.select_scatter(x, x[0] * 3, 0, -1)),
     ],
+    "combine": [
+        *[(f"{kind}_{'with' if own else 'without'}", MATRIX, scatter_reduced(kind, own))
+          for kind in ("sum", "prod", "mean", "amax", "amin") for own in (True, False)],
+        ("masked_scatter", MATRIX, lambda x: x.masked_scatter(torch.tensor([1, 0, 1, 0, 1]).bool(), x * 2 + 1)),
+        ("bucketize", MATRIX, lambda x: x * torch.bucketize(x.detach(), share(x[0]))),
+        ("search_right", MATRIX, lambda x: x * torch.searchsorted(share(x[0]), x.detach(), right=True)),
+        ("search_lines", MATRIX, lambda x: x * torch.searchsorted(x.detach().sort(1)[0], x.detach() + 0.1)),
+        *[(f"bags_{mode}", MATRIX, lambda x, mode=mode: F.embedding_bag(torch.tensor([[0, 1], [3, 3], [2, 0]]), x, mode=mode))
+          for mode in ("sum", "mean", "max")],
+        *[(f"uneven_bags_{mode}", MATRIX, lambda x, mode=mode: F.embedding_bag(torch.tensor([0, 1, 3, 2, 1]), x, torch.tensor([0, 2, 2]), mode=mode, padding_idx=1))
+          for mode in ("sum", "mean", "max")],
+        ("weighted_bags", MATRIX, lambda x: F.embedding_bag(torch.tensor([[0, 1], [3, 3]]), x, mode="sum", per_sample_weights=x[:2, :2])),
+    ],
     "rearrange": [
         ("roll", MATRIX, lambda x: x.roll((1, -2), (0, 1))), ("roll_flat", MATRIX, lambda x: x.roll(2)),
         ("rot90", MATRIX, torch.rot90), ("rot90_back", MATRIX, lambda x: torch.rot90(x, 3)),
@@ -161,6 +197,14 @@ FAMILIES = {
         ("pad_replicate", IMAGE, lambda x: F.pad(x, (1, 2, 3, 0), "replicate")),
         ("pad_circular", IMAGE, lambda x: F.pad(x, (1, 2, 3, 0), "circular")),
         ("pad_negative", MATRIX, lambda x: F.pad(x, (-1, 1))),
+    ],
+    "sample": [
+        *[(f"grid_{mode}_{outside}_{'corners' if corners else 'edges'}", IMAGE, sampled(mode, outside, corners))
+          for mode in ("bilinear", "nearest") for outside in ("zeros", "border", "reflection") for corners in (True, False)],
+        ("affine", (1, 2, 3), lambda x: F.affine_grid(x, [1, 1, 3, 2], align_corners=False)),
+        ("affine_corners", (1, 2, 3), lambda x: F.affine_grid(x, [1, 1, 3, 2], align_corners=True)),
+        ("fold", (1, 8, 9), lambda x: F.fold(x, (4, 4), 2)), ("pad_replicate", IMAGE, lambda x: F.pad(x, (1, 2, 3, 0), "replicate")),
+        ("pad_reflect", IMAGE, lambda x: F.pad(x, (1, 2, 3, 0), "reflect")),
     ],
     "image": [
         ("nearest", IMAGE, lambda x: F.interpolate(x, scale_factor=2)), ("nearest_to", IMAGE, lambda x: F.interpolate(x, (7, 3))),
@@ -246,7 +290,58 @@ class Steps(nn.Module):
         return torch.stack(outputs)
 
 
+class Teacher(nn.Module):
+    """A product with what the same layer says when it does not learn."""
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    @torch.no_grad()
+    def teach(self, x):
+        first, second = self.layer(x).chunk(2, -1)
+        return first.sigmoid(), second.tanh()
+
+    def forward(self, x):
+        return self.layer(x) * torch.cat(self.teach(x), -1)
+
+
+class Switched(nn.Module):
+    """Gradients on, off, on and off again."""
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = self.layer(x)
+        with torch.no_grad():
+            a = y * 2
+            with torch.enable_grad():
+                b = self.layer(a)
+            c = a + b
+        return y + c * y
+
+
+class Averaged(nn.Module):
+    """Less an average of what came before, which is not learned."""
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x):
+        y = self.layer(x)
+        if self.training:
+            with torch.no_grad():
+                self.mean.mul_(0.9).add_(y.mean(0), alpha=0.1)
+        return y - self.mean
+
+
 MODULES = {
+    "region": [
+        ("teacher", (3, 4), Teacher), ("switched", (3, 4), Switched), ("averaged", (3, 4), Averaged),
+        ("spectral_norm", (3, 4), lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))),
+        ("spectral_norm_of_windows", (2, 2, 5), lambda: nn.utils.parametrizations.spectral_norm(nn.Conv1d(2, 3, 3))),
+    ],
     "module": [
         ("rnn", (3, 2, 4), lambda: Last(nn.RNN(4, 3))), ("rnn_relu", (2, 3, 4), lambda: Last(nn.RNN(4, 3, 2, "relu", bidirectional=True, batch_first=True))),
         ("lstm_cell", (3, 2, 4), lambda: Steps(nn.LSTMCell(4, 3))), ("gru_cell", (3, 2, 4), lambda: Steps(nn.GRUCell(4, 3))),
@@ -291,6 +386,15 @@ def trained(model, x, target):
     return {"loss": torch.stack(losses), **gradients}
 
 
+def strip(graph):
+    """Takes from nodes what says where they were made."""
+    for node in graph["nodes"]:
+        node["metadata"] = {}
+        for argument in node["inputs"]:
+            if "as_graph" in argument["arg"]:
+                strip(argument["arg"]["as_graph"]["graph"])
+
+
 def bare(path):
     """Rewrites an archive without example inputs and without what says where it was made."""
     with zipfile.ZipFile(path) as archive:
@@ -301,8 +405,7 @@ def bare(path):
                 continue
             if name.endswith("models/model.json"):
                 program = json.loads(content)
-                for node in program["graph_module"]["graph"]["nodes"]:
-                    node["metadata"] = {}
+                strip(program["graph_module"]["graph"])
                 program["graph_module"]["module_call_graph"] = []
                 program["guards_code"] = []
                 content = json.dumps(program, separators=(",", ":")).encode()
@@ -344,10 +447,10 @@ def make(family, members):
 
 
 def main():
-    for family, members in FAMILIES.items():
-        make(family, [(*member, True) for member in members])
-    for family, members in MODULES.items():
-        make(family, [(*member, False) for member in members])
+    wanted = sys.argv[1:] or [*FAMILIES, *MODULES]
+    for family in wanted:
+        members, is_function = (FAMILIES[family], True) if family in FAMILIES else (MODULES[family], False)
+        make(family, [(*member, is_function) for member in members])
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ fn model(path: &Path, bytes: &[u8], options: &ImportOptions) -> Result<Model, Di
     let (train, tensors) = both(train, tensors)?;
     let infer = build(false)?;
     let frozen: BTreeSet<String> = file.parameters.iter().filter(|p| !p.trainable).map(|p| p.name.clone()).collect();
-    Ok(Model { infer, train, tensors, frozen, aliases: BTreeMap::new(), notes: vec![], name })
+    let (aliases, lost, notes) = Default::default();
+    Ok(Model { infer, train, tensors, frozen, aliases, lost, notes, name })
 }
 
 /// Both values, or the problems of both.

@@ -5,6 +5,7 @@
 
 mod constants;
 mod fault;
+mod lost;
 mod node;
 mod ops;
 pub mod proto;
@@ -51,7 +52,7 @@ fn import_inner(path: &Path, bytes: Vec<u8>, options: &ImportOptions) -> Result<
     let mut graph = model.graph.take().ok_or_else(|| Diagnostic::new("invalid-onnx", "the file holds no graph"))?;
     let problems = check(&model, &graph);
     let mut reader = TensorReader::new(path);
-    let (mut tensors, initializers) = read_initializers(&mut graph, &mut reader)?;
+    let Initializers { mut tensors, roles, lost } = read_initializers(&mut graph, &mut reader)?;
     let signature = signature::read(&graph, &tensors, options)?;
     let source = |inputs| Source {
         file: file_name(path),
@@ -59,7 +60,7 @@ fn import_inner(path: &Path, bytes: Vec<u8>, options: &ImportOptions) -> Result<
         opset,
         nodes: &graph.node,
         inputs,
-        initializers: initializers.clone(),
+        initializers: roles.clone(),
         outputs: graph.output.iter().map(|o| o.name.as_str()).collect(),
     };
     let recorded = match signature.own_inputs {
@@ -75,7 +76,7 @@ fn import_inner(path: &Path, bytes: Vec<u8>, options: &ImportOptions) -> Result<
         let walked = walk(&source, mode, options, recorded.as_ref(), &mut tensors, &mut reader);
         graphs.push(with_problems(&problems, walked)?);
     }
-    assemble(&source, graphs, tensors)
+    Ok(Model { lost, ..assemble(&source, graphs, tensors)? })
 }
 
 fn file_name(path: &Path) -> String {
@@ -107,6 +108,12 @@ fn opset(model: &ModelProto) -> Result<i64, Diagnostic> {
 fn is_standard(domain: &str) -> bool {
     matches!(domain, "" | "ai.onnx")
 }
+
+/// Operators that exporters write for loops and branches, and for ops that ONNX lacks (`embedding_bag`).
+const CONTROL_FLOW: [&str; 4] = ["If", "Loop", "Scan", "SequenceEmpty"];
+
+const NO_CONTROL_FLOW: &str = "loops and branches of an ONNX file are not read: save the model with `torch.export.save` \
+                               as .pt2, or with static shapes, so that its exporter needs none";
 
 /// What needs no walk to be found: operators without a rule, and parts of the format that are not supported.
 fn check(model: &ModelProto, graph: &GraphProto) -> Vec<Diagnostic> {
@@ -140,20 +147,23 @@ fn unknown_operators(graph: &GraphProto) -> Vec<Diagnostic> {
     let diagnostic = |(op, nodes): (String, Vec<&str>)| {
         let names: Vec<String> = nodes.iter().take(NAMED_NODES).map(|n| format!("`{n}`")).collect();
         let more = if nodes.len() > NAMED_NODES { ", …" } else { "" };
-        Diagnostic::new("unknown-op", format!("operator `{op}` is not supported")).found(format!(
-            "{} node(s): {}{more}",
-            nodes.len(),
-            names.join(", ")
-        ))
+        let found = format!("{} node(s): {}{more}", nodes.len(), names.join(", "));
+        let diagnostic = Diagnostic::new("unknown-op", format!("operator `{op}` is not supported")).found(found);
+        if CONTROL_FLOW.contains(&op.as_str()) { diagnostic.help(NO_CONTROL_FLOW) } else { diagnostic }
     };
     unknown.into_iter().map(diagnostic).collect()
 }
 
-/// The initializers' tensors, and their names and roles in file order.
-fn read_initializers(
-    graph: &mut GraphProto,
-    reader: &mut TensorReader,
-) -> Result<(Tensors, Vec<(String, Role)>), Diagnostics> {
+/// What a file's initializers are.
+struct Initializers {
+    tensors: Tensors,
+    /// Names and roles in file order.
+    roles: Vec<(String, Role)>,
+    /// Parameters that are among them no longer.
+    lost: BTreeSet<String>,
+}
+
+fn read_initializers(graph: &mut GraphProto, reader: &mut TensorReader) -> Result<Initializers, Diagnostics> {
     let mut protos = std::mem::take(&mut graph.initializer);
     let roles = Roles::of(graph);
     let (mut tensors, mut initializers, mut problems) = (Tensors::default(), Vec::new(), Vec::new());
@@ -169,7 +179,11 @@ fn read_initializers(
             Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() { Ok((tensors, initializers)) } else { Err(Diagnostics(problems)) }
+    if !problems.is_empty() {
+        return Err(Diagnostics(problems));
+    }
+    let lost = lost::lost_parameters(graph, &roles, &initializers, &tensors.by_name);
+    Ok(Initializers { tensors, roles: initializers, lost })
 }
 
 /// Folds both graphs and keeps the tensors that either still uses.
@@ -199,6 +213,7 @@ fn assemble(source: &Source, mut graphs: Vec<Walked>, mut tensors: Tensors) -> R
         tensors: tensors.by_name,
         frozen: BTreeSet::new(),
         aliases: BTreeMap::new(),
+        lost: BTreeSet::new(),
         notes: notes.into_iter().collect(),
     })
 }

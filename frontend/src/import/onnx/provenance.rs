@@ -17,7 +17,7 @@ pub fn name_of(node: &NodeProto) -> &str {
 }
 
 /// The layer: the last but one name scope (dynamo exporter) or the folder of the node's name (TorchScript exporter).
-fn layer_of(node: &NodeProto) -> String {
+pub fn layer_of(node: &NodeProto) -> String {
     if let Some(scopes) = lookup(&node.metadata_props, "pkg.torch.onnx.name_scopes") {
         let scopes = python_strings(scopes);
         return scopes.len().checked_sub(2).map_or_else(String::new, |at| scopes[at].to_string());

@@ -3,11 +3,13 @@
 //! The format does not say which initializer trains, so the importer decides, in this order:
 //!
 //! 1. the running mean and variance of a `BatchNormalization` node are buffers;
-//! 2. what the dynamo exporter's `graph_signature` lists as a parameter or buffer is a parameter or constant;
-//! 3. tensors that are not floating point are constants;
-//! 4. tensors under a name that an exporter generated (`onnx::MatMul_123`, `/l1/Constant_output_0`, `val_7`, `12`)
+//! 2. what only says how operators work (the scales of `Resize`) is a constant;
+//! 3. what the dynamo exporter's `graph_signature` lists as a parameter or buffer is a parameter or constant;
+//! 4. what that list leaves out, the exporter has computed, so it is a constant;
+//! 5. tensors that are not floating point are constants;
+//! 6. tensors under a name that an exporter generated (`onnx::MatMul_123`, `/l1/Constant_output_0`, `val_7`, `12`)
 //!    are constants;
-//! 5. every other initializer is a parameter.
+//! 7. every other initializer is a parameter.
 //!
 //! Tensors of `Constant` nodes are constants always.
 
@@ -17,8 +19,10 @@ use gradc_ir::types::DType;
 use std::collections::{HashMap, HashSet};
 
 /// The roles of one file's initializers.
+#[derive(Default)]
 pub struct Roles<'a> {
     statistics: HashSet<&'a str>,
+    settings: HashSet<&'a str>,
     signature: HashMap<&'a str, Role>,
 }
 
@@ -26,7 +30,23 @@ impl<'a> Roles<'a> {
     /// Reads what the graph says about its initializers.
     pub fn of(graph: &'a GraphProto) -> Self {
         let signature = lookup(&graph.metadata_props, "pkg.torch.export.ExportedProgram.graph_signature");
-        Roles { statistics: statistics(graph), signature: signature.map(parse_signature).unwrap_or_default() }
+        let signature = signature.map(parse_signature).unwrap_or_default();
+        Roles { statistics: statistics(graph), settings: settings(graph), signature }
+    }
+
+    /// Whether the exporter listed the program's inputs.
+    pub fn has_signature(&self) -> bool {
+        !self.signature.is_empty()
+    }
+
+    /// Whether a tensor is in the exporter's list.
+    pub fn is_listed(&self, name: &str) -> bool {
+        self.signature.contains_key(name)
+    }
+
+    /// The parameters in the exporter's list.
+    pub fn listed_parameters(&self) -> impl Iterator<Item = &'a str> {
+        self.signature.iter().filter(|(_, role)| **role == Role::Parameter).map(|(name, _)| *name)
     }
 
     /// Role of the initializer called `name`.
@@ -34,7 +54,11 @@ impl<'a> Roles<'a> {
         if self.statistics.contains(name) {
             return Role::Buffer;
         }
-        let guess = if dtype.is_float() && !is_generated(name) { Role::Parameter } else { Role::Constant };
+        if self.settings.contains(name) {
+            return Role::Constant;
+        }
+        let is_own = dtype.is_float() && !is_generated(name) && !self.has_signature();
+        let guess = if is_own { Role::Parameter } else { Role::Constant };
         self.signature.get(name).copied().unwrap_or(guess)
     }
 }
@@ -51,6 +75,33 @@ fn statistics(graph: &GraphProto) -> HashSet<&str> {
         }
     }
     names
+}
+
+/// Operands that are floats and say how an operator works.
+const SETTINGS: [(&str, &[usize]); 6] = [
+    ("Clip", &[1, 2]),
+    ("Dropout", &[1]),
+    ("Pad", &[2]),
+    ("Range", &[0, 1, 2]),
+    ("Resize", &[1, 2]),
+    ("Upsample", &[1]),
+];
+
+/// Names that are read as settings and as nothing else.
+fn settings(graph: &GraphProto) -> HashSet<&str> {
+    let (mut settings, mut others) = (HashSet::new(), HashSet::new());
+    for node in &graph.node {
+        let places = SETTINGS.iter().find(|(op, _)| *op == node.op_type).map_or(&[][..], |(_, places)| places);
+        for (at, name) in node.input.iter().enumerate() {
+            if places.contains(&at) {
+                settings.insert(name.as_str())
+            } else {
+                others.insert(name.as_str())
+            };
+        }
+    }
+    settings.retain(|name| !others.contains(name));
+    settings
 }
 
 /// Reads lines such as `p_fc_weight: PARAMETER target='fc.weight'`.
@@ -77,6 +128,7 @@ fn is_generated(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::import::onnx::proto::NodeProto;
 
     #[test]
     fn generated_names_are_told_from_parameter_names() {
@@ -89,12 +141,25 @@ mod tests {
     }
 
     #[test]
+    fn what_says_how_an_operator_works_does_not_train() {
+        let node = |op: &str, input: &[&str]| NodeProto {
+            op_type: op.into(),
+            input: input.iter().map(|name| name.to_string()).collect(),
+            ..NodeProto::default()
+        };
+        let nodes = vec![node("Upsample", &["x", "scales"]), node("Clip", &["x", "low"]), node("Mul", &["x", "low"])];
+        let graph = GraphProto { node: nodes, ..GraphProto::default() };
+        let roles = Roles::of(&graph);
+        assert_eq!(["scales", "low"].map(|n| roles.role(n, DType::F32)), [Role::Constant, Role::Parameter]);
+    }
+
+    #[test]
     fn the_signature_overrides_the_guess() {
         let text = "# inputs\np_w: PARAMETER target='w'\nb_mask: BUFFER target='mask' persistent=False\nx: USER_INPUT";
-        let roles = Roles { statistics: HashSet::new(), signature: parse_signature(text) };
-        assert_eq!(
-            ["w", "mask", "other"].map(|n| roles.role(n, DType::F32)),
-            [Role::Parameter, Role::Constant, Role::Parameter]
-        );
+        let mut roles = Roles { signature: parse_signature(text), ..Roles::default() };
+        let found = |roles: &Roles| ["w", "mask", "other"].map(|n| roles.role(n, DType::F32));
+        assert_eq!(found(&roles), [Role::Parameter, Role::Constant, Role::Constant]);
+        roles.signature.clear();
+        assert_eq!(found(&roles), [Role::Parameter; 3]);
     }
 }

@@ -74,6 +74,11 @@ impl Scope<'_> {
             Argument::AsSymInts(values) => {
                 Arg::Ints { values: values.iter().map(|v| self.int(v)).collect::<Result<_, _>>()?, current: true }
             }
+            Argument::AsGraph(body) => {
+                return Err(Fault::new("unsupported-argument", "an argument is of an unsupported kind")
+                    .found(format!("the graph `{}`", body.name))
+                    .into());
+            }
             Argument::Unknown(kind) => {
                 let kind = kind.keys().next().cloned().unwrap_or_default();
                 return Err(Fault::new("unsupported-argument", "an argument is of an unsupported kind")

@@ -4,7 +4,8 @@ use super::fault::Fault;
 use super::memory::View;
 use super::resize::Resize;
 use gradc_ir::builder::Builder;
-use gradc_ir::graph::{Role, Value};
+use gradc_ir::graph::{Def, Graph, Role, Value};
+use gradc_ir::tensor::{Data, Tensor};
 use gradc_ir::types::{DType, TensorType};
 use std::collections::BTreeMap;
 
@@ -77,6 +78,8 @@ pub struct Call<'a> {
     pub args: BTreeMap<String, Arg>,
     /// Types of the outputs as recorded when exporting.
     pub recorded: Vec<TensorType>,
+    /// Which of the outputs anything reads.
+    pub read: Vec<bool>,
     /// New values of arguments that the call overwrites.
     pub overwritten: Vec<(&'static str, Value)>,
     /// What the result is of the first operand's memory, where writing to it can be written through.
@@ -274,6 +277,14 @@ impl Call<'_> {
         }
     }
 
+    /// The integers of a small tensor that depends on nothing.
+    pub fn known_ints(&self, value: Value) -> Option<Vec<i64>> {
+        match known(self.b.graph(), value, 0)?.data {
+            Data::Int(values) => Some(values),
+            Data::Float(_) => None,
+        }
+    }
+
     /// State of the random numbers: the seed of the import, and a counter that advances every step of training and is 0
     /// in evaluation.
     pub fn random_state(&mut self) -> Result<Value, Fault> {
@@ -308,6 +319,21 @@ impl Call<'_> {
         *self.random_streams += 1;
         *self.random_streams - 1
     }
+}
+
+/// A small tensor that depends on nothing, by the reference semantics of the few nodes that make it.
+fn known(graph: &Graph, value: Value, depth: usize) -> Option<Tensor> {
+    const MAX_ELEMENTS: usize = 1 << 16;
+    const MAX_DEPTH: usize = 8;
+    let node = graph.node(value.node);
+    let Def::Op(op) = &node.def else { return None };
+    let small = node.types.iter().all(|ty| ty.elements() <= MAX_ELEMENTS);
+    if !small || depth > MAX_DEPTH {
+        return None;
+    }
+    let operands = node.operands.iter().map(|v| known(graph, *v, depth + 1)).collect::<Option<Vec<_>>>()?;
+    let results = op.eval(&operands.iter().collect::<Vec<_>>()).ok()?;
+    results.into_iter().nth(value.result as usize)
 }
 
 /// A negative axis counts from the end; a scalar has the axes 0 and −1.

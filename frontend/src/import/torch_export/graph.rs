@@ -5,7 +5,7 @@ use super::call::{Arg, Call, Mode};
 use super::fault::{Fault, Stop};
 use super::memory::{Entry, Memory, SlotId, View, tensor_names};
 use super::ops::{self, AtenOp};
-use super::program::{Declared, Program, dangling, dtype, in_place_base, unsupported_dtype};
+use super::program::{Declared, OUT, Program, dangling, dtype, in_place_base, unsupported_dtype};
 use super::provenance;
 use super::resize::Resize;
 use super::scalars;
@@ -124,11 +124,11 @@ impl<'p> Walk<'p> {
             outputs.into_iter().for_each(|name| self.memory.define(name, Entry::Int(value)));
             return Ok(());
         }
-        let (op, in_place) = find_op(&node.target).ok_or_else(unsupported_target)?;
+        let (op, written) = find_op(&node.target).ok_or_else(unsupported_target)?;
         let Called { results, mut overwritten, view } = self.call(node, op, &outputs)?;
-        if in_place {
+        if let Some(argument) = written {
             let &[value] = &results[..] else { return Err(output_count(1, results.len()).into()) };
-            overwritten.push((op.parameters[0].0, value));
+            overwritten.push((argument, value));
         }
         let mut target = None;
         for (argument, value) in overwritten {
@@ -138,7 +138,7 @@ impl<'p> Walk<'p> {
         let source = if op.is_view { self.first_operand(node) } else { None };
         for (name, value) in outputs.into_iter().zip(results) {
             let slot = match (target, source) {
-                (Some(target), _) if in_place => target,
+                (Some(target), _) if written.is_some() => target,
                 (_, Some(source)) => self.memory.new_view(value, source, view.clone()),
                 _ => self.memory.new_slot(value, false),
             };
@@ -177,6 +177,7 @@ impl<'p> Walk<'p> {
             mode: self.mode,
             args,
             recorded: recorded.iter().map(|r| r.ty.clone()).collect(),
+            read: outputs.iter().map(|name| self.memory.is_read(name)).collect(),
             overwritten: vec![],
             view: None,
             notes: &mut self.notes,
@@ -338,13 +339,18 @@ fn defined_names(arg: &Argument) -> Vec<&str> {
     }
 }
 
-/// The op behind a target, and whether the target overwrites its first operand.
-fn find_op(target: &str) -> Option<(&'static AtenOp, bool)> {
+/// The op behind a target, and the argument that the target overwrites.
+fn find_op(target: &str) -> Option<(&'static AtenOp, Option<&'static str>)> {
     let name = target.strip_prefix("torch.ops.aten.")?;
-    match ops::lookup(name) {
-        Some(op) => Some((op, false)),
-        None => Some((ops::lookup(&in_place_base(target)?)?, true)),
+    if let Some(op) = ops::lookup(name) {
+        return Some((op, None));
     }
+    if let Some(base) = name.strip_suffix(OUT) {
+        let of_tensors = || ops::lookup(&format!("{base}.Tensor"));
+        return Some((ops::lookup(&format!("{base}.default")).or_else(of_tensors)?, Some("out")));
+    }
+    let op = ops::lookup(&in_place_base(target)?)?;
+    Some((op, Some(op.parameters[0].0)))
 }
 
 fn unsupported_target() -> Fault {

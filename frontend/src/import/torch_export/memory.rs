@@ -140,6 +140,11 @@ impl<'p> Memory<'p> {
         Ok(())
     }
 
+    /// Whether a node or output reads a name.
+    pub fn is_read(&self, name: &str) -> bool {
+        self.last_read.contains_key(name)
+    }
+
     /// Gives a slot a new value.
     pub fn set(&mut self, slot: SlotId, value: Value) {
         self.slots[slot.0].value = value;

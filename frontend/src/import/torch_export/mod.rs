@@ -9,6 +9,7 @@ use archive::Archive;
 use call::Mode;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use program::Program;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 
@@ -18,6 +19,7 @@ mod call;
 mod fault;
 mod graph;
 mod init;
+mod inline;
 mod memory;
 mod ops;
 mod program;
@@ -26,6 +28,7 @@ mod resize;
 mod scalars;
 mod schema;
 mod sizes;
+mod stops;
 mod tensors;
 
 pub use ops::names as operators;
@@ -69,6 +72,7 @@ fn import_program(
         frozen: frozen.map(|d| d.name.clone()).collect(),
         tensors: tensors.by_name,
         aliases: tensors.aliases,
+        lost: BTreeSet::new(),
         notes: [program.notes.clone(), tensors.notes, graph_notes].concat(),
     })
 }

@@ -1,7 +1,9 @@
 //! An exported program that has been read and checked: what it declares, before its nodes are built.
 
-use super::schema::{Argument, ExportedProgram, InputSpec, Node, TensorMeta};
+use super::inline::inline_regions;
+use super::schema::{Argument, ExportedProgram, InputSpec, NamedArgument, Node, Signature, TensorMeta};
 use super::sizes::Sizes;
+use super::stops::restore_stops;
 use crate::model::ImportOptions;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use gradc_ir::graph::Role;
@@ -48,8 +50,10 @@ impl Declared {
 impl Program {
     /// Reads a program and resolves the sizes of what it declares.
     pub fn parse(json: &[u8], options: &ImportOptions) -> Result<Program, Diagnostics> {
-        let file = parse_json(json)?;
-        let notes = check_schema(&file)?;
+        let mut file = parse_json(json)?;
+        let mut notes = check_schema(&file)?;
+        inline_regions(&mut file.graph_module.graph, &buffers(&file.graph_module.signature))?;
+        notes.extend(restore_stops(&mut file.graph_module.graph, &file.verifiers)?);
         let sizes = Sizes::new(&file, &user_inputs(&file), options)?;
         let mut program = Program { file, declared: vec![], sizes, notes };
         program.declare()?;
@@ -116,13 +120,22 @@ impl Program {
         const OVERWRITTEN: [&str; 2] = ["running_mean", "running_var"];
         let names = |arg: &Argument| matches!(arg, Argument::AsTensor(t) if t.name == id);
         self.nodes().iter().any(|node| {
-            let in_place = in_place_base(&node.target).is_some();
-            node.inputs.iter().enumerate().any(|(k, input)| {
-                names(&input.arg) && (in_place && k == 0 || OVERWRITTEN.contains(&input.name.as_str()))
-            })
+            overwritten(node).is_some_and(|input| names(&input.arg))
+                || node.inputs.iter().any(|input| names(&input.arg) && OVERWRITTEN.contains(&input.name.as_str()))
         })
     }
 }
+
+/// The argument that a node's target overwrites: its first operand in place, or `out`.
+pub fn overwritten(node: &Node) -> Option<&NamedArgument> {
+    match node.target.ends_with(OUT) {
+        true => node.inputs.iter().find(|input| input.name == "out"),
+        false => in_place_base(&node.target).and_then(|_| node.inputs.first()),
+    }
+}
+
+/// The overload that writes its result to an argument.
+pub const OUT: &str = ".out";
 
 /// `add.Tensor` of `torch.ops.aten.add_.Tensor`, which overwrites its first operand; `None` for other targets.
 pub fn in_place_base(target: &str) -> Option<String> {
@@ -166,6 +179,15 @@ fn user_inputs(file: &ExportedProgram) -> Vec<&TensorMeta> {
         _ => None,
     };
     module.signature.input_specs.iter().filter_map(|s| module.graph.tensor_values.get(&id(s)?)).collect()
+}
+
+/// What buffers are called inside the graph.
+fn buffers(signature: &Signature) -> BTreeSet<String> {
+    let id = |spec: &InputSpec| match spec {
+        InputSpec::Buffer { arg, .. } => Some(arg.name.clone()),
+        _ => None,
+    };
+    signature.input_specs.iter().filter_map(id).collect()
 }
 
 fn parse_json(json: &[u8]) -> Result<ExportedProgram, Diagnostic> {

@@ -14,6 +14,9 @@ pub struct ExportedProgram {
     pub schema_version: SchemaVersion,
     #[serde(default)]
     pub range_constraints: BTreeMap<String, RangeConstraint>,
+    /// The dialect: `TRAINING` as exported, another one once decomposed.
+    #[serde(default)]
+    pub verifiers: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -35,13 +38,17 @@ pub struct GraphModule {
     pub signature: Signature,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Graph {
+    #[serde(default)]
+    pub inputs: Vec<Argument>,
+    #[serde(default)]
+    pub outputs: Vec<Argument>,
     pub nodes: Vec<Node>,
     pub tensor_values: BTreeMap<String, TensorMeta>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Node {
     #[serde(default)]
     pub name: Option<String>,
@@ -52,7 +59,7 @@ pub struct Node {
     pub metadata: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct NamedArgument {
     pub name: String,
     pub arg: Argument,
@@ -85,8 +92,16 @@ pub enum Argument {
     AsMemoryFormat(IgnoredAny),
     AsSymInt(SymIntArgument),
     AsSymInts(Vec<SymIntArgument>),
+    AsGraph(GraphArgument),
     #[serde(untagged)]
     Unknown(Unknown),
+}
+
+/// A graph within the program.
+#[derive(Clone, Debug, Deserialize)]
+pub struct GraphArgument {
+    pub name: String,
+    pub graph: Graph,
 }
 
 /// A kind of thing that is not known here; its key names it.

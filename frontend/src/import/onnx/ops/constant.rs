@@ -2,7 +2,10 @@
 
 use super::Rule::{self, One};
 use super::{Fault, Node, Walk, axis, require, sizes};
+use crate::import::onnx::tensors::dtype;
+use crate::layers::offset;
 use gradc_ir::graph::Value;
+use gradc_ir::lower::CompareFn;
 use gradc_ir::tensor::HostTensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
 
@@ -10,6 +13,7 @@ use gradc_ir::types::{DType, TensorType, TypeError};
 pub const OPS: &[(&str, Rule)] = &[
     ("Constant", One(constant)),
     ("ConstantOfShape", One(constant_of_shape)),
+    ("EyeLike", One(eye_like)),
     ("Identity", One(|_, node| node.input(0))),
     ("Range", One(range)),
     ("Shape", One(shape)),
@@ -43,6 +47,20 @@ fn constant_of_shape(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
     let ty = TensorType::checked(value.ty().dtype, shape)?;
     let scalar = cx.constant(node, value.reshaped([])?)?;
     Ok(cx.b.broadcast_to(scalar, &ty.shape)?)
+}
+
+/// Ones on a diagonal of a matrix shaped like the operand.
+fn eye_like(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
+    let ty = cx.b.ty(node.input(0)?).clone();
+    require(ty.rank() == 2, "the operand must be a matrix", "two axes", &ty)?;
+    let number = node.optional_int("dtype")?.and_then(|number| i32::try_from(number).ok());
+    let to = number.map_or(Ok(ty.dtype), dtype)?;
+    let diagonal = node.int("k", 0)?;
+    let b = &mut cx.b;
+    let (row, column) = (b.iota(DType::I64, &ty.shape, 0)?, b.iota(DType::I64, &ty.shape, 1)?);
+    let shifted = offset(b, row, diagonal as f64)?;
+    let hit = b.compare(CompareFn::Eq, column, shifted)?;
+    Ok(b.cast(hit, to)?)
 }
 
 /// `start`, `start` + `delta`, … below `limit`; all three known.

@@ -4,7 +4,7 @@ use super::Rule::{self, Binary, One, Unary};
 use super::{Fault, Node, Walk, require};
 use crate::import::onnx::tensors::dtype;
 use crate::layers::activation::clamp;
-use crate::layers::math;
+use crate::layers::{inverse, math};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
@@ -13,8 +13,14 @@ use gradc_ir::types::{DType, TypeError};
 /// The family's rules.
 pub const OPS: &[(&str, Rule)] = &[
     ("Abs", Unary(abs)),
+    ("Acos", Unary(inverse::acos)),
+    ("Acosh", Unary(inverse::acosh)),
     ("Add", Binary(Builder::add)),
     ("And", Binary(Builder::and)),
+    ("Asin", Unary(inverse::asin)),
+    ("Asinh", Unary(inverse::asinh)),
+    ("Atan", Unary(inverse::atan)),
+    ("Atanh", Unary(inverse::atanh)),
     ("Cast", One(cast)),
     ("CastLike", One(cast_like)),
     ("Ceil", Unary(Builder::ceil)),

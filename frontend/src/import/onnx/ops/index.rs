@@ -3,6 +3,7 @@
 use super::Rule::{self, Many, One};
 use super::{Fault, Node, Walk, axis, require};
 use crate::import::onnx::node::Slot;
+use crate::layers::scatter::{Combine, scatter_combine};
 use crate::layers::{cumulative, indexing, shape};
 use gradc_ir::graph::{Role, Value};
 use gradc_ir::lower::CompareFn;
@@ -18,6 +19,7 @@ pub const OPS: &[(&str, Rule)] = &[
     ("GatherElements", One(gather_elements)),
     ("GatherND", One(gather_nd)),
     ("OneHot", One(one_hot)),
+    ("Scatter", One(scatter_elements)),
     ("ScatterElements", One(scatter_elements)),
     ("ScatterND", One(scatter_nd)),
     ("TopK", Many(top_k)),
@@ -205,34 +207,39 @@ fn gather_nd(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
     Ok(y)
 }
 
-/// Whether updates are added; other ways to combine them are not supported.
-fn adds(node: &Node) -> Result<bool, Fault> {
+/// How updates are combined with the data; `None` where they replace it.
+fn reduction(node: &Node) -> Result<Option<Combine>, Fault> {
     match node.string("reduction", "none")? {
-        "none" => Ok(false),
-        "add" => Ok(true),
-        other => Err(Fault::unsupported("unknown `reduction`").expected("none or add").found(other)),
+        "none" => Ok(None),
+        "add" => Ok(Some(Combine::Sum)),
+        "mul" => Ok(Some(Combine::Product)),
+        "max" => Ok(Some(Combine::Max)),
+        "min" => Ok(Some(Combine::Min)),
+        other => Err(Fault::unsupported("unknown `reduction`").expected("none, add, mul, max or min").found(other)),
     }
 }
 
-/// `data` with `updates` at, or added at, `indices` of an axis; of several for one element the last counts.
+/// `data` with `updates` at, or combined with what is at, `indices` of an axis; of several for one element the last
+/// counts.
 fn scatter_elements(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
     let (x, given, updates) = (node.input(0)?, node.input(1)?, node.input(2)?);
     let of = cx.b.shape(x).to_vec();
     let along = axis(of.len(), node.int("axis", 0)?)?;
     let at = indices(cx, given, of[along])?;
-    match adds(node)? {
-        true => Ok(indexing::scatter_add_along(&mut cx.b, x, along, at, updates)?),
-        false => Ok(indexing::scatter_along(&mut cx.b, x, along, at, updates)?),
+    match reduction(node)? {
+        None => Ok(indexing::scatter_along(&mut cx.b, x, along, at, updates)?),
+        Some(Combine::Sum) => Ok(indexing::scatter_add_along(&mut cx.b, x, along, at, updates)?),
+        Some(combine) => Ok(scatter_combine(&mut cx.b, x, along, [at, updates], combine, true)?),
     }
 }
 
-/// `data` with slices `updates` at, or added at, `indices` `[I…, count]` of its first axes.
+/// `data` with slices `updates` at, or combined with what is at, `indices` `[I…, count]` of its first axes.
 fn scatter_nd(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
     let (x, given, updates) = (node.input(0)?, node.input(1)?, node.input(2)?);
     let of = cx.b.shape(x).to_vec();
     let each = each_index(cx, given, &of, 0)?;
     let (first, rest) = of.split_at(each.len());
-    let (rows, adds) = (first.iter().product(), adds(node)?);
+    let (rows, reduction) = (first.iter().product(), reduction(node)?);
     let b = &mut cx.b;
     let mut flat: Option<Value> = None;
     for (&index, &extent) in each.iter().zip(first) {
@@ -252,9 +259,14 @@ fn scatter_nd(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
     let count = b.ty(flat).elements();
     let flat = b.reshape(flat, &[count])?;
     let (base, updates) = (b.reshape(x, &[&[rows], rest].concat())?, b.reshape(updates, &[&[count], rest].concat())?);
-    let written = match adds {
-        true => b.scatter_add(base, flat, updates, 0)?,
-        false => indexing::write_rows(b, base, flat, updates)?,
+    let written = match reduction {
+        None => indexing::write_rows(b, base, flat, updates)?,
+        Some(Combine::Sum) => b.scatter_add(base, flat, updates, 0)?,
+        Some(combine) => {
+            let whole = b.shape(updates).to_vec();
+            let wide = b.broadcast(flat, &whole, &[0])?;
+            scatter_combine(b, base, 0, [wide, updates], combine, true)?
+        }
     };
     Ok(b.reshape(written, &of)?)
 }

@@ -1,13 +1,19 @@
-//! `Resize`, in the forms that PyTorch's interpolation has.
+//! `Resize` and its predecessor, in the forms that PyTorch's interpolation has, and sampling at computed places.
 
 use super::Rule::{self, One};
 use super::{Fault, Node, Walk, require};
+use crate::layers::grid::{self, Between, Outside, Sampler};
 use crate::layers::resize::{Sampling, resize_axis};
 use gradc_ir::graph::Value;
 use gradc_ir::types::TypeError;
 
 /// The family's rules.
-pub const OPS: &[(&str, Rule)] = &[("Resize", One(resize))];
+pub const OPS: &[(&str, Rule)] = &[
+    ("AffineGrid", One(affine_grid)),
+    ("GridSample", One(grid_sample)),
+    ("Resize", One(resize)),
+    ("Upsample", One(upsample)),
+];
 
 fn sampling(node: &Node) -> Result<Sampling, Fault> {
     let mode = node.string("mode", "nearest")?;
@@ -64,6 +70,60 @@ fn resize(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
         }
     }
     Ok(y)
+}
+
+/// `Resize` of versions before 10: an attribute or operand says the scale of every axis; samples are taken where they
+/// begin, which only of the nearest element is a form that PyTorch has.
+fn upsample(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
+    let mode = node.string("mode", "nearest")?;
+    if mode != "nearest" {
+        return Err(Fault::unsupported("only the nearest element is supported").expected("nearest").found(mode));
+    }
+    let x = node.input(0)?;
+    let attribute = node.optional_floats("scales")?.map(|scales| scales.iter().map(|&s| f64::from(s)).collect());
+    let scales: Vec<f64> = match attribute {
+        Some(scales) => scales,
+        None => cx.optional_floats(node, 1)?.unwrap_or_default(),
+    };
+    let shape = cx.b.shape(x).to_vec();
+    require(scales.len() == shape.len(), "one scale per axis is needed", shape.len(), scales.len())?;
+    let mut y = x;
+    for (axis, (&extent, &scale)) in shape.iter().zip(&scales).enumerate().filter(|(_, (_, scale))| **scale != 1.0) {
+        let wanted = scaled(extent, scale).ok_or_else(|| TypeError::new("a scale is out of range").found(scale))?;
+        y = resize_axis(&mut cx.b, y, axis, wanted, Some(1.0 / scale), Sampling::Nearest)?;
+    }
+    Ok(y)
+}
+
+fn grid_sample(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
+    let (x, places) = (node.input(0)?, node.input(1)?);
+    let between = match node.string("mode", "linear")? {
+        "linear" | "bilinear" => Between::Bilinear,
+        "nearest" => Between::Nearest,
+        other => return Err(Fault::unsupported("unknown `mode`").expected("linear or nearest").found(other)),
+    };
+    let outside = match node.string("padding_mode", "zeros")? {
+        "zeros" => Outside::Zeros,
+        "border" => Outside::Border,
+        "reflection" => Outside::Reflection,
+        other => return Err(Fault::unsupported("unknown `padding_mode`").found(other)),
+    };
+    let sampler = Sampler { between, outside, align_corners: node.flag("align_corners", false)? };
+    Ok(grid::grid_sample(&mut cx.b, x, places, sampler)?)
+}
+
+/// Of planes.
+fn affine_grid(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
+    let (theta, size, align_corners) = (node.input(0)?, cx.ints(node, 1)?, node.flag("align_corners", false)?);
+    let size = super::sizes(&size)?;
+    let &[n, _, height, width] = &size[..] else {
+        return Err(Fault::unsupported("only planes are supported")
+            .expected("[N, C, H, W]")
+            .found(format!("{size:?}")));
+    };
+    let own = cx.b.shape(theta).first().copied();
+    require(own == Some(n), "a matrix for each plane is needed", n, cx.b.ty(theta))?;
+    Ok(grid::affine_grid(&mut cx.b, theta, [height, width], align_corners)?)
 }
 
 fn scaled(extent: usize, scale: f64) -> Option<usize> {

@@ -3,6 +3,8 @@
 use super::Rule::{self, Many, One};
 use super::{Fault, Node, Walk, axes, axis, require, reshape, sizes};
 use crate::import::onnx::node::Slot;
+use crate::layers::pad::{Border, pad_with, reflected, replicated, wrapped};
+use crate::layers::patches::Patches;
 use crate::layers::shape::{split_sizes, squeeze, unsqueeze};
 use gradc_ir::graph::Value;
 use gradc_ir::lower::CompareFn;
@@ -10,6 +12,7 @@ use gradc_ir::types::{DType, TypeError};
 
 /// The family's rules.
 pub const OPS: &[(&str, Rule)] = &[
+    ("Col2Im", One(col2im)),
     ("Concat", One(concat)),
     ("DepthToSpace", One(depth_to_space)),
     ("Expand", One(expand)),
@@ -33,6 +36,21 @@ fn concat(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
     Ok(cx.b.concat(&parts, along)?)
 }
 
+/// Columns `[N, C · block, windows]` added up into images, of planes.
+fn col2im(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
+    let (x, image, block) = (node.input(0)?, sizes(&cx.ints(node, 1)?)?, sizes(&cx.ints(node, 2)?)?);
+    let list = |name: &str, count: usize, default: usize| -> Result<Vec<usize>, Fault> {
+        node.optional_ints(name)?.map_or_else(|| Ok(vec![default; count]), sizes)
+    };
+    let (dilations, pads, strides) = (list("dilations", 2, 1)?, list("pads", 4, 0)?, list("strides", 2, 1)?);
+    let lists = [&image, &block, &dilations, &strides].map(|list| <[usize; 2]>::try_from(list.as_slice()));
+    let ([Ok(image), Ok(block), Ok(dilations), Ok(strides)], &[top, left, bottom, right]) = (lists, &pads[..]) else {
+        return Err(Fault::unsupported("only planes are supported").expected("[H, W]").found(format!("{image:?}")));
+    };
+    require([top, left] == [bottom, right], "pads must be the same on both sides", top, bottom)?;
+    Ok(Patches::new(image, block, dilations, [top, left], strides)?.fold(&mut cx.b, x)?)
+}
+
 fn expand(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
     let (x, target) = (node.input(0)?, sizes(&cx.ints(node, 1)?)?);
     let shape = gradc_ir::builder::broadcast_shape(cx.b.shape(x), &target)?;
@@ -51,7 +69,15 @@ fn flatten(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
 
 /// Attributes before version 11, operands since; before 18 every axis is given.
 fn pad(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
-    node.only("mode", "constant")?;
+    let border: Option<Border> = match node.string("mode", "constant")? {
+        "constant" => None,
+        "edge" => Some(replicated),
+        "reflect" => Some(reflected),
+        "wrap" => Some(wrapped),
+        other => {
+            return Err(Fault::unsupported("unknown `mode`").expected("constant, edge, reflect or wrap").found(other));
+        }
+    };
     let x = node.input(0)?;
     let rank = cx.b.shape(x).len();
     let (amounts, value) = if node.opset() < 11 {
@@ -66,6 +92,10 @@ fn pad(cx: &mut Walk, node: &Node) -> Result<Value, Fault> {
     for (k, &at) in padded.iter().enumerate() {
         let at = axis(rank, at)?;
         (low[at], high[at]) = (amounts[k], amounts[padded.len() + k]);
+    }
+    if let Some(border) = border {
+        let mut padded = (0..rank).filter(|&at| (low[at], high[at]) != (0, 0));
+        return Ok(padded.try_fold(x, |x, at| pad_with(&mut cx.b, x, at, [low[at], high[at]], border))?);
     }
     let cropped = crop(cx, x, &low, &high)?;
     let grow = |amounts: &[i64]| amounts.iter().map(|&n| n.max(0) as usize).collect::<Vec<_>>();

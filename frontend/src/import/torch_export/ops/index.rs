@@ -3,6 +3,9 @@
 use super::super::call::{Call, invalid, unsupported};
 use super::super::fault::Fault;
 use super::shape::step_indices;
+use crate::layers::cumulative::cumulative_sum;
+use crate::layers::scatter::{Combine, scatter_combine};
+use crate::layers::search::search_sorted;
 use crate::layers::{indexing as layers, reduce, shape};
 use gradc_ir::builder::{Builder, broadcast_shape};
 use gradc_ir::graph::{Role, Value};
@@ -223,13 +226,62 @@ pub fn scatter_add(call: &mut Call) -> Result<Value, Fault> {
     Ok(layers::scatter_add_along(call.b, x, axis, index, source)?)
 }
 
-/// Only sums.
+/// Combined with `self`, or in its place.
 pub fn scatter_reduce(call: &mut Call) -> Result<Value, Fault> {
-    if call.text("reduce")? != "sum" {
-        return Err(unsupported("reduce", "sum"));
+    let ((x, axis, index), source) = (along(call)?, call.tensor("src")?);
+    let (kind, with_self) = (call.text("reduce")?, call.bool("include_self")?);
+    if kind == "sum" && with_self {
+        return Ok(layers::scatter_add_along(call.b, x, axis, index, source)?);
     }
-    call.require_bool("include_self", true)?;
-    scatter_add(call)
+    let combine = match kind {
+        "sum" => Combine::Sum,
+        "prod" => Combine::Product,
+        "mean" => Combine::Mean,
+        "amax" => Combine::Max,
+        "amin" => Combine::Min,
+        other => return Err(invalid("reduce", "sum, prod, mean, amax or amin", other)),
+    };
+    Ok(scatter_combine(call.b, x, axis, [index, source], combine, with_self)?)
+}
+
+/// `self` with the elements of `source` in order where `mask` is true.
+pub fn masked_scatter(call: &mut Call) -> Result<Value, Fault> {
+    let (x, mask, source) = (call.tensor("self")?, call.tensor("mask")?, call.tensor("source")?);
+    let shape = call.b.shape(x).to_vec();
+    let mask = call.b.broadcast_to(mask, &shape)?;
+    let (mask, source) = (flat(call.b, mask)?, flat(call.b, source)?);
+    if call.b.ty(source).elements() == 0 {
+        return Err(Fault::new("invalid-operands", "there are no elements to scatter"));
+    }
+    let ones = call.b.cast(mask, DType::I64)?;
+    let before = cumulative_sum(call.b, ones, 0, true, false)?;
+    let picked = call.b.gather(source, before, 0)?;
+    let old = flat(call.b, x)?;
+    let written = call.b.select(mask, picked, old)?;
+    Ok(call.b.reshape(written, &shape)?)
+}
+
+pub fn bucketize(call: &mut Call) -> Result<Value, Fault> {
+    let (x, boundaries, right) = (call.tensor("self")?, call.tensor("boundaries")?, call.bool("right")?);
+    places(call, boundaries, x, right)
+}
+
+pub fn searchsorted(call: &mut Call) -> Result<Value, Fault> {
+    call.require_none("sorter")?;
+    let (x, sorted, mut right) = (call.tensor("self")?, call.tensor("sorted_sequence")?, call.bool("right")?);
+    if !call.is_none("side") {
+        right = call.text("side")? == "right";
+    }
+    places(call, sorted, x, right)
+}
+
+fn places(call: &mut Call, sorted: Value, values: Value, right: bool) -> Result<Value, Fault> {
+    let (of, by) = (call.b.ty(sorted).dtype, call.b.ty(values).dtype);
+    let common = if of.is_float() { of } else { by };
+    let (sorted, values) = (call.b.cast(sorted, common)?, call.b.cast(values, common)?);
+    let found = search_sorted(call.b, sorted, values, right)?;
+    let dtype = call.dtype()?;
+    Ok(call.b.cast(found, dtype)?)
 }
 
 /// Rows of an axis moved to the front, their vector of indices, and the axis.

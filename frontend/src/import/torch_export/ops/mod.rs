@@ -24,6 +24,7 @@ mod random;
 mod rearrange;
 mod recurrent;
 mod reduce;
+mod sample;
 mod shape;
 mod table;
 mod window;
@@ -75,7 +76,7 @@ impl AtenOp {
 }
 
 /// Arguments that say where and how a result is stored, not what it is.
-pub const PLACEMENT: [&str; 9] = [
+pub const PLACEMENT: [&str; 10] = [
     "copy",
     "cudnn_enable",
     "cudnn_enabled",
@@ -83,6 +84,7 @@ pub const PLACEMENT: [&str; 9] = [
     "layout",
     "memory_format",
     "non_blocking",
+    "out",
     "pin_memory",
     "requires_grad",
 ];
@@ -91,6 +93,11 @@ pub const PLACEMENT: [&str; 9] = [
 pub fn lookup(name: &str) -> Option<&'static AtenOp> {
     static INDEX: LazyLock<BTreeMap<String, AtenOp>> = LazyLock::new(|| table::OPS.iter().flat_map(read_row).collect());
     INDEX.get(name)
+}
+
+/// Whether the result of a target may share memory with its first operand.
+pub fn is_view(target: &str) -> bool {
+    target.strip_prefix("torch.ops.aten.").and_then(lookup).is_some_and(|op| op.is_view)
 }
 
 /// Names of all ops that are read, overloads counted once.

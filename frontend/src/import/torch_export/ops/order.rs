@@ -110,6 +110,23 @@ pub fn cumprod(call: &mut Call) -> Result<Value, Fault> {
     if call.b.shape(x).is_empty() { Ok(x) } else { Ok(cumulative::cumulative_product(call.b, x, axis)?) }
 }
 
+pub fn logcumsumexp(call: &mut Call) -> Result<Value, Fault> {
+    let (x, axis) = accumulated(call)?;
+    if call.b.shape(x).is_empty() { Ok(x) } else { Ok(cumulative::cumulative_log_sum_exp(call.b, x, axis)?) }
+}
+
+/// (largest element so far, its index)
+pub fn cummax(call: &mut Call) -> Result<Vec<Value>, Fault> {
+    let (x, axis) = line(call)?;
+    Ok(cumulative::cumulative_extreme(call.b, x, axis, false)?.to_vec())
+}
+
+/// (smallest element so far, its index)
+pub fn cummin(call: &mut Call) -> Result<Vec<Value>, Fault> {
+    let (x, axis) = line(call)?;
+    Ok(cumulative::cumulative_extreme(call.b, x, axis, true)?.to_vec())
+}
+
 /// The operand in the recorded dtype, and an axis.
 fn accumulated(call: &mut Call) -> Result<(Value, usize), Fault> {
     let (x, dtype) = (call.tensor("self")?, call.dtype()?);

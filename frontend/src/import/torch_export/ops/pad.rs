@@ -2,7 +2,7 @@
 
 use super::super::call::{Call, invalid, unsupported};
 use super::super::fault::Fault;
-use crate::layers::indexing::pick;
+use crate::layers::pad::{Border, pad_with, reflected, replicated, wrapped};
 use gradc_ir::graph::Value;
 
 /// Pairs (before, after) from the last axis on; negative ones cut.
@@ -52,44 +52,11 @@ fn constant(call: &mut Call) -> Result<Value, Fault> {
     Ok(call.b.pad(y, &low, &high, &vec![0; rank], value)?)
 }
 
-/// Widest border made of single elements.
-const WIDEST: i64 = 1 << 12;
-
-/// The element that stands at place `k` before (negative) or behind the `n` there are.
-type Border = fn(k: i64, n: i64) -> Option<i64>;
-
-/// Mirrored at the first and last element, which are not repeated.
-fn reflected(k: i64, n: i64) -> Option<i64> {
-    let inside = if k < 0 {
-        -k
-    } else if k >= n {
-        2 * (n - 1) - k
-    } else {
-        k
-    };
-    (0..n).contains(&inside).then_some(inside)
-}
-
-fn replicated(k: i64, n: i64) -> Option<i64> {
-    (n > 0).then(|| k.clamp(0, n - 1))
-}
-
-fn wrapped(k: i64, n: i64) -> Option<i64> {
-    (-n..2 * n).contains(&k).then(|| k.rem_euclid(n))
-}
-
 fn around(call: &mut Call, name: &str, border: Border) -> Result<Value, Fault> {
     let mut y = call.tensor("self")?;
     let rank = call.b.shape(y).len();
-    for (axis, [before, after]) in widths(call, name, rank)? {
-        if before.max(after) > WIDEST {
-            return Err(unsupported(name, format!("at most {WIDEST}")));
-        }
-        let extent = call.b.shape(y)[axis] as i64;
-        let places = (-before..extent + after).map(|k| Some(border(k, extent)? as usize));
-        let places = places.collect::<Option<Vec<_>>>();
-        let wrong = || invalid(name, &format!("less than {extent} elements"), format!("{before} and {after}"));
-        y = pick(call.b, y, axis, &places.ok_or_else(wrong)?)?;
+    for (axis, widths) in widths(call, name, rank)? {
+        y = pad_with(call.b, y, axis, widths, border)?;
     }
     Ok(y)
 }

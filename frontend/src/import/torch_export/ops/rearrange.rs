@@ -3,6 +3,7 @@
 use super::super::call::{Call, invalid, normal_axis, unsupported};
 use super::super::fault::Fault;
 use super::shape::{MOST_PIECES, repeat_to};
+use crate::layers::patches::{Patches, strided};
 use crate::layers::{indexing, shape as layers};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::Value;
@@ -284,105 +285,28 @@ pub fn unfold(call: &mut Call) -> Result<Value, Fault> {
     Ok(call.b.concat(&each, shape.len())?)
 }
 
-/// `count` elements of an axis from `start` on, `step` apart.
-fn strided(b: &mut Builder, x: Value, axis: usize, [start, count, step]: [usize; 3]) -> Result<Value, TypeError> {
-    let shape = b.shape(x).to_vec();
-    let (mut starts, mut limits, mut strides) = (vec![0; shape.len()], shape.clone(), vec![1; shape.len()]);
-    (starts[axis], limits[axis], strides[axis]) = (start, start + (count.max(1) - 1) * step + 1, step);
-    b.slice(x, &starts, &limits, &strides)
-}
-
-/// Windows over planes: one entry per axis of the plane.
-struct Patches {
-    kernel: Vec<usize>,
-    dilation: Vec<usize>,
-    padding: Vec<usize>,
-    stride: Vec<usize>,
-    /// How many windows there are along each axis.
-    count: Vec<usize>,
-}
-
-impl Patches {
-    fn of(call: &Call, plane: &[usize]) -> Result<Patches, Fault> {
-        let list = |name: &str| call.per_axis(name, 2);
-        let (kernel, dilation) = (list("kernel_size")?, list("dilation")?);
-        let (padding, stride) = (list("padding")?, list("stride")?);
-        let volume = kernel[0].checked_mul(kernel[1]).filter(|&volume| volume <= MOST_PIECES);
-        let along = |k: usize| {
-            let reach = dilation[k].checked_mul(kernel[k].checked_sub(1)?)?.checked_add(1)?;
-            let room = plane.get(k)?.checked_add(padding[k].checked_mul(2)?)?.checked_sub(reach)?;
-            Some(room.checked_div(stride[k])? + 1)
-        };
-        let count = volume.and_then(|_| [0, 1].into_iter().map(along).collect::<Option<Vec<_>>>());
-        let expected = format!("a window of at most {MOST_PIECES} elements inside the padded image");
-        let count = count.ok_or_else(|| invalid("kernel_size", &expected, format!("{kernel:?}")))?;
-        Ok(Patches { kernel, dilation, padding, stride, count })
-    }
-
-    /// Places in a window, row by row.
-    fn places(&self) -> impl Iterator<Item = [usize; 2]> + '_ {
-        (0..self.kernel[0]).flat_map(|i| (0..self.kernel[1]).map(move |j| [i, j]))
-    }
+/// Windows over planes.
+fn patches(call: &Call, plane: [usize; 2]) -> Result<Patches, Fault> {
+    let pair = |name: &str| call.per_axis(name, 2).map(|list| [list[0], list[1]]);
+    let (kernel, dilation) = (pair("kernel_size")?, pair("dilation")?);
+    Ok(Patches::new(plane, kernel, dilation, pair("padding")?, pair("stride")?)?)
 }
 
 /// Patches of images `[N, C, H, W]` as columns `[N, C · kernel, windows]`.
 pub fn im2col(call: &mut Call) -> Result<Value, Fault> {
     let x = call.tensor("self")?;
-    let &[n, c, h, w] = call.b.shape(x) else {
+    let &[_, _, h, w] = call.b.shape(x) else {
         return Err(Fault::new("invalid-operands", "unfolding needs images")
             .expected("[N, C, H, W]")
             .found(call.b.ty(x)));
     };
-    let p = Patches::of(call, &[h, w])?;
-    let pad = [0, 0, p.padding[0], p.padding[1]];
-    let padded = call.b.pad(x, &pad, &pad, &[0; 4], 0.0)?;
-    let mut parts = Vec::new();
-    for at in p.places() {
-        let rows = strided(call.b, padded, 2, [at[0] * p.dilation[0], p.count[0], p.stride[0]])?;
-        let part = strided(call.b, rows, 3, [at[1] * p.dilation[1], p.count[1], p.stride[1]])?;
-        parts.push(layers::unsqueeze(call.b, part, &[2])?);
-    }
-    let all = call.b.concat(&parts, 2)?;
-    Ok(call.b.reshape(all, &[n, c * parts.len(), p.count.iter().product()])?)
+    Ok(patches(call, [h, w])?.unfold(call.b, x)?)
 }
 
 /// Columns `[N, C · kernel, windows]` added up into images: the adjoint of [`im2col`].
 pub fn col2im(call: &mut Call) -> Result<Value, Fault> {
     let (x, plane) = (call.tensor("self")?, call.per_axis("output_size", 2)?);
-    let p = Patches::of(call, &plane)?;
-    let volume: usize = p.kernel.iter().product();
-    let windows: usize = p.count.iter().product();
-    let (n, c) = match *call.b.shape(x) {
-        [n, rows, l] if l == windows && rows.is_multiple_of(volume) => (n, rows / volume),
-        ref other => {
-            return Err(Fault::new("invalid-operands", "the columns do not fit the image")
-                .expected(format!("[N, C · {volume}, {windows}]"))
-                .found(format!("{other:?}")));
-        }
-    };
-    let split = call.b.reshape(x, &[n, c, volume, p.count[0], p.count[1]])?;
-    let mut sum: Option<Value> = None;
-    for (k, at) in p.places().enumerate() {
-        let part = call.b.slice_axis(split, 2, k, k + 1)?;
-        let part = layers::squeeze(call.b, part, &[2])?;
-        let part = scattered(call.b, part, &p, &plane, at)?;
-        sum = Some(sum.map_or(Ok(part), |sum| call.b.add(sum, part))?);
-    }
-    let sum = sum.ok_or_else(|| invalid("kernel_size", "at least one element", volume))?;
-    let end = [n, c, p.padding[0] + plane[0], p.padding[1] + plane[1]];
-    Ok(call.b.slice(sum, &[0, 0, p.padding[0], p.padding[1]], &end, &[1; 4])?)
-}
-
-/// One element of every window where it belongs in the padded plane.
-fn scattered(b: &mut Builder, part: Value, p: &Patches, plane: &[usize], at: [usize; 2]) -> Result<Value, TypeError> {
-    let (mut low, mut high, mut interior) = ([0; 4], [0; 4], [0; 4]);
-    for k in 0..2 {
-        low[2 + k] = at[k] * p.dilation[k];
-        interior[2 + k] = p.stride[k] - 1;
-        let covered = low[2 + k] + (p.count[k] - 1) * p.stride[k] + 1;
-        high[2 + k] = plane[k] + 2 * p.padding[k] - covered;
-    }
-    b.pad(part, &low, &high, &interior, 0.0)
+    Ok(patches(call, [plane[0], plane[1]])?.fold(call.b, x)?)
 }
 
 /// Vectors as axes of a grid; `indexing` says whether the first is that of rows.

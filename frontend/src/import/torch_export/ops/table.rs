@@ -4,9 +4,9 @@
 use super::Build::{self, Binary, Compare, Many, One, Unary};
 use super::{
     activation, algebra, create, elementwise, index, interpolate, loss, normalise, order, pad, product, random,
-    rearrange, recurrent, reduce, shape, window,
+    rearrange, recurrent, reduce, sample, shape, window,
 };
-use crate::layers::{activation as layers, math};
+use crate::layers::{activation as layers, inverse, math};
 use gradc_ir::builder::Builder;
 use gradc_ir::lower::CompareFn::{Eq, Ge, Gt, Le, Lt, Ne};
 
@@ -30,6 +30,7 @@ pub const VIEWS: &[&str] = &[
     "flatten",
     "lift_fresh_copy",
     "mT",
+    "matrix_H",
     "meshgrid",
     "moveaxis",
     "movedim",
@@ -83,6 +84,12 @@ pub const OPS: &[(&str, Build)] = &[
     ("exp2.default(self)", Unary(math::exp2)),
     ("expm1.default(self)", Unary(math::expm1)),
     ("frac.default(self)", Unary(math::frac)),
+    ("acos.default(self)", Unary(inverse::acos)),
+    ("acosh.default(self)", Unary(inverse::acosh)),
+    ("asin.default(self)", Unary(inverse::asin)),
+    ("asinh.default(self)", Unary(inverse::asinh)),
+    ("atan.default(self)", Unary(inverse::atan)),
+    ("atanh.default(self)", Unary(inverse::atanh)),
     ("log10.default(self)", Unary(math::log10)),
     ("log1p.default(self)", Unary(math::log1p)),
     ("log2.default(self)", Unary(math::log2)),
@@ -133,6 +140,7 @@ pub const OPS: &[(&str, Build)] = &[
     ("max.other(self, other)", Binary(Builder::maximum)),
     ("min.other(self, other)", Binary(Builder::minimum)),
     ("logaddexp.default(self, other)", Binary(math::logaddexp)),
+    ("atan2.default(self, other)", Binary(inverse::atan2)),
     ("hypot.default(self, other)", Binary(activation::hypot)),
     ("fmod.Tensor|Scalar(self, other)", Binary(Builder::rem)),
     ("remainder.Tensor|Scalar(self, other)", One(activation::remainder)),
@@ -220,9 +228,15 @@ pub const OPS: &[(&str, Build)] = &[
     ("scatter.value(self, dim, index, value)", One(index::scatter)),
     ("scatter_add.default(self, dim, index, src)", One(index::scatter_add)),
     ("scatter_reduce.two(self, dim, index, src, reduce, include_self=True)", One(index::scatter_reduce)),
+    ("masked_scatter.default(self, mask, source)", One(index::masked_scatter)),
     ("select_scatter.default(self, src, dim, index)", One(index::select_scatter)),
     ("slice_scatter.default(self, src, dim=0, start=None, end=None, step=1)", One(index::slice_scatter)),
     ("one_hot.default(self, num_classes=-1)", One(index::one_hot)),
+    ("bucketize.Tensor(self, boundaries, out_int32=False, right=False)", One(index::bucketize)),
+    ("searchsorted.Tensor(sorted_sequence, self, out_int32=False, right=False, side=None, sorter=None)", One(index::searchsorted)),
+    ("embedding_bag.default|padding_idx(weight, indices, offsets, scale_grad_by_freq=False, mode=0, sparse=False, per_sample_weights=None, include_last_offset=False, padding_idx=None)", Many(sample::embedding_bag)),
+    ("_embedding_bag.default(weight, indices, offsets, scale_grad_by_freq=False, mode=0, sparse=False, per_sample_weights=None, include_last_offset=False, padding_idx=-1)", Many(sample::embedding_bag)),
+    ("_embedding_bag_forward_only.default(weight, indices, offsets, scale_grad_by_freq=False, mode=0, sparse=False, per_sample_weights=None, include_last_offset=False, padding_idx=-1)", Many(sample::embedding_bag)),
     // Windows and products with them.
     ("conv1d.default(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)", One(window::conv)),
     ("conv2d.default(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)", One(window::conv)),
@@ -263,6 +277,9 @@ pub const OPS: &[(&str, Build)] = &[
     ("upsample_bilinear2d.vec(input, output_size, align_corners, scale_factors)", One(interpolate::linear)),
     ("upsample_trilinear3d.vec(input, output_size, align_corners, scale_factors)", One(interpolate::linear)),
     ("upsample_bicubic2d.vec(input, output_size, align_corners, scale_factors)", One(interpolate::cubic)),
+    ("grid_sampler.default(input, grid, interpolation_mode, padding_mode, align_corners)", One(sample::grid_sampler)),
+    ("grid_sampler_2d.default(input, grid, interpolation_mode, padding_mode, align_corners)", One(sample::grid_sampler)),
+    ("affine_grid_generator.default(theta, size, align_corners)", One(sample::affine_grid)),
     // Normalisation.
     ("softmax.int(self, dim, dtype=None)", One(normalise::softmax)),
     ("_softmax.default(self, dim, half_to_float)", One(normalise::softmax)),
@@ -331,6 +348,8 @@ pub const OPS: &[(&str, Build)] = &[
     ("argmin.default(self, dim=None, keepdim=False)", One(reduce::argmin)),
     ("any.default|dim|dims(self, dim=None, keepdim=False)", One(reduce::any)),
     ("all.default|dim|dims(self, dim=None, keepdim=False)", One(reduce::all)),
+    ("_is_all_true.default(self)", One(reduce::all)),
+    ("_is_any_true.default(self)", One(reduce::any)),
     ("count_nonzero.default|dim_IntList(self, dim=None)", One(reduce::count_nonzero)),
     ("nansum.default(self, dim=None, keepdim=False, dtype=None)", One(reduce::nansum)),
     ("var.default|dim(self, dim=None, unbiased=True, keepdim=False)", One(reduce::var)),
@@ -356,6 +375,9 @@ pub const OPS: &[(&str, Build)] = &[
     ("topk.default(self, k, dim=-1, largest=True, sorted=True)", Many(order::topk)),
     ("cumsum.default(self, dim, dtype=None)", One(order::cumsum)),
     ("cumprod.default(self, dim, dtype=None)", One(order::cumprod)),
+    ("cummax.default(self, dim)", Many(order::cummax)),
+    ("cummin.default(self, dim)", Many(order::cummin)),
+    ("logcumsumexp.default(self, dim)", One(order::logcumsumexp)),
     ("diff.default(self, n=1, dim=-1, prepend=None, append=None)", One(order::diff)),
     // Shapes.
     ("view.default(self, size)", One(shape::view)),
@@ -369,6 +391,7 @@ pub const OPS: &[(&str, Build)] = &[
     ("t.default(self)", One(shape::reverse_axes)),
     ("numpy_T.default(self)", One(shape::reverse_axes)),
     ("mT.default(self)", One(shape::matrix_transpose)),
+    ("matrix_H.default(self)", One(shape::matrix_transpose)),
     ("transpose.int(self, dim0, dim1)", One(shape::transpose)),
     ("swapaxes.default(self, axis0, axis1)", One(shape::swapaxes)),
     ("swapdims.default(self, dim0, dim1)", One(shape::transpose)),

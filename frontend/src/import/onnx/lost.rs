@@ -1,0 +1,60 @@
+//! Parameters that an exporter has optimized away.
+//!
+//! PyTorch's dynamo exporter computes what can be computed from initializers (transposed weights), and keeps one of
+//! several initializers with equal contents (the weights of fresh normalisations), unless it is called with
+//! `optimize=False`. The older one computes too, unless it is called with `do_constant_folding=False`. Training such a
+//! file would leave most weights as they are, or train two as one, in silence.
+
+use super::proto::GraphProto;
+use super::provenance::layer_of;
+use super::roles::Roles;
+use gradc_ir::graph::Role;
+use gradc_ir::tensor::HostTensor;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Names of what the exporter made constants of, or merged.
+///
+/// Without its own list of parameters, those that the older exporter's folding names after their reader
+/// (`onnx::MatMul_41`). With one, the listed parameters that are no initializers, where some initializer is not listed
+/// (so it was computed) or has readers in several layers although all its elements are equal (so it was merged): that a
+/// listed one is missing is no sign by itself, for tied and unused parameters are missing too.
+pub fn lost_parameters(
+    graph: &GraphProto,
+    roles: &Roles,
+    initializers: &[(String, Role)],
+    tensors: &BTreeMap<String, HostTensor>,
+) -> BTreeSet<String> {
+    let names = initializers.iter().map(|(name, _)| name.as_str());
+    if !roles.has_signature() {
+        return names.filter(|name| is_folded(name, tensors)).map(str::to_string).collect();
+    }
+    let is_computed = |name: &str| tensors[name].ty().dtype.is_float() && !roles.is_listed(name);
+    if names.clone().any(is_computed) || is_any_merged(graph, initializers, tensors) {
+        let missing = roles.listed_parameters().filter(|name| !tensors.contains_key(*name));
+        return missing.map(str::to_string).collect();
+    }
+    BTreeSet::new()
+}
+
+fn is_folded(name: &str, tensors: &BTreeMap<String, HostTensor>) -> bool {
+    name.starts_with("onnx::") && tensors[name].ty().dtype.is_float()
+}
+
+/// Whether a parameter whose elements are all equal is read in several layers.
+fn is_any_merged(graph: &GraphProto, initializers: &[(String, Role)], tensors: &BTreeMap<String, HostTensor>) -> bool {
+    let parameters = initializers.iter().filter(|(_, role)| *role == Role::Parameter);
+    let even: BTreeSet<&str> =
+        parameters.map(|(name, _)| name.as_str()).filter(|name| is_even(&tensors[*name])).collect();
+    let mut layers: BTreeMap<&str, String> = BTreeMap::new();
+    graph.node.iter().any(|node| {
+        let layer = layer_of(node);
+        let mut read = node.input.iter().map(String::as_str).filter(|name| even.contains(name));
+        read.any(|name| *layers.entry(name).or_insert_with(|| layer.clone()) != layer)
+    })
+}
+
+fn is_even(tensor: &HostTensor) -> bool {
+    let mut elements = tensor.bytes().chunks_exact(tensor.ty().dtype.size_bytes());
+    let first = elements.next();
+    elements.all(|element| Some(element) == first)
+}
