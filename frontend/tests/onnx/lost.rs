@@ -40,6 +40,10 @@ fn an_even_tensor_of_several_layers_was_several() {
     let even = || vec![floats("a", &[3], &[1.0; 3])];
     assert_eq!(lost(&["a", "a"], even(), &["a", "b"]), ["b"]);
     assert!(lost(&["a"], even(), &["a", "b"]).is_empty(), "`b` is not used");
+    let mut twice = exported(&["a"], even(), &["a", "b"]);
+    twice.graph.as_mut().expect("the model has a graph").node[0] = node("Where", &["mask", "a", "a"], &["y"]);
+    twice.graph.as_mut().expect("the model has a graph").node.insert(0, node("IsNaN", &["x"], &["mask"]));
+    assert!(load(&twice).unwrap_or_else(|e| panic!("{e}")).lost.contains("b"), "one node reads it as two");
     let tied = vec![floats("a", &[3], &[1.0, 2.0, 3.0])];
     assert!(lost(&["a", "a"], tied, &["a", "b"]).is_empty(), "`b` is `a`");
 }

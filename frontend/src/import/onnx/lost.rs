@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// Without its own list of parameters, those that the older exporter's folding names after their reader
 /// (`onnx::MatMul_41`). With one, the listed parameters that are no initializers, where some initializer is not listed
-/// (so it was computed) or has readers in several layers although all its elements are equal (so it was merged): that a
+/// (so it was computed) or has several readers although all its elements are equal (so it was merged): that a
 /// listed one is missing is no sign by itself, for tied and unused parameters are missing too.
 pub fn lost_parameters(
     graph: &GraphProto,
@@ -40,16 +40,21 @@ fn is_folded(name: &str, tensors: &BTreeMap<String, HostTensor>) -> bool {
     name.starts_with("onnx::") && tensors[name].ty().dtype.is_float()
 }
 
-/// Whether a parameter whose elements are all equal is read in several layers.
+/// Whether a parameter or buffer whose elements are all equal is read in several layers, or twice by a node, as the
+/// variance and weight of a fresh batch normalisation are.
 fn is_any_merged(graph: &GraphProto, initializers: &[(String, Role)], tensors: &BTreeMap<String, HostTensor>) -> bool {
-    let parameters = initializers.iter().filter(|(_, role)| *role == Role::Parameter);
-    let even: BTreeSet<&str> =
-        parameters.map(|(name, _)| name.as_str()).filter(|name| is_even(&tensors[*name])).collect();
+    let trained = initializers.iter().filter(|(_, role)| role.is_persistent());
+    let even: BTreeSet<&str> = trained.map(|(name, _)| name.as_str()).filter(|name| is_even(&tensors[*name])).collect();
     let mut layers: BTreeMap<&str, String> = BTreeMap::new();
     graph.node.iter().any(|node| {
         let layer = layer_of(node);
         let mut read = node.input.iter().map(String::as_str).filter(|name| even.contains(name));
-        read.any(|name| *layers.entry(name).or_insert_with(|| layer.clone()) != layer)
+        let twice = node
+            .input
+            .iter()
+            .enumerate()
+            .any(|(k, name)| even.contains(name.as_str()) && node.input[..k].contains(name));
+        twice || read.any(|name| *layers.entry(name).or_insert_with(|| layer.clone()) != layer)
     })
 }
 
