@@ -114,6 +114,8 @@ impl Banded<'_> {
                         c,
                         c_row: row_stride,
                         rows: tile.len(),
+                        tiles: 1,
+                        a_tile: 0,
                         columns: width,
                         add: if self.is_first { std::ptr::null() } else { c },
                     });

@@ -1,6 +1,6 @@
 //! How products are cut into blocks and chunks, and which factors are packed: by shape and cost alone.
 
-use super::plan::{ContractionPlan, Layout, OnlyTile, RowGroup, WorkSpace};
+use super::plan::{ContractionPlan, Layout, RowGroup, WorkSpace};
 use crate::chunks::{equal_shares, parts_of_depth};
 use crate::loops::{Blocking, EpiloguePlan};
 use crate::microkernel::MicroKernel;
@@ -118,7 +118,7 @@ impl ContractionPlan {
         self.bound_tiles();
         self.row_offsets = self.rows_to_turn();
         self.floats = self.work_space(epilogue.is_some());
-        self.only_tile = self.one_tile().filter(|_| epilogue.is_none());
+        self.direct = self.direct(epilogue.is_some());
     }
 
     /// In how many parts the depth is cut. Rows and columns are what to cut where the depth is not far longer.
@@ -130,16 +130,6 @@ impl ContractionPlan {
         } else {
             parts_of_depth(self.elements().saturating_mul(self.k), self.elements(), self.k)
         }
-    }
-
-    fn one_tile(&self) -> Option<OnlyTile> {
-        let Blocking { m, n, .. } = self.blocking;
-        let in_place = !self.by_library && !self.turned && self.layouts == [Layout::InPlace; 2];
-        let fits = m <= self.kernel.rows && n <= self.kernel.columns && self.depths.len() == 1;
-        let factors = [&self.left, &self.right];
-        let [(row, left_step), (_, right_step)] = [factors[0].strides()?, factors[1].strides()?];
-        let first = factors.map(|factor| factor.first_offset(0, 0, 0));
-        (in_place && fits && self.outer == 1).then_some(OnlyTile { first, row, steps: [left_step, right_step] })
     }
 
     fn largest_block(&self, has_epilogue: bool, packs_both: bool) -> (usize, usize) {
@@ -220,8 +210,8 @@ impl ContractionPlan {
     /// How so many rows of a block are packed and computed.
     fn group_rows(&self, rows: usize) -> Vec<RowGroup> {
         let group = |rows: Range<usize>| {
-            let count = rows.len().div_ceil(self.kernel.rows);
-            RowGroup { tiles: parts(rows.clone(), count).collect(), rows }
+            let tiles = rows.len().div_ceil(self.kernel.rows);
+            RowGroup::new(rows, tiles)
         };
         parts(0..rows, rows.div_ceil(MOST_PACKED_ROWS)).map(group).collect()
     }

@@ -2,8 +2,7 @@
 
 use super::blocking::parts;
 use super::pack::pack;
-use super::plan::{Block, ContractionPlan, Layout, OnlyTile, RowGroup};
-use crate::loops::Blocking;
+use super::plan::{Block, ContractionPlan, Layout, RowGroup};
 use crate::microkernel::{MicroKernel, Tile};
 use crate::program::{PlacedContraction, Program};
 use crate::runtime::{KernelFn, StepContext};
@@ -23,8 +22,8 @@ pub(crate) unsafe extern "C" fn contract(
     unsafe {
         let program: &Program = &*(*context).program;
         let entry = &program.contractions[contraction];
-        if let Some(tile) = &entry.plan.only_tile {
-            return compute_only_tile(entry, tile, arguments);
+        if let Some(direct) = &entry.plan.direct {
+            return direct.compute(context, entry, arguments);
         }
         let product = Product::new(&*context, entry, arguments);
         if entry.plan.depth_parts > 1 {
@@ -34,32 +33,6 @@ pub(crate) unsafe extern "C" fn contract(
         for at in first..entry.plan.blocks().min(first + entry.plan.blocks_per_chunk) {
             product.run(&entry.plan.block_at(at));
         }
-    }
-}
-
-/// Computes a product that is one tile, without looking for what it does not need.
-///
-/// # Safety
-/// As for [`contract`].
-unsafe fn compute_only_tile(entry: &PlacedContraction, tile: &OnlyTile, arguments: *const *mut u8) {
-    let PlacedContraction { plan, result, added, .. } = entry;
-    let Blocking { m, n, .. } = plan.blocking;
-    // SAFETY: the arguments are those of the kernel, and the offsets are inside the factors.
-    unsafe {
-        let float = |k: usize| (*arguments.add(k)).cast::<f32>();
-        (plan.kernel.run)(&Tile {
-            depth: plan.k,
-            a: float(plan.left.operand).wrapping_offset(tile.first[0]),
-            a_row: tile.row,
-            a_step: tile.steps[0],
-            b: float(plan.right.operand).wrapping_offset(tile.first[1]),
-            b_step: tile.steps[1],
-            c: float(*result),
-            c_row: plan.result_row,
-            rows: m,
-            columns: n,
-            add: added.map_or(std::ptr::null(), |operand| float(operand).cast_const()),
-        });
     }
 }
 
@@ -220,6 +193,8 @@ impl<'a> Product<'a> {
             c: sums,
             c_row: row_stride,
             rows: 0,
+            tiles: 0,
+            a_tile: 0,
             columns: 0,
             add: std::ptr::null(),
         };
@@ -230,11 +205,12 @@ impl<'a> Product<'a> {
         let mut column = columns.start;
         while column < columns.end {
             tile.columns = right.columns_of_tile(columns.end - column, kernel);
-            for (i, rows) in group.tiles.iter().enumerate() {
-                tile.a = match left.panel {
-                    0 => left.start.wrapping_offset((rows.start - group.rows.start) as isize * left.free),
-                    panel => left.start.wrapping_offset(i as isize * panel),
-                };
+            for run in group.runs() {
+                let rows = &group.tiles[run.start];
+                let row = (rows.start - group.rows.start) as isize;
+                let from_first = if left.panel == 0 { row * left.free } else { run.start as isize * left.panel };
+                tile.a = left.start.wrapping_offset(from_first);
+                tile.a_tile = if left.panel == 0 { rows.len() as isize * left.free } else { left.panel };
                 let first = rows.start * row_stride + column;
                 tile.c = sums.wrapping_add(first);
                 tile.add = match accumulate {
@@ -242,7 +218,7 @@ impl<'a> Product<'a> {
                     false if added.is_null() => added,
                     false => added.wrapping_add(first),
                 };
-                tile.rows = rows.len();
+                (tile.rows, tile.tiles) = (rows.len(), run.len());
                 // SAFETY: offsets of rows, columns and panels stay inside the factors, the packed panels and the sums.
                 unsafe { (kernel.run)(&tile) };
             }

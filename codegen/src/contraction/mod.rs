@@ -4,6 +4,7 @@ mod arrange;
 mod banded;
 mod blocking;
 mod bounds;
+mod direct;
 mod driver;
 mod factor;
 mod library;

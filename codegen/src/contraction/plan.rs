@@ -1,6 +1,8 @@
 //! A contraction seen as products of matrices: which loops are rows, columns and depth, and where elements are.
 
+use super::blocking::parts;
 use super::bounds::Bounds;
+use super::direct::Direct;
 use super::factor::Factor;
 use crate::backend::Library;
 use crate::loops::{Blocking, Groups, Rectangle};
@@ -38,8 +40,8 @@ pub(crate) struct ContractionPlan {
     pub turned: bool,
     /// Where the rows of a block's sums begin, when they are to be turned.
     pub row_offsets: Vec<i32>,
-    /// Where the factors are, if one tile on them in place is all there is to compute.
-    pub only_tile: Option<OnlyTile>,
+    /// Where the tiles are, if that is known beforehand.
+    pub direct: Option<Direct>,
     /// Where tiles read the left and the right factor.
     pub layouts: [Layout; 2],
     /// Blocks along the rows and along the columns of one product.
@@ -56,23 +58,29 @@ pub(crate) struct ContractionPlan {
     pub floats: WorkSpace,
 }
 
-/// The factors of a product that is one tile; in elements.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct OnlyTile {
-    /// Offset of the first element of the left and of the right factor.
-    pub first: [isize; 2],
-    /// From one row to the next of the left factor.
-    pub row: isize,
-    /// From one depth to the next of the left and of the right factor.
-    pub steps: [isize; 2],
-}
-
 /// Rows of a block that are packed together; counted from the block's first row.
 #[derive(Clone, Debug)]
 pub(crate) struct RowGroup {
     pub rows: Range<usize>,
     /// The rows of each tile: equally many, because a tile of few rows does not fill the processor.
     pub tiles: Vec<Range<usize>>,
+    /// How many tiles have as many rows as the first; those that follow have one row less.
+    pub taller: usize,
+}
+
+impl RowGroup {
+    /// Rows that are packed and computed together, in so many tiles.
+    pub fn new(rows: Range<usize>, tiles: usize) -> RowGroup {
+        let tiles: Vec<Range<usize>> = parts(rows.clone(), tiles).collect();
+        let taller = tiles.iter().take_while(|tile| tile.len() == tiles[0].len()).count();
+        RowGroup { rows, tiles, taller }
+    }
+
+    /// The tiles in runs of equally many rows.
+    pub fn runs(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let runs = [0..self.taller, self.taller..self.tiles.len()];
+        runs.into_iter().filter(|run| !run.is_empty())
+    }
 }
 
 /// Floats of work space.
@@ -167,7 +175,7 @@ impl ContractionPlan {
             by_library: false,
             turned: false,
             row_offsets: vec![],
-            only_tile: None,
+            direct: None,
             layouts: [Layout::InPlace; 2],
             grid: (1, 1),
             blocks_per_chunk: 1,

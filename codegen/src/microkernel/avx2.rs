@@ -2,7 +2,7 @@
 //! where rows would leave tiles of four or fewer, or few rows fewer tiles: twelve sums as well. 8 × 8 tiles where there are
 //! no more columns: eight sums are as many as hide the latency of an addition.
 
-use super::{MicroKernel, Tile, UNROLL, dispatch};
+use super::{MicroKernel, Tile, UNROLL, dispatch, wide_avx2};
 use crate::microkernel::transpose_avx2::transpose;
 use std::arch::asm;
 use std::arch::x86_64::{
@@ -43,17 +43,20 @@ unsafe fn run(tile: &Tile) {
     dispatch!(compute, tile, tile.columns.div_ceil(LANES), 1 [1 2 3 4 5 6 7 8], 2 [1 2 3 4 5 6], 3 [1 2 3 4])
 }
 
-/// `ROWS` rows of `VECTORS` vectors.
+/// Tiles of `ROWS` rows of `VECTORS` vectors.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn compute<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
+unsafe fn compute<const ROWS: usize, const VECTORS: usize>(tiles: &Tile) {
+    // SAFETY: as promised by the caller.
+    tiles.each(|t| unsafe { compute_tile::<ROWS, VECTORS>(t) });
+}
+
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn compute_tile<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
     // SAFETY: rows, columns and depth are those of the tile, for which the caller vouches; `b` may be read to the end
     // of the last vector.
     unsafe {
-        let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
-        match VECTORS {
-            1 => add_narrow(&mut sums, t),
-            _ => add_wide(&mut sums, t),
-        }
+        let sums: [[__m256; VECTORS]; ROWS] = if VECTORS == 1 { narrow_sums(t) } else { wide_avx2::sums(t) };
         match (t.columns % LANES, t.add.is_null()) {
             (0, true) => {
                 for (r, sums) in sums.iter().enumerate() {
@@ -82,30 +85,12 @@ unsafe fn compute<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
     }
 }
 
-/// Adds the products of all depths.
+/// The sums of a tile over all depths. Between rows of one vector the compiler would walk by additions one after the other,
+/// which take twice as long as the multiplications.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn add_wide<const ROWS: usize, const VECTORS: usize>(sums: &mut [[__m256; VECTORS]; ROWS], t: &Tile) {
-    let (mut a, mut b) = (t.a, t.b);
-    let step = || {
-        // SAFETY: as promised by the caller.
-        unsafe {
-            let row: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(b.add(LANES * v)));
-            for (r, sums) in sums.iter_mut().enumerate() {
-                add_row(sums, a.offset(r as isize * t.a_row), &row);
-            }
-        }
-        a = a.wrapping_offset(t.a_step);
-        b = b.wrapping_offset(t.b_step);
-    };
-    for_each_depth(t.depth, step);
-}
-
-/// The same where a row is one vector: between its rows the compiler would walk by additions one after the other, which
-/// take twice as long as the multiplications.
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-unsafe fn add_narrow<const ROWS: usize, const VECTORS: usize>(sums: &mut [[__m256; VECTORS]; ROWS], t: &Tile) {
+unsafe fn narrow_sums<const ROWS: usize, const VECTORS: usize>(t: &Tile) -> [[__m256; VECTORS]; ROWS] {
+    let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
     let first = |i: usize| unrelated(t.a.wrapping_offset((ROWS_OF_POINTER * i) as isize * t.a_row));
     let (mut firsts, mut b): ([*const f32; POINTERS], _) = (std::array::from_fn(first), t.b);
     let step = || {
@@ -123,6 +108,7 @@ unsafe fn add_narrow<const ROWS: usize, const VECTORS: usize>(sums: &mut [[__m25
         b = unrelated(b.wrapping_offset(t.b_step));
     };
     for_each_depth(t.depth, step);
+    sums
 }
 
 #[inline(always)]
@@ -150,28 +136,6 @@ fn unrelated(pointer: *const f32) -> *const f32 {
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 unsafe fn add_row<const VECTORS: usize>(sums: &mut [__m256; VECTORS], a: *const f32, row: &[__m256; VECTORS]) {
-    if let ([s0, s1, s2], &[x0, x1, x2]) = (&mut sums[..], &row[..]) {
-        // The tile's other vectors leave one register. Left to itself the compiler has two factors under way and spills.
-        // SAFETY: the caller vouches for `a`; nothing else is touched.
-        unsafe {
-            asm!(
-                "vbroadcastss {factor}, dword ptr [{a}]",
-                "vfmadd231ps {s0}, {factor}, {x0}",
-                "vfmadd231ps {s1}, {factor}, {x1}",
-                "vfmadd231ps {s2}, {factor}, {x2}",
-                a = in(reg) a,
-                factor = out(ymm_reg) _,
-                s0 = inout(ymm_reg) *s0,
-                s1 = inout(ymm_reg) *s1,
-                s2 = inout(ymm_reg) *s2,
-                x0 = in(ymm_reg) x0,
-                x1 = in(ymm_reg) x1,
-                x2 = in(ymm_reg) x2,
-                options(pure, readonly, nostack, preserves_flags),
-            );
-        }
-        return;
-    }
     // SAFETY: the caller vouches for `a`.
     let factor = _mm256_set1_ps(unsafe { a.read_unaligned() });
     for (sum, x) in sums.iter_mut().zip(row) {

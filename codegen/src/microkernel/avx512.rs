@@ -14,9 +14,16 @@ unsafe fn run(tile: &Tile) {
     dispatch!(compute, tile, tile.columns.div_ceil(LANES), 1 [1 2 3 4 5 6 7 8 9 10 11 12], 2 [1 2 3 4 5 6 7 8 9 10 11 12], 3 [])
 }
 
-/// `ROWS` rows of `VECTORS` vectors, the last one masked.
+/// Tiles of `ROWS` rows of `VECTORS` vectors, the last one masked.
 #[target_feature(enable = "avx512f")]
-unsafe fn compute<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
+unsafe fn compute<const ROWS: usize, const VECTORS: usize>(tiles: &Tile) {
+    // SAFETY: as promised by the caller.
+    tiles.each(|t| unsafe { compute_tile::<ROWS, VECTORS>(t) });
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn compute_tile<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
     let rest = t.columns - LANES * (VECTORS - 1);
     let mask = |v: usize| if v == VECTORS - 1 { u16::MAX >> (LANES - rest) } else { u16::MAX };
     // SAFETY: rows, columns and depth are those of the tile, for which the caller vouches; masked lanes are not touched.

@@ -1,4 +1,4 @@
-//! Micro-kernels: one tile of a product of f32 matrices per call, for each vector instruction set.
+//! Micro-kernels: tiles of a product of f32 matrices, those below each other in one call, for each vector instruction set.
 //!
 //! Every element is one chain of additions over ascending k, so that its bits do not depend on the tile it is in; only
 //! where a matrix meets a vector along its rows, it is sixteen.
@@ -23,6 +23,8 @@ mod transpose;
 mod transpose_avx2;
 #[cfg(target_arch = "x86_64")]
 mod vectors_avx2;
+#[cfg(target_arch = "x86_64")]
+mod wide_avx2;
 
 pub(crate) use rows::{
     ABSENT, RowKernel, RowTile, Segment, Slide, ZEROS, neighbour_kernel, row_kernel, sliding_kernel,
@@ -30,8 +32,8 @@ pub(crate) use rows::{
 
 use gradc_ir::target::VectorIsa;
 
-/// `c[r][j] = Σ_k a[r][k] · b[k][j] (+ add[r][j])`: what a micro-kernel is given. Strides are in elements;
-/// the factors may have any alignment.
+/// `c[r][j] = Σ_k a[r][k] · b[k][j] (+ add[r][j])`: what a micro-kernel is given, one tile or several below each other.
+/// Strides are in elements; the factors may have any alignment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tile {
     /// Number of products per element.
@@ -52,11 +54,37 @@ pub(crate) struct Tile {
     pub c_row: usize,
     /// Rows, at most those of the kernel.
     pub rows: usize,
+    /// How many tiles of so many rows there are, each below the one before in the result.
+    pub tiles: usize,
+    /// From the first row of a tile to that of the next in `a`.
+    pub a_tile: isize,
     /// Columns, at most those of the kernel.
     pub columns: usize,
     /// What is added to the sums when these are complete, its rows as far apart as those of `c`, which it may be; null if
     /// nothing is.
     pub add: *const f32,
+}
+
+impl Tile {
+    /// Moves on to the tile below.
+    fn descend(&mut self) {
+        let distance = self.rows * self.c_row;
+        self.a = self.a.wrapping_offset(self.a_tile);
+        self.c = self.c.wrapping_add(distance);
+        if !self.add.is_null() {
+            self.add = self.add.wrapping_add(distance);
+        }
+    }
+
+    /// Calls a function with each of the tiles.
+    #[inline(always)]
+    fn each(&self, mut compute: impl FnMut(&Tile)) {
+        let mut tile = *self;
+        for _ in 0..self.tiles {
+            compute(&tile);
+            tile.descend();
+        }
+    }
 }
 
 /// A tile function and its largest tile.
@@ -69,10 +97,10 @@ pub(crate) struct MicroKernel {
     /// The right factor of a tile is read in vectors of this many columns: past the tile's last column where these do
     /// not fill the last vector.
     pub lanes: usize,
-    /// Computes a tile.
+    /// Computes a tile and those below it.
     ///
     /// # Safety
-    /// The tile's factors and result are valid for its extents, and the processor has the instruction set.
+    /// The factors and the result of the tiles are valid for their extents, and the processor has the instruction set.
     pub run: unsafe fn(&Tile),
     /// Packs a strip whose elements follow each other in depth.
     ///

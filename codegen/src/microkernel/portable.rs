@@ -11,7 +11,12 @@ const SQUARE: usize = 4;
 
 pub(super) const KERNEL: MicroKernel = MicroKernel { rows: ROWS, columns: COLUMNS, lanes: 1, run, transpose };
 
-unsafe fn run(tile: &Tile) {
+unsafe fn run(tiles: &Tile) {
+    // SAFETY: as promised by the caller.
+    tiles.each(|tile| unsafe { compute(tile) });
+}
+
+unsafe fn compute(tile: &Tile) {
     let mut sums = [[0.0f32; COLUMNS]; ROWS];
     // SAFETY: rows, columns and depth are those of the tile, for which the caller vouches.
     unsafe {

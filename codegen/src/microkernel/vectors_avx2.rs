@@ -28,9 +28,9 @@ pub(super) const ROW: MicroKernel = MicroKernel { rows: 1, columns: COLUMNS, lan
 /// those of other tiles.
 pub(super) const COLUMN: MicroKernel = MicroKernel { rows: 4 * TOGETHER, columns: 1, lanes: 1, run: column, transpose };
 
-unsafe fn row(tile: &Tile) {
+unsafe fn row(tiles: &Tile) {
     // SAFETY: as promised by the caller.
-    unsafe { compute_row(tile) }
+    tiles.each(|tile| unsafe { compute_row(tile) });
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -88,8 +88,13 @@ fn rest(columns: usize, first: usize) -> usize {
     if columns - first < LANES { columns - first } else { 0 }
 }
 
-/// The rows of a tile against a column whose elements follow each other.
-unsafe fn column(tile: &Tile) {
+/// The rows of each tile against a column whose elements follow each other.
+unsafe fn column(tiles: &Tile) {
+    // SAFETY: as promised by the caller.
+    tiles.each(|tile| unsafe { compute_column(tile) });
+}
+
+unsafe fn compute_column(tile: &Tile) {
     let whole = tile.rows - tile.rows % TOGETHER;
     // SAFETY: as promised by the caller.
     unsafe {
