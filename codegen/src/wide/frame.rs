@@ -33,6 +33,10 @@ const KEPT: [Register; 5] = [Register::RBX, Register::R12, Register::R13, Regist
 /// Most vectors interleaved.
 const MOST_COPIES: usize = 4;
 
+/// Vectors that are interleaved at least where more would do without spilling: with fewer registers for them, invariants
+/// have more.
+const FEWEST_COPIES: usize = 2;
+
 /// Registers that partial results leave free, at least: more than a computation has operands.
 const FREE_REGISTERS: usize = 4;
 
@@ -91,14 +95,14 @@ pub(super) struct Frame<'a> {
 impl<'a> Frame<'a> {
     fn new(code: &'a Code, isa: Isa) -> Frame<'a> {
         let mut machine = Machine::new(isa);
-        let mut layout = unpinned(code, &mut machine);
-        let copies = choose_copies(code, &layout, isa);
-        let partials = copies * code.shape.partials();
-        let free = isa.registers() - partials;
-        layout.partials = free as u8;
-        layout.free = free as u8;
-        let needed = trial(code, &layout, isa, copies).registers;
-        pin(code, &mut layout, needed);
+        let unpinned = unpinned(code, &mut machine);
+        let most = most_copies(code, &unpinned, isa);
+        let fewest = if code.shape.combination().is_some() { most } else { FEWEST_COPIES.min(most) };
+        let numbers = std::iter::successors(Some(most), |&copies| Some(copies / 2)).take_while(|&n| n >= fewest);
+        let layouts = numbers.map(|copies| (pinned(code, &unpinned, isa, copies), copies));
+        // Of equally good ones, the first interleaves most.
+        let (layout, copies) =
+            layouts.min_by_key(|(layout, _)| cost(code, layout)).expect("there is one number at least");
         Frame { code, machine, layout, copies, slots: 0 }
     }
 
@@ -428,7 +432,7 @@ fn trial(code: &Code, layout: &Layout, isa: Isa, copies: usize) -> Needs {
 }
 
 /// The most vectors that are interleaved without spilling.
-fn choose_copies(code: &Code, layout: &Layout, isa: Isa) -> usize {
+fn most_copies(code: &Code, layout: &Layout, isa: Isa) -> usize {
     let most = (isa.registers() - FREE_REGISTERS) / code.shape.partials().max(1);
     let mut copies = MOST_COPIES.min(1 << most.max(1).ilog2());
     while copies > 1 {
@@ -442,6 +446,31 @@ fn choose_copies(code: &Code, layout: &Layout, isa: Isa) -> usize {
         copies /= 2;
     }
     copies
+}
+
+/// The layout for so many interleaved vectors, with registers for what they leave room for.
+fn pinned(code: &Code, unpinned: &Layout, isa: Isa, copies: usize) -> Layout {
+    let free = (isa.registers() - copies * code.shape.partials()) as u8;
+    let mut layout = Layout { free, partials: free, ..unpinned.clone() };
+    let needed = trial(code, &layout, isa, copies).registers;
+    pin(code, &mut layout, needed);
+    layout
+}
+
+/// What a vector takes, in sixths of a cycle: processors load two vectors, compute with three and store one at a time.
+/// Every use of an invariant that has no register is a load.
+fn cost(code: &Code, layout: &Layout) -> usize {
+    let [mut loads, mut computations, mut stores] = [0; 3];
+    for step in &code.steps {
+        match step.action {
+            Action::Load(_) | Action::LoadRow(..) | Action::LoadWide(..) => loads += 1,
+            Action::Store(..) | Action::StoreMask(..) => stores += 1,
+            _ => computations += 1,
+        }
+        let in_memory = |v: &Value| matches!(v, Value::Invariant(k) if layout.pinned[*k as usize].is_none());
+        loads += step.action.sources().iter().filter(|v| in_memory(v)).count();
+    }
+    (3 * loads).max(2 * computations).max(6 * stores)
 }
 
 /// Gives the invariants that are used most the registers that blocks do not need.

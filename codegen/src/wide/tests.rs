@@ -226,6 +226,31 @@ fn all_forms_of_multiply_add_have_the_same_bits() {
     });
 }
 
+/// Many uses of a few constants leave registers to these and interleave fewer vectors; where most is arithmetic, or sums
+/// depend on it, as many vectors are interleaved as fit.
+#[test]
+fn constants_used_often_have_registers() {
+    let loads = |code: &Code| {
+        let bytes = assemble(code, Isa::Avx2);
+        let mut decoder = iced_x86::Decoder::new(64, &bytes, iced_x86::DecoderOptions::NONE);
+        decoder.iter().filter(|i| i.is_ip_rel_memory_operand() && i.op0_register().is_ymm()).count()
+    };
+    let clamped = |rounds: usize| {
+        map(|c, [x, y, mask, uniform]| {
+            let mut value = c.binary(BinaryFn::Add, &x, &uniform);
+            for k in 0..rounds {
+                let limit = c.constant(k as f32 % 3.0);
+                let above = c.compare(CompareFn::Gt.into(), &value, &limit);
+                let chosen = c.select(&above, &limit, &value);
+                value = c.binary(BinaryFn::Sub, &chosen, &y);
+            }
+            (value, mask)
+        })
+    };
+    // In the blocks of whole vectors every constant is in a register; the last vector reads them as well.
+    assert!(loads(&clamped(6)) <= 6, "{} loads of constants", loads(&clamped(6)));
+}
+
 /// More values at once than there are registers on either.
 #[test]
 fn spilled_values_have_the_same_bits() {
