@@ -6,6 +6,7 @@ use gradc_ir::graph::{Graph, Value};
 use gradc_ir::plan::{Action, MemoryLayout, MemoryPlan, Place, RegionMemory, RegionSchedule, Schedule, Segment};
 use gradc_ir::region::{Argument, BodyResult, Loop, RegionForm};
 use gradc_ir::types::{DType, TensorType};
+use gradc_passes::memory::{History, region_histories};
 use gradc_passes::schedule::{kernels, region_operands};
 
 /// The actions of a plan, in order, each kernel with its places.
@@ -83,7 +84,7 @@ impl Frame {
 
     fn actions(&self, schedule: &Schedule, memory: &MemoryLayout) -> Vec<PlacedAction> {
         let operand = |v: &Value| self.operand(&schedule.graph, memory, *v);
-        let mut regions = region_operands(schedule);
+        let (mut regions, histories) = (region_operands(schedule), region_histories(schedule));
         let mut actions = Vec::new();
         for (action, made) in schedule.actions.iter().zip(kernels(schedule)) {
             match action {
@@ -91,7 +92,8 @@ impl Frame {
                 Action::Region(region) => {
                     let operands = regions.remove(&region.node).expect("every region has operands");
                     let operands: Vec<Operand> = operands.iter().map(operand).collect();
-                    self.region(schedule, memory, region, &operands, &mut actions);
+                    let from_outside = (&operands[..], &histories[&region.node][..]);
+                    self.region(schedule, memory, region, from_outside, &mut actions);
                 }
                 Action::Run(_) => {}
             }
@@ -109,26 +111,27 @@ impl Frame {
         schedule: &Schedule,
         memory: &MemoryLayout,
         region: &RegionSchedule,
-        operands: &[Operand],
+        (operands, histories): (&[Operand], &[History]),
         actions: &mut Vec<PlacedAction>,
     ) {
         let graph = &schedule.graph;
         let form = RegionForm::of_node(graph, region.node).expect("only regions are scheduled as such");
         let results: Vec<Operand> = graph.results(region.node).map(|v| self.operand(graph, memory, v)).collect();
         let work = &memory.regions[&region.node];
-        let frame = self.of_bodies(&form, operands, &results, work);
+        let border = Border { form: &form, histories, depth: self.depth };
+        let frame = self.of_bodies(&border, operands, &results, work);
         let bodies: Vec<Vec<PlacedAction>> =
             region.bodies.iter().zip(&work.bodies).map(|(body, memory)| frame.body(body, memory)).collect();
-        match form {
+        match &form {
             RegionForm::Branch(_) => {
                 let bodies = bodies.try_into().expect("a branch has two bodies");
                 actions.push(PlacedAction::Branch { predicate: operands[0].clone(), bodies });
             }
             RegionForm::Loop(looped) => {
-                let starts = operands.iter().zip(&results).take(looped.carries);
+                let starts = operands.iter().cloned().zip((0..looped.carries).map(|k| border.start(k, &results)));
                 let moved =
                     starts.filter(|(from, to)| from.place != to.place || from.strides_bytes != to.strides_bytes);
-                actions.extend(moved.map(|(from, to)| PlacedAction::Copy { from: from.clone(), to: to.clone() }));
+                actions.extend(moved.map(|(from, to)| PlacedAction::Copy { from, to }));
                 let until = looped.until_done.then(|| Until {
                     done: frame.done(&region.bodies[0], &work.bodies[0]),
                     count: results[looped.carries].clone(),
@@ -144,8 +147,8 @@ impl Frame {
     }
 
     /// The frame of a region's bodies.
-    fn of_bodies(&self, form: &RegionForm, operands: &[Operand], results: &[Operand], work: &RegionMemory) -> Frame {
-        let border = Border { form, depth: self.depth };
+    fn of_bodies(&self, border: &Border, operands: &[Operand], results: &[Operand], work: &RegionMemory) -> Frame {
+        let form = border.form;
         let argument = |k: usize| border.argument(k, &operands[form.operand_of(k)], results);
         let arena = Place { segment: Segment::Arena, offset_bytes: work.work_offset_bytes };
         let arena = border.block(self.spot(arena), work.work_bytes(form.blocks()));
@@ -154,7 +157,7 @@ impl Frame {
             arena_offset_bytes: arena.place.offset_bytes,
             arena_strides_bytes: arena.strides_bytes,
             arguments: (0..operands.len() - form.operand_of(0)).map(argument).collect(),
-            results: results.iter().enumerate().map(|(k, result)| border.result(k, result)).collect(),
+            results: (0..results.len()).map(|k| border.result(k, results)).collect(),
         }
     }
 
@@ -179,6 +182,8 @@ impl Frame {
 /// Between the operands and results of a region and its bodies.
 struct Border<'a> {
     form: &'a RegionForm,
+    /// Of its carries.
+    histories: &'a [History],
     /// Number of loops around the region.
     depth: usize,
 }
@@ -210,22 +215,48 @@ impl Border<'_> {
         self.block(Spot::of(operand), bytes).slice(looped, self.depth + self.loops() - 1, bytes)
     }
 
-    /// Where a body finds argument `k`, given the operand it is bound to; a carry is where the region's result is.
+    fn history(&self, carry: usize) -> Option<&History> {
+        self.histories.iter().find(|history| history.carry == carry)
+    }
+
+    /// Where carry `k` is before the first step: where the region's result is, unless it moves there.
+    fn start(&self, k: usize, results: &[Operand]) -> Operand {
+        let mut start = results[k].clone();
+        if let Some(history) = self.history(k) {
+            let (_, end_bytes) = history.results().next().expect("the carry is part of its history");
+            start.place.offset_bytes = start.place.offset_bytes + history.start_bytes() - end_bytes;
+        }
+        start
+    }
+
+    /// Where carry `k` is in each step, so many steps on.
+    fn carry(&self, k: usize, steps: i64, results: &[Operand]) -> Spot {
+        let mut spot = self.rows(&self.start(k, results));
+        if let Some(history) = self.history(k) {
+            let distance = (steps * history.step_bytes()) as isize;
+            let offset_bytes = spot.place.offset_bytes.checked_add_signed(distance);
+            spot.place.offset_bytes = offset_bytes.expect("a history is inside the arena");
+            spot = spot.moving(self.depth + self.loops() - 1, history.step_bytes());
+        }
+        spot
+    }
+
+    /// Where a body finds argument `k`, given the operand it is bound to.
     fn argument(&self, k: usize, operand: &Operand, results: &[Operand]) -> Spot {
         match self.form.argument(k) {
-            Argument::Carry => self.rows(&results[k]),
+            Argument::Carry => self.carry(k, 0, results),
             Argument::Slice => self.slice(operand),
             Argument::Block => self.rows(operand),
             Argument::Whole => Spot::of(operand),
         }
     }
 
-    /// Where a body puts result `k`, given the region's.
-    fn result(&self, k: usize, result: &Operand) -> Spot {
+    /// Where a body puts result `k`, given the region's; a carry only where it moves.
+    fn result(&self, k: usize, results: &[Operand]) -> Spot {
         match self.form.result(k) {
-            BodyResult::Slice => self.slice(result),
-            BodyResult::Carry => self.rows(result),
-            BodyResult::Whole | BodyResult::Done => Spot::of(result),
+            BodyResult::Slice => self.slice(&results[k]),
+            BodyResult::Carry => self.carry(k, 1, results),
+            BodyResult::Whole | BodyResult::Done => Spot::of(&results[k]),
         }
     }
 }

@@ -35,7 +35,7 @@ impl Simulation {
         let (laid_out, values) = assign_traced(&repeated.graph);
         let (schedule, peaks) = schedule(laid_out, ordering)?;
         let forms = Forms::of(&schedule);
-        let live = storage_of(&forms, &schedule, None).live();
+        let live = storage_of(&forms, &schedule).live();
         let peak = live.iter().position(|&bytes| bytes == peaks.chosen_bytes).unwrap_or(0);
         let origins = origins(&forms, &values, repeated, forward);
         let life = lifetimes(&forms, &schedule.actions);

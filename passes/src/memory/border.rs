@@ -1,6 +1,6 @@
 //! What memory borders on: other entries and the host around an entry, a region around its bodies.
 
-use super::SharedLayout;
+use super::{History, SharedLayout};
 use gradc_ir::graph::{Graph, OutputKind, Role, Value};
 use gradc_ir::plan::{Place, Segment};
 use gradc_ir::region::{BodyResult, RegionForm};
@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 pub(super) enum Border<'a> {
     /// Tensors shared with other entries, and slices of the host.
     Entry(&'a SharedLayout),
-    /// A region, whose body the graph is.
-    Body(&'a RegionForm),
+    /// A region, whose body the graph is, and the histories of its carries.
+    Body(&'a RegionForm, &'a [History]),
 }
 
 impl Border<'_> {
@@ -20,7 +20,7 @@ impl Border<'_> {
     pub fn input_places(self, graph: &Graph) -> BTreeMap<Value, Place> {
         match self {
             Border::Entry(layout) => entry_inputs(graph, layout),
-            Border::Body(_) => graph
+            Border::Body(..) => graph
                 .inputs()
                 .iter()
                 .enumerate()
@@ -31,20 +31,37 @@ impl Border<'_> {
 
     /// Results that belong to a place of the region, each once.
     pub fn result_places(self, graph: &Graph) -> Vec<(Value, Place)> {
-        let Border::Body(form) = self else { return vec![] };
-        let belongs = |k: usize| matches!(form.result(k), BodyResult::Slice | BodyResult::Whole);
-        let outputs = graph.outputs().iter().enumerate().filter(|&(k, _)| belongs(k));
-        outputs.map(|(k, output)| (output.value, start_of(Segment::Result(k as u32)))).collect()
+        let places = self.body_results(graph).into_iter();
+        places.filter(|(_, place)| matches!(place.segment, Segment::Result(_))).collect()
+    }
+
+    /// Where results of a body belong, but for carries without a history.
+    fn body_results(self, graph: &Graph) -> Vec<(Value, Place)> {
+        let Border::Body(form, histories) = self else { return vec![] };
+        let segment = |k: usize| match form.result(k) {
+            BodyResult::Slice | BodyResult::Whole => Some(Segment::Result(k as u32)),
+            BodyResult::Carry | BodyResult::Done => None,
+        };
+        let segment = |k: usize| histories.iter().find_map(|history| history.segment(k)).or_else(|| segment(k));
+        let outputs = graph.outputs().iter().enumerate();
+        outputs.filter_map(|(k, output)| Some((output.value, start_of(segment(k)?)))).collect()
+    }
+
+    /// Whether input `k` of a body is part of a history, which it must not be written over.
+    pub fn is_history(self, k: usize) -> bool {
+        matches!(self, Border::Body(_, histories) if histories.iter().any(|history| history.carry == k))
     }
 
     /// Everything that must stand in a certain place when all actions are done: results, and updates of inputs.
     pub fn destinations(self, graph: &Graph) -> Vec<(Value, Place)> {
         let inputs = self.input_places(graph);
         let updates = graph.outputs().iter().filter_map(|o| match o.kind {
-            OutputKind::Update(id) => Some((o.value, inputs[&graph.inputs()[id.index()].value])),
+            OutputKind::Update(id) if !self.is_history(id.index()) => {
+                Some((o.value, inputs[&graph.inputs()[id.index()].value]))
+            }
             _ => None,
         });
-        updates.chain(self.result_places(graph)).collect()
+        updates.chain(self.body_results(graph)).collect()
     }
 
     /// Bytes from the start of a segment that values of the graph may occupy; `None` where it has no such segment.

@@ -1,6 +1,7 @@
 //! What an order of actions keeps in the arena, and for how long.
 
 use super::aligned;
+use super::history::histories;
 use crate::schedule::{Forms, in_place_candidates, overwritable, roots};
 use gradc_ir::graph::{NodeId, Value};
 use gradc_ir::plan::Action;
@@ -15,18 +16,22 @@ pub(crate) struct Outside {
 }
 
 /// What a sequence of actions stores, without places yet.
+#[derive(Default)]
 pub(crate) struct Storage {
     /// Updates written over the tensor they replace: (old value, next value).
     pub in_place: Vec<(Value, Value)>,
     /// What lives in the arena.
     pub buffers: Vec<Buffer>,
+    /// Bytes from the beginning of its buffer to each value that does not begin there.
+    pub offsets: BTreeMap<Value, usize>,
     /// Number of actions.
     pub actions: usize,
 }
 
 /// Bytes needed from the action that makes them to the last that reads them.
 pub(crate) struct Buffer {
-    /// The values that live in it one after the other, each written over the one before; none where bodies work.
+    /// The values that live in it one after the other, each written over the one before, or as parts of a history; none
+    /// where bodies work.
     pub values: Vec<Value>,
     /// The region whose bodies work in it.
     pub work_of: Option<NodeId>,
@@ -41,15 +46,21 @@ pub(crate) struct Buffer {
 impl Storage {
     pub fn new(forms: &Forms, actions: &[Action], outside: &Outside) -> Self {
         let life = lifetimes(forms, actions);
-        let in_place = in_place_updates(forms, actions, &life);
+        let mut in_place = in_place_updates(forms, actions, &life);
+        in_place.retain(|(_, next)| !outside.placed.contains(next));
         let placed = in_place.iter().map(|(_, next)| *next).chain(outside.placed.iter().copied()).collect();
-        let mut buffers = buffers(forms, actions, &life, &placed);
+        let (mut buffers, offsets) = buffers(forms, actions, &life, &placed);
         for (k, action) in actions.iter().enumerate() {
             let Action::Region(region) = action else { continue };
             let size_bytes = aligned(outside.work_bytes[&region.node]);
             buffers.push(Buffer { values: vec![], work_of: Some(region.node), size_bytes, first: k, last: k });
         }
-        Storage { buffers, in_place, actions: actions.len() }
+        Storage { buffers, in_place, offsets, actions: actions.len() }
+    }
+
+    /// Bytes from the beginning of its buffer to a value.
+    pub fn offset_bytes(&self, value: Value) -> usize {
+        self.offsets.get(&value).copied().unwrap_or(0)
     }
 
     /// Bytes alive while each action runs.
@@ -122,40 +133,96 @@ fn leaves(forms: &Forms) -> BTreeSet<Value> {
     forms.graph.outputs().iter().map(|o| forms.root(o.value)).collect()
 }
 
-fn buffers(forms: &Forms, actions: &[Action], life: &Lifetimes, placed: &BTreeSet<Value>) -> Vec<Buffer> {
-    let leaves = leaves(forms);
-    let last_of = |v: &Value, made: usize| match leaves.contains(v) {
-        true => actions.len(),
-        false => life.last_read.get(v).copied().unwrap_or(made),
-    };
-    let mut buffers: Vec<Buffer> = Vec::new();
-    // Which buffer the value that was written last of each is in.
-    let mut holder: BTreeMap<Value, usize> = BTreeMap::new();
+/// The buffers of the arena, and where in theirs the values begin that do not do so at its beginning.
+fn buffers(
+    forms: &Forms,
+    actions: &[Action],
+    life: &Lifetimes,
+    placed: &BTreeSet<Value>,
+) -> (Vec<Buffer>, BTreeMap<Value, usize>) {
+    let (leaves, end) = (leaves(forms), actions.len());
+    let mut filling =
+        Filling { forms, life, leaves, end, buffers: vec![], holder: BTreeMap::new(), offsets: BTreeMap::new() };
     for (k, action) in actions.iter().enumerate() {
+        filling.add_histories(k, action);
         let mut free = overwritable(forms, action);
         let (_, writes) = reads_and_writes(forms, action);
         for value in writes.into_iter().filter(|v| !placed.contains(v)) {
-            let (size_bytes, last) = (aligned(forms.graph.ty(value).size_bytes()), last_of(&value, k));
-            let dies_here = |v: &Value| {
-                let buffer = holder.get(v).map(|&at| &buffers[at]);
-                let same = forms.graph.ty(*v).size_bytes() == forms.graph.ty(value).size_bytes();
-                buffer.is_some_and(|b| b.last == k && b.first < k && same)
-            };
-            let taken = free.iter().find(|(result, v)| *result == value && dies_here(v)).map(|(_, v)| *v);
-            let at = match taken {
-                Some(taken) => {
-                    free.retain(|(_, v)| *v != taken);
-                    holder[&taken]
-                }
-                None => {
-                    buffers.push(Buffer { values: vec![], work_of: None, size_bytes, first: k, last });
-                    buffers.len() - 1
-                }
-            };
-            buffers[at].values.push(value);
-            buffers[at].last = last;
-            holder.insert(value, at);
+            filling.add(k, value, &mut free);
         }
     }
-    buffers
+    (filling.buffers, filling.offsets)
+}
+
+/// Buffers as actions fill them.
+struct Filling<'a> {
+    forms: &'a Forms<'a>,
+    life: &'a Lifetimes,
+    leaves: BTreeSet<Value>,
+    /// Number of actions.
+    end: usize,
+    buffers: Vec<Buffer>,
+    /// Which buffer the value that was written last of each is in.
+    holder: BTreeMap<Value, usize>,
+    /// Bytes from the beginning of its buffer to each value that does not begin there.
+    offsets: BTreeMap<Value, usize>,
+}
+
+impl Filling<'_> {
+    /// The action until which a value is needed that action `made` makes.
+    fn last(&self, value: Value, made: usize) -> usize {
+        match self.leaves.contains(&value) {
+            true => self.end,
+            false => self.life.last_read.get(&value).copied().unwrap_or(made),
+        }
+    }
+
+    /// Adds a buffer for each history of a region, which is action `k`.
+    fn add_histories(&mut self, k: usize, action: &Action) {
+        let Action::Region(region) = action else { return };
+        for history in histories(self.forms, region.node) {
+            let (values, offsets): (Vec<Value>, Vec<usize>) = history.values(region.node).unzip();
+            let last = values.iter().map(|&value| self.last(value, k)).max().expect("a history has values");
+            self.holder.extend(values.iter().map(|&value| (value, self.buffers.len())));
+            self.offsets.extend(values.iter().copied().zip(offsets));
+            let size_bytes = aligned(history.size_bytes());
+            self.buffers.push(Buffer { values, work_of: None, size_bytes, first: k, last });
+        }
+    }
+
+    /// Adds a value that action `k` makes, unless it is part of a history. Of the pairs of a result and what it may be
+    /// written over, those with what it is written over are taken.
+    fn add(&mut self, k: usize, value: Value, free: &mut Vec<(Value, Value)>) {
+        if self.holder.contains_key(&value) {
+            return;
+        }
+        let bytes = |v: Value| self.forms.graph.ty(v).size_bytes();
+        // The values of a history lie in each other.
+        let shares = |v: Value, buffer: &Buffer| {
+            let mut others = buffer.values.iter().filter(|&&other| other != v);
+            self.offsets.contains_key(&v) && others.any(|&other| self.last(other, buffer.first) >= k)
+        };
+        let dies_here = |v: &Value| {
+            let buffer = self.holder.get(v).map(|&at| &self.buffers[at]);
+            buffer.is_some_and(|b| b.last == k && b.first < k && bytes(*v) == bytes(value) && !shares(*v, b))
+        };
+        let taken = free.iter().find(|(result, v)| *result == value && dies_here(v)).map(|(_, v)| *v);
+        let (last, size_bytes) = (self.last(value, k), aligned(bytes(value)));
+        let at = match taken {
+            Some(taken) => {
+                free.retain(|(_, v)| *v != taken);
+                if let Some(&offset) = self.offsets.get(&taken) {
+                    self.offsets.insert(value, offset);
+                }
+                self.holder[&taken]
+            }
+            None => {
+                self.buffers.push(Buffer { values: vec![], work_of: None, size_bytes, first: k, last });
+                self.buffers.len() - 1
+            }
+        };
+        self.buffers[at].values.push(value);
+        self.buffers[at].last = last;
+        self.holder.insert(value, at);
+    }
 }

@@ -1,6 +1,7 @@
 //! The verifier of memory plans: trusted by nobody, run after planning and after reading a plan from a file.
 
 use super::border::Border;
+use super::history::{History, histories};
 use super::{Lifetimes, SharedLayout, aligned, blocks_of, lifetimes, reads_and_writes, regions_of};
 use crate::schedule::{Form, Forms, check_arguments, groups, overwritable};
 use gradc_ir::diagnostic::Diagnostic;
@@ -46,7 +47,7 @@ impl Checked<'_> {
     /// the operand of the region is.
     fn check_layouts(&self) -> Result<(), Diagnostic> {
         let Schedule { graph, layouts, .. } = self.schedule;
-        let free = |role| matches!(self.border, Border::Body(_)) && role == Role::Constant;
+        let free = |role| matches!(self.border, Border::Body(..)) && role == Role::Constant;
         let inputs = graph.inputs().iter().filter(|i| !free(i.role)).map(|i| i.value);
         match inputs.chain(graph.outputs().iter().map(|o| o.value)).find(|value| layouts.contains_key(value)) {
             Some(value) => Err(bad(format!("{value} enters or leaves in another order than row-major"))),
@@ -136,12 +137,14 @@ impl Checked<'_> {
         let needed = |k: usize, value: &Value| needed_until.get(value).is_some_and(|&until| until >= k);
         for (k, action) in self.schedule.actions.iter().enumerate() {
             let shared = overwritable(self.forms, action);
+            let histories = histories_of(self.forms, action);
             for value in reads_and_writes(self.forms, action).1 {
                 let place = places[&value];
                 let clash = alive.iter().find(|(other, at)| {
                     let dies_here = needed_until.get(other) == Some(&k) && shared.contains(&(value, **other));
                     let taken_over = dies_here && **at == place;
-                    needed(k, other) && !taken_over && self.overlap((value, place), (**other, **at))
+                    let together = histories.iter().any(|values| values.contains(&value) && values.contains(other));
+                    needed(k, other) && !taken_over && !together && self.overlap((value, place), (**other, **at))
                 });
                 if let Some((other, _)) = clash {
                     return Err(bad(format!("{value} overwrites {other}, which is still needed")));
@@ -150,7 +153,33 @@ impl Checked<'_> {
             }
             if let Action::Region(region) = action {
                 let needed = alive.iter().filter(|(value, _)| needed(k, value));
-                self.check_work(region.node, needed.map(|(value, place)| (*value, *place)))?;
+                let needed: Vec<(Value, Place)> = needed.map(|(value, place)| (*value, *place)).collect();
+                self.check_histories(region.node, &needed)?;
+                self.check_work(region.node, needed.into_iter())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The parts of each history stand where its values do, and between them nothing that is needed.
+    fn check_histories(&self, node: NodeId, needed: &[(Value, Place)]) -> Result<(), Diagnostic> {
+        for history in histories(self.forms, node) {
+            let parts: Vec<(Value, usize)> = history.values(node).collect();
+            let begins = |(value, bytes): (Value, usize)| {
+                let place = self.memory.places[&value];
+                Some(Place { offset_bytes: place.offset_bytes.checked_sub(bytes)?, ..place })
+            };
+            let first = begins(parts[0]);
+            let Some(first) = first.filter(|_| parts.iter().all(|&part| begins(part) == first)) else {
+                return Err(bad(format!("the values of {} do not stand behind each other", parts[0].0)));
+            };
+            if first.segment != Segment::Arena || !self.is_inside(first, history.size_bytes()) {
+                return Err(bad(format!("the values of {} are outside the arena", parts[0].0)));
+            }
+            let others = needed.iter().filter(|(value, _)| parts.iter().all(|(part, _)| part != value));
+            let whole = (first, history.size_bytes());
+            if let Some((other, _)) = others.into_iter().find(|(v, at)| overlap(whole, (*at, self.size_bytes(*v)))) {
+                return Err(bad(format!("the values of {} overwrite {other}, which is still needed", parts[0].0)));
             }
         }
         Ok(())
@@ -182,11 +211,11 @@ impl Checked<'_> {
         for output in graph.outputs() {
             needs.insert(self.forms.root(output.value), end);
         }
-        // What no update replaces must be the same after the call.
-        for input in graph.inputs() {
+        // What no update replaces must be the same after the call, and so must what others read in a stack.
+        for (k, input) in graph.inputs().iter().enumerate() {
             let replaced =
                 graph.outputs().iter().any(|o| matches!(o.kind, OutputKind::Update(_)) && o.name == input.name);
-            if !replaced {
+            if !replaced || self.border.is_history(k) {
                 needs.insert(input.value, end);
             }
         }
@@ -241,12 +270,20 @@ impl Checked<'_> {
             if bodies.len() != region.bodies.len() {
                 return Err(bad("the plan does not say where all bodies of a region work"));
             }
+            let histories = histories(self.forms, region.node);
             for (body, memory) in region.bodies.iter().zip(bodies) {
-                check(body, memory, Border::Body(form))?;
+                check(body, memory, Border::Body(form, &histories))?;
             }
         }
         Ok(())
     }
+}
+
+/// The values of each history of an action, if it is a region.
+fn histories_of(forms: &Forms, action: &Action) -> Vec<Vec<Value>> {
+    let Action::Region(region) = action else { return vec![] };
+    let values = |history: History| history.values(region.node).map(|(value, _)| value).collect();
+    histories(forms, region.node).into_iter().map(values).collect()
 }
 
 /// Whether bytes at two places, each up to the next aligned one, have some in common.

@@ -5,15 +5,18 @@
 //! where the kernel reads that operand only at the point it writes.
 //!
 //! The bodies of a region are planned like entries, their carries being what is updated; while the region runs they work
-//! in a part of the arena. What they return is written where the region's results are, where that is possible.
+//! in a part of the arena. What they return is written where the region's results are, where that is possible; a carry of
+//! which all values are stacked moves through the stack ([`History`]).
 
 mod border;
 mod buffers;
 mod check;
+mod history;
 mod place;
 
 pub(crate) use buffers::{Lifetimes, Outside, Storage, lifetimes, reads_and_writes};
 pub use check::check_plan;
+pub use history::{History, region_histories};
 
 use crate::schedule::{Form, Forms};
 use border::Border;
@@ -21,7 +24,7 @@ use gradc_ir::graph::{Graph, NodeId, Role, Value};
 use gradc_ir::plan::{
     ALIGNMENT_BYTES, Action, MemoryLayout, MemoryPlan, Place, RegionMemory, RegionSchedule, Schedule, Segment,
 };
-use gradc_ir::region::RegionForm;
+use history::histories;
 use place::place_buffers;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -91,8 +94,8 @@ fn lay_out(schedule: &Schedule, border: Border) -> MemoryLayout {
     }
     let (offsets, mut arena_bytes) = place_buffers(&storage);
     for (buffer, offset_bytes) in storage.buffers.iter().zip(offsets) {
-        let place = Place { segment: Segment::Arena, offset_bytes };
-        buffer.values.iter().for_each(|&v| _ = places.insert(v, place));
+        let place = |v: Value| Place { segment: Segment::Arena, offset_bytes: offset_bytes + storage.offset_bytes(v) };
+        buffer.values.iter().for_each(|&v| _ = places.insert(v, place(v)));
         if let Some(node) = buffer.work_of {
             regions.get_mut(&node).expect("every region has memory").work_offset_bytes = offset_bytes;
         }
@@ -145,7 +148,7 @@ impl Guards {
 /// The most bytes of the arena that one action alone reads and writes: no order and no recomputation needs less.
 pub fn largest_action_bytes(schedule: &Schedule) -> usize {
     let forms = Forms::of(schedule);
-    let storage = storage_of(&forms, schedule, None);
+    let storage = storage_of(&forms, schedule);
     let buffer_of: BTreeMap<Value, usize> =
         storage.buffers.iter().enumerate().flat_map(|(k, b)| b.values.iter().map(move |&v| (v, k))).collect();
     let bytes = schedule.actions.iter().map(|action| {
@@ -157,7 +160,7 @@ pub fn largest_action_bytes(schedule: &Schedule) -> usize {
 }
 
 /// The most bytes alive at once in the arena, in the body of a region besides what is written to the region's results.
-fn live_bytes_within(schedule: &Schedule, region: Option<&RegionForm>, guards: Guards) -> usize {
+fn live_bytes_within(schedule: &Schedule, region: Option<Border>, guards: Guards) -> usize {
     storage_while(&Forms::of(schedule), schedule, region, guards).live_bytes()
 }
 
@@ -168,8 +171,10 @@ pub(crate) fn region_live_bytes(forms: &Forms, region: &RegionSchedule) -> usize
 
 fn region_live_bytes_while(forms: &Forms, region: &RegionSchedule, guards: Guards) -> usize {
     let Form::Region(form) = forms.get(region.node) else { unreachable!("only regions are scheduled as such") };
+    let histories = histories(forms, region.node);
+    let border = Border::Body(form, &histories);
     let bodies = guards.bodies(region).iter();
-    let most = bodies.map(|body| live_bytes_within(body, Some(form), guards)).max().unwrap_or(0);
+    let most = bodies.map(|body| live_bytes_within(body, Some(border), guards)).max().unwrap_or(0);
     aligned(most) * form.blocks()
 }
 
@@ -178,13 +183,14 @@ fn blocks_of(forms: &Forms, region: NodeId) -> usize {
     if let Form::Region(form) = forms.get(region) { form.blocks() } else { 1 }
 }
 
-/// What a schedule stores, without places yet; that of a body without what is written to the region's results.
-pub(crate) fn storage_of(forms: &Forms, schedule: &Schedule, region: Option<&RegionForm>) -> Storage {
-    storage_while(forms, schedule, region, Guards::MayFail)
+/// What the schedule of an entry stores, without places yet.
+pub(crate) fn storage_of(forms: &Forms, schedule: &Schedule) -> Storage {
+    storage_while(forms, schedule, None, Guards::MayFail)
 }
 
-fn storage_while(forms: &Forms, schedule: &Schedule, region: Option<&RegionForm>, guards: Guards) -> Storage {
-    let results = region.map_or(vec![], |form| Border::Body(form).result_places(&schedule.graph));
+/// What a schedule stores; that of a body, which has a region around it, without what is written to the region's results.
+fn storage_while(forms: &Forms, schedule: &Schedule, region: Option<Border>, guards: Guards) -> Storage {
+    let results = region.map_or(vec![], |border| border.result_places(&schedule.graph));
     let work_bytes = |region: &RegionSchedule| (region.node, region_live_bytes_while(forms, region, guards));
     let outside = Outside {
         placed: results.into_iter().map(|(output, _)| forms.root(output)).collect(),
@@ -199,7 +205,8 @@ fn regions_of(schedule: &Schedule) -> impl Iterator<Item = &RegionSchedule> {
 
 fn region_memory(forms: &Forms, region: &RegionSchedule) -> RegionMemory {
     let Form::Region(form) = forms.get(region.node) else { unreachable!("only regions are scheduled as such") };
-    let bodies = region.bodies.iter().map(|body| lay_out(body, Border::Body(form))).collect();
+    let histories = histories(forms, region.node);
+    let bodies = region.bodies.iter().map(|body| lay_out(body, Border::Body(form, &histories))).collect();
     RegionMemory { work_offset_bytes: 0, bodies }
 }
 

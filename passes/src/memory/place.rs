@@ -117,7 +117,7 @@ mod tests {
             first,
             last,
         });
-        Storage { in_place: vec![], buffers: buffers.collect(), actions }
+        Storage { buffers: buffers.collect(), actions, ..Storage::default() }
     }
 
     /// Nothing alive at the same time overlaps; returns the arena's size.
