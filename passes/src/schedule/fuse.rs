@@ -3,6 +3,7 @@
 use super::forms::{Form, Forms};
 use super::inline::{MAX_BODY, inlined};
 use super::kernels::kernels;
+use super::read_through::{better_stored, no_worse};
 use super::rows::RowFusion;
 use super::stages::cut_into_stages;
 use gradc_ir::graph::{NodeId, Value};
@@ -16,8 +17,20 @@ const MAX_BUFFERS: usize = 24;
 
 /// The groups of a graph in a topological order.
 pub(crate) fn fuse(forms: &Forms) -> Vec<Group> {
-    let inlined = inlined(forms);
-    let mut partition = Partition::new(forms, &inlined);
+    let mut inlined = inlined(forms);
+    let groups = join(forms, &inlined);
+    let better_stored = better_stored(forms, &inlined, &groups);
+    if better_stored.is_empty() {
+        return groups;
+    }
+    better_stored.iter().for_each(|map| inlined[map.index()] = false);
+    let others = join(forms, &inlined);
+    if no_worse(forms, &others, &groups) { others } else { groups }
+}
+
+/// The groups that stored nodes form with those computed inside them.
+fn join(forms: &Forms, inlined: &[bool]) -> Vec<Group> {
+    let mut partition = Partition::new(forms, inlined);
     for id in forms.graph.node_ids() {
         if matches!(forms.get(id), Form::Map(_)) && !inlined[id.index()] {
             partition.join_producers(id);

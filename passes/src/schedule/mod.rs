@@ -1,6 +1,6 @@
 //! Scheduling: which nodes run together, and in which order.
 //!
-//! A graph is cut into groups, one kernel each ([`fuse`]), sums of the same columns and groups over the same rows joined
+//! A graph is cut into groups, one kernel each ([`fuse`], [`read_through`]), sums of the same columns and groups over the same rows joined
 //! ([`sums`], [`rows`]); groups are ordered so that few bytes live at a time ([`order`]). A region is a group of its own;
 //! its bodies are scheduled by themselves. An update runs as soon as what it reads is there, after the last reader of the
 //! old value.
@@ -10,6 +10,7 @@ mod fuse;
 mod inline;
 mod kernels;
 mod order;
+mod read_through;
 mod rows;
 mod stages;
 mod sums;

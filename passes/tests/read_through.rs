@@ -1,0 +1,75 @@
+//! Which values groups of nodes store for each other.
+
+use gradc_ir::builder::Builder;
+use gradc_ir::graph::{Graph, OutputKind, Value};
+use gradc_ir::plan::Action;
+use gradc_ir::types::{TensorType, TypeError};
+use gradc_passes::schedule::{Ordering, kernels, schedule};
+
+/// A map `s` too dear to be made twice, and `t = s·y`, which is cheap; both go on, `t` also to what is computed with a
+/// product of `−t`. `others` add readers outside.
+fn graph(others: impl FnOnce(&mut Builder, [Value; 2]) -> Result<(), TypeError>) -> (Graph, [Value; 2]) {
+    let build = || {
+        let mut b = Builder::new("read through");
+        let [x, y] = [b.input("x", TensorType::f32([16, 16]))?, b.input("y", TensorType::f32([16, 16]))?];
+        let e = b.exp(x)?;
+        let s = b.tanh(e)?;
+        let t = b.mul(s, y)?;
+        let (minus_s, minus_t) = (b.neg(s)?, b.neg(t)?);
+        let product = b.dot_general(minus_t, x, [&[], &[]], [&[1], &[0]])?;
+        let sum = b.add(t, product)?;
+        b.output("minus_s", minus_s, OutputKind::Result);
+        b.output("sum", sum, OutputKind::Result);
+        others(&mut b, [s, t])?;
+        Ok::<_, TypeError>((b.finish(), [s, t]))
+    };
+    build().expect("well typed")
+}
+
+/// What a graph's groups store, and the most operands that the kernel of its product has.
+fn scheduled(graph: Graph) -> (Vec<Value>, usize) {
+    let (schedule, _) = schedule(graph.into(), Ordering::Memory).expect("it schedules");
+    let stored = schedule.actions.iter().filter_map(|a| if let Action::Run(g) = a { Some(&g.stored) } else { None });
+    let stored = stored.flatten().copied().collect();
+    (stored, kernels(&schedule).into_iter().flatten().map(|k| k.operands.len()).max().expect("there are kernels"))
+}
+
+#[test]
+fn what_is_read_through_one_map_is_stored_as_that_map() {
+    let (graph, [s, t]) = graph(|_, _| Ok(()));
+    let (stored, operands) = scheduled(graph);
+    assert!(stored.contains(&t) && !stored.contains(&s), "{stored:?}");
+    assert_eq!(operands, 3, "the product reads its factors and `t`");
+}
+
+#[test]
+fn what_others_read_itself_stays_stored() {
+    let (graph, [s, t]) = graph(|b, [s, _]| {
+        let product = b.dot_general(s, s, [&[], &[]], [&[1], &[0]])?;
+        b.output("product", product, OutputKind::Result);
+        Ok(())
+    });
+    let (stored, _) = scheduled(graph);
+    assert!(stored.contains(&s) && !stored.contains(&t), "{stored:?}");
+}
+
+/// A map of more bytes than what it reads is made where it is needed.
+#[test]
+fn larger_maps_are_not_stored_instead() {
+    let build = || {
+        let mut b = Builder::new("larger");
+        let [x, w] = [b.input("x", TensorType::f32([16, 1]))?, b.input("w", TensorType::f32([16, 16]))?];
+        let e = b.exp(x)?;
+        let s = b.tanh(e)?;
+        let t = b.add(s, w)?;
+        let minus = b.neg(t)?;
+        let product = b.dot_general(minus, w, [&[], &[]], [&[1], &[0]])?;
+        let sum = b.add(t, product)?;
+        let minus_s = b.neg(s)?;
+        b.output("sum", sum, OutputKind::Result);
+        b.output("minus_s", minus_s, OutputKind::Result);
+        Ok::<_, TypeError>((b.finish(), t))
+    };
+    let (graph, t) = build().expect("well typed");
+    assert!(!scheduled(graph).0.contains(&t));
+}
