@@ -18,8 +18,9 @@ const CALL_NS: f64 = 1000.0;
 const LIBRARY_PRODUCT_NS: f64 = 0.051;
 const LIBRARY_PACK_NS: f64 = 0.11;
 
-/// Rows that the library computes at least.
+/// Rows and columns that the library computes at least, whatever vectors gradc's kernels have.
 const LEAST_ROWS: usize = 4;
+const LEAST_COLUMNS: usize = 8;
 
 impl ContractionPlan {
     /// Whether the library should compute this product. Where it has to be faster that is instead of loops alone:
@@ -48,7 +49,7 @@ impl ContractionPlan {
 
     fn library_ns(&self) -> f64 {
         let Blocking { m, n, .. } = self.blocking;
-        let products = m.next_multiple_of(LEAST_ROWS) * n.next_multiple_of(self.kernel.lanes) * self.k;
+        let products = m.next_multiple_of(LEAST_ROWS) * n.next_multiple_of(LEAST_COLUMNS) * self.k;
         let packed = (m + n) * self.k;
         let work_ns = products as f64 * LIBRARY_PRODUCT_NS + packed as f64 * LIBRARY_PACK_NS;
         self.outer as f64 * (CALL_NS + work_ns)
