@@ -4,6 +4,7 @@ use super::files::{floats, load, model, node};
 use gradc_frontend::import::onnx::proto::{ModelProto, NodeProto, StringStringEntryProto, TensorProto};
 use gradc_ir::graph::Role;
 
+const RULES: &str = "pkg.onnxscript.rewriter.rule_name";
 const SIGNATURE: &str = "pkg.torch.export.ExportedProgram.graph_signature";
 
 /// A chain of additions of the tensors, each in a layer of its own, with the dynamo exporter's list of parameters.
@@ -46,6 +47,18 @@ fn an_even_tensor_of_several_layers_was_several() {
     assert!(load(&twice).unwrap_or_else(|e| panic!("{e}")).lost.contains("b"), "one node reads it as two");
     let tied = vec![floats("a", &[3], &[1.0, 2.0, 3.0])];
     assert!(lost(&["a", "a"], tied, &["a", "b"]).is_empty(), "`b` is `a`");
+}
+
+#[test]
+fn a_fused_node_has_taken_the_parameters_of_others() {
+    let made_by = |rules: &str| {
+        let mut file = exported(&["a"], vec![floats("a", &[3], &[1.0, 2.0, 3.0])], &["a", "bn.weight"]);
+        let note = StringStringEntryProto { key: RULES.into(), value: rules.into() };
+        file.graph.as_mut().expect("the model has a graph").node[0].metadata_props.push(note);
+        load(&file).unwrap_or_else(|e| panic!("{e}")).lost
+    };
+    assert!(made_by("RemoveOptionalBiasFromConv, FuseBatchNormIntoConv").contains("bn.weight"));
+    assert!(made_by("RemoveOptionalBiasFromConv").is_empty(), "what was left out was no parameter");
 }
 
 #[test]

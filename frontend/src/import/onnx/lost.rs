@@ -5,7 +5,7 @@
 //! `optimize=False`. The older one computes too, unless it is called with `do_constant_folding=False`. Training such a
 //! file would leave most weights as they are, or train two as one, in silence.
 
-use super::proto::GraphProto;
+use super::proto::{GraphProto, lookup};
 use super::provenance::layer_of;
 use super::roles::Roles;
 use gradc_ir::graph::Role;
@@ -16,8 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// Without its own list of parameters, those that the older exporter's folding names after their reader
 /// (`onnx::MatMul_41`). With one, the listed parameters that are no initializers, where some initializer is not listed
-/// (so it was computed) or has several readers although all its elements are equal (so it was merged): that a
-/// listed one is missing is no sign by itself, for tied and unused parameters are missing too.
+/// (so it was computed) or has several readers although all its elements are equal (so it was merged), or where a node
+/// says that others were fused into it: that a listed one is missing is no sign by itself, for tied and unused parameters
+/// are missing too.
 pub fn lost_parameters(
     graph: &GraphProto,
     roles: &Roles,
@@ -29,7 +30,7 @@ pub fn lost_parameters(
         return names.filter(|name| is_folded(name, tensors)).map(str::to_string).collect();
     }
     let is_computed = |name: &str| tensors[name].ty().dtype.is_float() && !roles.is_listed(name);
-    if names.clone().any(is_computed) || is_any_merged(graph, initializers, tensors) {
+    if names.clone().any(is_computed) || is_any_merged(graph, initializers, tensors) || is_any_fused(graph) {
         let missing = roles.listed_parameters().filter(|name| !tensors.contains_key(*name));
         return missing.map(str::to_string).collect();
     }
@@ -56,6 +57,13 @@ fn is_any_merged(graph: &GraphProto, initializers: &[(String, Role)], tensors: &
             .any(|(k, name)| even.contains(name.as_str()) && node.input[..k].contains(name));
         twice || read.any(|name| *layers.entry(name).or_insert_with(|| layer.clone()) != layer)
     })
+}
+
+/// Whether a node says that a rule such as `FuseBatchNormIntoConv` made it, which computes one parameter from others and
+/// keeps its name.
+fn is_any_fused(graph: &GraphProto) -> bool {
+    let rules = |node| lookup(node, "pkg.onnxscript.rewriter.rule_name");
+    graph.node.iter().any(|node| rules(&node.metadata_props).is_some_and(|rules| rules.contains("Fuse")))
 }
 
 fn is_even(tensor: &HostTensor) -> bool {

@@ -10,13 +10,12 @@ use super::program::overwritten;
 use super::schema::{
     Argument, Graph, GraphArgument, Named, NamedArgument, Node, OptionalTensor, SymIntArgument, TensorMeta,
 };
+use super::stops::{ALIAS, DETACH};
 use gradc_ir::diagnostic::Diagnostic;
 use std::collections::{BTreeMap, BTreeSet};
 
 const SET_GRAD: &str = "torch.ops.higher_order.wrap_with_set_grad_enabled";
 const AUTOCAST: &str = "torch.ops.higher_order.wrap_with_autocast";
-const ALIAS: &str = "torch.ops.aten.alias.default";
-const DETACH: &str = "torch.ops.aten.detach.default";
 const DETACH_IN_PLACE: &str = "torch.ops.aten.detach_.default";
 
 /// Writes the regions of a graph into it, and those within them, which are as deep as the reader of JSON allows. Calls

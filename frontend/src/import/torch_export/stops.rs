@@ -10,8 +10,8 @@ use gradc_ir::types::DType;
 /// The dialect of programs that have not been decomposed.
 const TRAINING: &str = "TRAINING";
 
-const ALIAS: &str = "torch.ops.aten.alias.default";
-const DETACH: &str = "torch.ops.aten.detach.default";
+pub const ALIAS: &str = "torch.ops.aten.alias.default";
+pub const DETACH: &str = "torch.ops.aten.detach.default";
 
 /// What a node comes from.
 enum Origin {
