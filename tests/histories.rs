@@ -1,19 +1,16 @@
 //! Carries of which a loop stacks all values move through the stack instead of being copied there.
 
-use gradc::{CompiledStep, HostTensor, Model, Options, TensorView};
+mod common;
+
+use common::rolled::{assert_near, compiled, plan, predict, rolled};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Graph, OutputKind};
 use gradc_ir::interpret;
 use gradc_ir::plan::{MemoryPlan, Segment};
 use gradc_ir::tensor::Tensor;
-use gradc_ir::text::parse_plan;
 use gradc_ir::types::{TensorType, TypeError};
-use gradc_passes::expand_regions::ExpandLimits;
 
 const STEPS: usize = 5;
-
-/// Largest difference from the interpreter, relative to the largest magnitude: sums of a few products through a few steps.
-const TOLERANCE: f64 = 1e-5;
 
 /// What a loop stacks of its carry.
 #[derive(Clone, Copy, Debug)]
@@ -71,39 +68,6 @@ fn nested() -> Result<Graph, TypeError> {
     Ok(b.finish())
 }
 
-fn compiled(graph: &Graph, threads: usize) -> CompiledStep {
-    let model = Model {
-        name: graph.name.clone(),
-        train: graph.clone(),
-        infer: graph.clone(),
-        tensors: Default::default(),
-        frozen: Default::default(),
-        aliases: Default::default(),
-        lost: Default::default(),
-        notes: vec![],
-    };
-    let options =
-        Options { threads, expand: ExpandLimits::NONE, emit: vec![gradc::Stage::Memory], ..Options::default() };
-    gradc::compile(&model, None, &options).unwrap_or_else(|e| panic!("{}: {e}", graph.name))
-}
-
-fn plan(step: &CompiledStep) -> MemoryPlan {
-    parse_plan(&step.report().texts[0].2).unwrap_or_else(|e| panic!("{e}"))
-}
-
-fn predict(step: &CompiledStep, graph: &Graph, inputs: &[Tensor]) -> Vec<HostTensor> {
-    let host: Vec<HostTensor> = inputs.iter().map(Tensor::to_host).collect();
-    let named: Vec<(&str, TensorView)> =
-        graph.inputs().iter().zip(&host).map(|(i, t)| (i.name.as_str(), TensorView::from(t))).collect();
-    let mut session = step.session().expect("a session");
-    let outputs = session.predict(&named).unwrap_or_else(|e| panic!("{}: {e}", graph.name));
-    let read = |o: &gradc_ir::graph::Output| {
-        let view = outputs.get(&o.name).expect("every output is there");
-        HostTensor::new(graph.ty(o.value).clone(), view.bytes().to_vec()).expect("the sizes agree")
-    };
-    graph.outputs().iter().map(read).collect()
-}
-
 /// Runs a graph on inputs that differ everywhere, natively and by the interpreter; returns the plan.
 fn check(what: &str, graph: &Graph) -> MemoryPlan {
     let input = |(k, i): (usize, &gradc_ir::graph::Input)| {
@@ -113,15 +77,10 @@ fn check(what: &str, graph: &Graph) -> MemoryPlan {
     };
     let inputs: Vec<Tensor> = graph.inputs().iter().enumerate().map(input).collect();
     let expected = interpret::outputs(graph, &inputs).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let step = compiled(graph, 1);
+    let step = compiled(graph, &rolled(1));
     let found = predict(&step, graph, &inputs);
-    for (found, expected) in found.iter().zip(&expected) {
-        let (found, expected) = (found.to_tensor(), expected.floats());
-        let scale = expected.iter().fold(0.0f64, |most, v| most.max(v.abs()));
-        let near = found.floats().iter().zip(expected).all(|(f, e)| (f - e).abs() <= TOLERANCE * scale);
-        assert!(near, "{what}: {found:?} instead of {expected:?}");
-    }
-    assert_eq!(predict(&compiled(graph, 2), graph, &inputs), found, "{what}: two threads");
+    found.iter().zip(&expected).for_each(|(found, expected)| assert_near(what, &found.to_tensor(), expected));
+    assert_eq!(predict(&compiled(graph, &rolled(2)), graph, &inputs), found, "{what}: two threads");
     plan(&step)
 }
 

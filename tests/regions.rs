@@ -1,5 +1,8 @@
 //! Loops and branches in native code, against the interpreter: nothing here is unrolled.
 
+mod common;
+
+use common::rolled::{assert_near, compiled, model, plan, predict, rolled};
 use gradc::{CompiledStep, HostTensor, Model, Options, Recipe, TensorView};
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Function, Graph, OutputKind, Role, Value};
@@ -9,61 +12,13 @@ use gradc_ir::op::{Cotangent, Sample};
 use gradc_ir::ops::{Op, Scan};
 use gradc_ir::plan::Action;
 use gradc_ir::region::RegionForm;
-use gradc_ir::tensor::{Data, Tensor};
+use gradc_ir::tensor::Tensor;
 use gradc_ir::text::parse_plan;
 use gradc_ir::types::{DType, TensorType, TypeError};
 use gradc_passes::differentiate::vjp_alone;
-use gradc_passes::expand_regions::ExpandLimits;
-
-/// Largest difference from the interpreter, relative to the largest magnitude of the tensor: sums of a few products.
-const TOLERANCE: f64 = 1e-5;
-
-fn rolled(threads: usize) -> Options {
-    Options { threads, expand: ExpandLimits::NONE, emit: vec![gradc::Stage::Memory], ..Options::default() }
-}
-
-fn model(graph: &Graph) -> Model {
-    Model {
-        name: graph.name.clone(),
-        train: graph.clone(),
-        infer: graph.clone(),
-        tensors: Default::default(),
-        frozen: Default::default(),
-        aliases: Default::default(),
-        lost: Default::default(),
-        notes: vec![],
-    }
-}
-
-fn compiled(graph: &Graph, options: &Options) -> CompiledStep {
-    gradc::compile(&model(graph), None, options).unwrap_or_else(|e| panic!("{}: {e}", graph.name))
-}
 
 fn regions_scheduled(step: &CompiledStep) -> usize {
-    let plan = parse_plan(&step.report().texts[0].2).unwrap_or_else(|e| panic!("{e}"));
-    plan.schedule.actions.iter().filter(|a| matches!(a, Action::Region(_))).count()
-}
-
-fn predict(step: &CompiledStep, graph: &Graph, inputs: &[Tensor]) -> Vec<HostTensor> {
-    let host: Vec<HostTensor> = inputs.iter().map(Tensor::to_host).collect();
-    let named: Vec<(&str, TensorView)> =
-        graph.inputs().iter().zip(&host).map(|(i, t)| (i.name.as_str(), TensorView::from(t))).collect();
-    let mut session = step.session().expect("a session");
-    let outputs = session.predict(&named).unwrap_or_else(|e| panic!("{}: {e}", graph.name));
-    let read = |o: &gradc_ir::graph::Output| {
-        let view = outputs.get(&o.name).expect("every output is there");
-        HostTensor::new(graph.ty(o.value).clone(), view.bytes().to_vec()).expect("the sizes agree")
-    };
-    graph.outputs().iter().map(read).collect()
-}
-
-fn assert_near(what: &str, found: &Tensor, expected: &Tensor) {
-    let (Data::Float(f), Data::Float(e)) = (&found.data, &expected.data) else {
-        return assert_eq!(found, expected, "{what}");
-    };
-    let scale = e.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-    let close = f.iter().zip(e).all(|(f, e)| (f - e).abs() <= TOLERANCE * scale);
-    assert!(close && found.ty == expected.ty, "{what}: {found:?} instead of {expected:?}");
+    plan(step).schedule.actions.iter().filter(|a| matches!(a, Action::Region(_))).count()
 }
 
 /// Rolled, on 1, 2 and 4 threads and without the optimizer: bits that do not depend on threads, and the interpreter's

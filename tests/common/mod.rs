@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test program uses a part")]
 
 pub mod planned;
+pub mod rolled;
 
 use gradc::bench::random_inputs;
 use gradc::entries::EntryKind;
