@@ -2,7 +2,7 @@
 
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Role, Value};
-use gradc_ir::ops::{Convolution, DotGeneral, MaxPool, MaxPoolGrad, Op};
+use gradc_ir::ops::{Barrier, Convolution, DotGeneral, MaxPool, MaxPoolGrad, Op};
 use gradc_ir::types::TensorType;
 use gradc_passes::layout::{LaidOut, assign_layouts};
 
@@ -151,4 +151,32 @@ fn a_wish_does_not_part_what_the_product_has_together() {
     let read = b.op(op, &[rows, v]).expect("the shapes fit");
     b.output("read", read, OutputKind::Result);
     assert!(assign_layouts(&b.finish()).layouts.is_empty(), "batches, heads and positions are rows of one product");
+}
+
+/// What only has to be made before something else is not read by it.
+#[test]
+fn readers_of_the_order_alone_do_not_mind() {
+    let laid_out = mixed(|b, heads, projection| {
+        let later = b.op(Barrier {}, &[projection, heads]).expect("any shapes");
+        projected(b, heads, later);
+    });
+    assert_eq!(order_of_heads(&laid_out), POSITIONS_FIRST);
+}
+
+/// Columns that are innermost in the result stay so: other axes only would have to be walked one by one.
+#[test]
+fn no_wish_takes_the_columns_of_a_product_apart() {
+    let mut b = Builder::new("columns");
+    let mut input = |name: &str, shape: &[usize]| {
+        b.declare(name, Role::Input, TensorType::f32(shape), None).expect("names are unique")
+    };
+    let [x, y, w] = [input("x", &[2, 5, 6]), input("y", &[2, 6, 4]), input("w", &[2, 4, 7])];
+    let made = DotGeneral { lhs_batch: vec![0], rhs_batch: vec![0], lhs_contract: vec![2], rhs_contract: vec![1] };
+    let made = b.op(made, &[x, y]).expect("the shapes fit");
+    let read = DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![0, 2], rhs_contract: vec![0, 1] };
+    let read = b.op(read, &[made, w]).expect("the shapes fit");
+    b.output("read", read, OutputKind::Result);
+    let laid_out = assign_layouts(&b.finish());
+    let order = laid_out.layouts.get(&Value { node: made.node, result: 0 }).map(|layout| layout.order().to_vec());
+    assert_eq!(order, Some(vec![1, 0, 2]), "batches and columns are summed over, columns innermost");
 }

@@ -123,14 +123,21 @@ rules! { Layout, Bitwise;
     "reshape-out-of-concat": "concat(reshape(x), reshape(y), …)" => "reshape(concat(x, y, …))"
         if "what the axis is made of differs in the first factor alone";
     on [Concat] by reshape_out_of_concat, as in |s| {
-        let (inner, after) = (1 + s.below(3), 2 + s.below(2));
+        let case = s.below(5);
         let mut part = || {
             let n = 1 + s.below(3);
-            let x = s.float(&[2, n, inner, after])?;
-            if after == 2 { s.reshape(x, &[2, n * inner, after]) } else { s.reshape(x, &[2, n * inner * after]) }
+            // From which shape to which; in the last two cases the parts are not reshaped alike, or not outermost.
+            let (from, to) = match case {
+                0 | 1 => (vec![2, n, 3, 2], vec![2, 3 * n, 2]),
+                2 => (vec![2, n, 3, 2], vec![2, 6 * n]),
+                3 => (vec![2, n, 4 - n], vec![2, n * (4 - n)]),
+                _ => (vec![2, 3 * n], vec![2, 3, n]),
+            };
+            let x = s.float(&from)?;
+            Ok((s.reshape(x, &to)?, to.len()))
         };
-        let parts = [part()?, part()?, part()?];
-        s.concat(&parts, 1)
+        let [(x, rank), (y, _), (z, _)] = [part()?, part()?, part()?];
+        s.concat(&[x, y, z], if case == 4 { rank - 1 } else { 1 })
     };
 }
 
