@@ -163,6 +163,17 @@ fn readers_of_the_order_alone_do_not_mind() {
     assert_eq!(order_of_heads(&laid_out), POSITIONS_FIRST);
 }
 
+/// A map between may turn the columns away.
+#[test]
+fn no_wish_moves_the_columns_of_a_product() {
+    let laid_out = mixed(|b, heads, _| {
+        let turned = b.transpose(heads, &[0, 1, 3, 2]).expect("a permutation");
+        let weight = b.input("weight", TensorType::f32([3, 5, 7])).expect("names are unique");
+        projected(b, turned, weight);
+    });
+    assert!(order_of_heads(&laid_out).is_empty(), "positions would stand innermost");
+}
+
 /// Columns that are innermost in the result stay so: other axes only would have to be walked one by one.
 #[test]
 fn no_wish_takes_the_columns_of_a_product_apart() {

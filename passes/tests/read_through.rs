@@ -53,6 +53,46 @@ fn what_others_read_itself_stays_stored() {
     assert!(stored.contains(&s) && !stored.contains(&t), "{stored:?}");
 }
 
+/// One value that is better stored otherwise counts, whatever becomes of others.
+#[test]
+fn values_are_judged_one_by_one() {
+    type Others = fn(&mut Builder, Value) -> Result<(), TypeError>;
+    // A value with other maps of it in other groups; one that is a result; one whose map is larger.
+    let others: [Others; 3] = [
+        |b, s| {
+            let (twice, square) = (b.add(s, s)?, b.mul(s, s)?);
+            let product = b.dot_general(twice, square, [&[], &[]], [&[1], &[0]])?;
+            b.output("product", product, OutputKind::Result);
+            Ok(())
+        },
+        |b, s| {
+            let twice = b.add(s, s)?;
+            let product = b.dot_general(twice, twice, [&[], &[]], [&[1], &[0]])?;
+            b.output("s", s, OutputKind::Result);
+            b.output("product", product, OutputKind::Result);
+            Ok(())
+        },
+        |b, s| {
+            let row = b.slice_axis(s, 0, 0, 1)?;
+            let row = b.tanh(row)?;
+            let all = b.broadcast(row, &[16, 16], &[0, 1]).or_else(|_| b.add(s, s))?;
+            let product = b.dot_general(all, all, [&[], &[]], [&[1], &[0]])?;
+            b.output("product", product, OutputKind::Result);
+            Ok(())
+        },
+    ];
+    for more in others {
+        let (graph, [s, t]) = graph(|b, _| {
+            let z = b.input("z", TensorType::f32([16, 16]))?;
+            let e = b.exp(z)?;
+            let dear = b.tanh(e)?;
+            more(b, dear)
+        });
+        let (stored, _) = scheduled(graph);
+        assert!(stored.contains(&t) && !stored.contains(&s), "{stored:?}");
+    }
+}
+
 /// A map of more bytes than what it reads is made where it is needed.
 #[test]
 fn larger_maps_are_not_stored_instead() {
