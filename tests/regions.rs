@@ -303,6 +303,22 @@ fn rows_that_do_not_meet_are_cut_into_blocks() {
     assert_eq!(blocks(&compiled(&graph, &rolled(1))), [0usize; 0]);
 }
 
+/// A weight of several panels, the last one narrow, which the loop packs once; the rows are those of few tiles.
+#[test]
+fn kept_weights_may_have_several_panels() {
+    let step = body("step", &[&[4, 70], &[70, 70]], |b, x| {
+        let product = b.dot_general(x[0], x[1], [&[], &[]], [&[1], &[0]])?;
+        Ok(vec![b.tanh(product)?, product])
+    });
+    let op = Scan { body: step, carries: 1, scanned: 0, length: 6, reverse: false, in_order: false };
+    let inputs = [&[4, 70][..], &[70, 70]].map(|shape| {
+        let ty = TensorType::f32(shape.to_vec());
+        let values = (0..ty.elements()).map(|at| 0.2 * (0.7 * at as f64).sin()).collect();
+        Tensor::float(ty, values).rounded()
+    });
+    check(&applied("panels", op, &[&[4, 70], &[70, 70]]), &inputs, 1);
+}
+
 /// Loops of a training step are cut whether or not it is asked what to make again in spare time, or so that it fits.
 #[test]
 fn loops_that_train_are_cut_into_blocks() {

@@ -136,7 +136,13 @@ const IN_ORDER: [usize; 5] = [B, H, S, T, D];
 
 /// Calls a function with products of every size, order of the right factor, and use of the sums.
 fn for_each_product(mut check: impl FnMut(&Product, &str)) {
-    let sizes = [[2, 3, 1, 64, 32, 64], [3, 2, 4, 7, 19, 40], [1, 4, 5, 1, 40, 300], [2, 2, 3, 70, 9, 33]];
+    let sizes = [
+        [2, 3, 1, 64, 32, 64],
+        [2, 2, 8, 8, 32, 64],
+        [3, 2, 4, 7, 19, 40],
+        [1, 4, 5, 1, 40, 300],
+        [2, 2, 3, 70, 9, 33],
+    ];
     for (extents, right) in sizes.into_iter().flat_map(|size| [(size, [B, H, K, D]), (size, [B, D, H, K])]) {
         for then in [Then::Nothing, Then::Addition, Then::Columns] {
             for is_causal in [false, true] {

@@ -72,11 +72,14 @@ fn nothing_that_is_needed_stands_where_the_first_value_does() {
     });
 }
 
+/// What a step takes is what the step before has made, which is read in the stack.
 #[test]
 fn what_is_stacked_is_not_written_over() {
-    refuses(true, "overwrites", |plan| {
-        let region = plan.memory.regions.values_mut().next().expect("the loop has memory");
-        let places = region.bodies[0].places.values_mut().filter(|place| place.segment == Segment::Arena);
-        places.for_each(|place| *place = Place { segment: Segment::Argument(0), offset_bytes: 0 });
-    });
+    for stacks_taken in [true, false] {
+        refuses(stacks_taken, "overwrites", |plan| {
+            let region = plan.memory.regions.values_mut().next().expect("the loop has memory");
+            let places = region.bodies[0].places.values_mut().filter(|place| place.segment == Segment::Arena);
+            places.for_each(|place| *place = Place { segment: Segment::Argument(0), offset_bytes: 0 });
+        });
+    }
 }
