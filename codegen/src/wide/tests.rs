@@ -226,8 +226,7 @@ fn all_forms_of_multiply_add_have_the_same_bits() {
     });
 }
 
-/// Many uses of a few constants leave registers to these and interleave fewer vectors; where most is arithmetic, or sums
-/// depend on it, as many vectors are interleaved as fit.
+/// Many uses of a few constants interleave fewer vectors and leave registers to the constants.
 #[test]
 fn constants_used_often_have_registers() {
     let loads = |code: &Code| {
