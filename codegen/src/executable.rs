@@ -8,6 +8,7 @@ use crate::memory::Memory;
 use crate::pool::Pool;
 use crate::program::Program;
 use crate::runtime::{Function, StepContext};
+use crate::subnormals::FlushToZero;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::kernel::KernelKind;
 use gradc_ir::plan::{ALIGNMENT_BYTES, Place, Segment};
@@ -342,6 +343,7 @@ impl Executable {
             // SAFETY: the offset is that of an entry's function, compiled with this signature and alive with `self.code`.
             let function: unsafe extern "C" fn(*const StepContext) -> usize =
                 unsafe { std::mem::transmute(self.code.bytes().as_ptr().add(self.entries[entry])) };
+            let _flushing = FlushToZero::new();
             // SAFETY: `check` compared every place with the memory given, kernels stay inside their operands (`verify`)
             // and write only to the arena and to persistent memory, both exclusively borrowed; there is a mark for
             // every action, if any.

@@ -26,6 +26,7 @@ pub mod process;
 mod program;
 mod runtime;
 mod simd;
+mod subnormals;
 mod transposition;
 mod verify;
 mod wide;

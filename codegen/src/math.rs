@@ -1,15 +1,16 @@
 //! f32 functions in vectors.
 //!
 //! Largest errors measured against f64 (`tests/math.rs`), in units in the last place: exp 1.0, log 0.8, tanh 1.1,
-//! erf 1.1, sin and cos 1.5 up to |x| = 1e6. Infinities, NaN and denormal numbers follow IEEE 754.
+//! erf 1.1, sin and cos 1.5 up to |x| = 1e6. Infinities, NaN and subnormal operands
+//! follow IEEE 754; results below the least normal number are zero in a step (`subnormals.rs`).
 
 use crate::simd::{Op1, Op2, Relation, Simd};
 use gradc_ir::lower::{BinaryFn, UnaryFn};
 
 /// An exponent whose power is 2⁻²⁵⁴ to the nearest: both of the factors 2⁻¹²⁷ that scale it have the bits of 0.
 ///
-/// Any exponent from −104 down gives 0, but a product that ends below the denormal numbers takes many times as long as one
-/// with 0, and masked scores of attention are far below.
+/// Any exponent from −104 down gives 0, but where nothing is flushed a product that ends below the subnormal numbers takes
+/// many times as long as one with 0, and masked scores of attention are far below.
 const VANISHING_EXPONENT: f32 = -176.0;
 
 /// 1.5 · 2²³: a sum with it has no fraction bits, and the integer nearest to the other number in the low ones.
@@ -141,7 +142,7 @@ pub(crate) trait Math: Simd {
     }
 
     /// eˣ: argument reduction to |r| ≤ ½ ln 2 and a polynomial (Cephes expf); scaled in two steps so that
-    /// results down to the smallest denormal number and up to infinity come out.
+    /// results down to the smallest normal number (and below, where nothing is flushed) and up to infinity come out.
     fn exp(&mut self, x: &Self::Vector) -> Self::Vector {
         let x = self.clamp(x, VANISHING_EXPONENT, 89.0);
         let (log2_e, magic) = (self.constant(std::f32::consts::LOG2_E), self.constant(MAGIC + 2.0 * EXPONENT_BIAS));

@@ -5,6 +5,7 @@
 //! threads spin while a step runs. Between steps they sleep.
 
 use crate::runtime::{KernelFn, StepContext};
+use crate::subnormals::FlushToZero;
 use gradc_ir::diagnostic::Diagnostic;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
@@ -223,6 +224,7 @@ impl Board {
     /// The life of the thread with this position.
     fn work(&self, position: usize) {
         POSITION.set(position);
+        let _flushing = FlushToZero::new();
         let mut spins = 0;
         while !self.closed.load(SeqCst) {
             if self.take_part(position) {

@@ -17,10 +17,23 @@ fn samples(least: f32, greatest: f32) -> Vec<f32> {
     magnitudes.chain(special).flat_map(|x| [x, -x]).collect()
 }
 
+/// A result as steps store it: zero below the least normal number.
+fn flushed(x: f32) -> f32 {
+    if x.is_subnormal() && cfg!(target_arch = "x86_64") { 0.0f32.copysign(x) } else { x }
+}
+
+/// Whether a result near the least normal number is off by less than twice that: a summand of it may have been flushed, and
+/// then the sum.
+fn lacks_what_was_flushed(found: f32, expected: f64) -> bool {
+    let least = f64::from(f32::MIN_POSITIVE);
+    cfg!(target_arch = "x86_64") && expected.abs() < 16.0 * least && (f64::from(found) - expected).abs() < 2.0 * least
+}
+
 /// Distance in units in the last place of the expected value.
 fn distance(found: f32, expected: f64) -> f64 {
     let rounded = expected as f32;
-    if found == rounded || (found.is_nan() && rounded.is_nan()) {
+    let same = found == rounded || (found.is_nan() && rounded.is_nan());
+    if same || lacks_what_was_flushed(found, expected) {
         return 0.0;
     }
     let unit =
@@ -57,18 +70,16 @@ fn worst(f: UnaryFn, values: &[f32], options: &CodegenOptions) -> (f64, f32) {
     errors.max_by(|a, b| a.0.total_cmp(&b.0)).expect("there are values")
 }
 
-/// Below the least normal number a unit in the last place says little: powers are those of f64, rounded, but for the last
-/// bit, and 0 from where they are nearer to it.
+/// Down to the least normal number, with the last bit that powers may be off by, and zero below, however far.
 #[test]
-fn small_powers_of_e_become_denormal_and_then_zero() {
+fn small_powers_of_e_become_zero() {
     let values: Vec<f32> = (0..40_000).map(|k| -87.0 - k as f32 / 400.0).chain([-1e9, f32::MIN]).collect();
     for (isa, options) in paths() {
         for (x, y) in values.iter().zip(mapped(UnaryFn::Exp, &values, &options)) {
             let expected = f64::from(*x).exp() as f32;
-            assert!(
-                y.to_bits().abs_diff(expected.to_bits()) <= 1,
-                "{isa:?}: exp({x}) is {y:e} instead of {expected:e}"
-            );
+            let near = y.to_bits().abs_diff(flushed(expected).to_bits()) <= 1;
+            let at_border = expected.to_bits().abs_diff(f32::MIN_POSITIVE.to_bits()) <= 1 && flushed(y) == y;
+            assert!(near || at_border, "{isa:?}: exp({x}) is {y:e} instead of {expected:e}");
             assert!(*x > -104.0 || y.to_bits() == 0, "{isa:?}: exp({x}) is {y:e}");
         }
     }
@@ -105,7 +116,7 @@ fn odd_functions_keep_the_sign_of_zero() {
     for f in [UnaryFn::Tanh, UnaryFn::Erf] {
         for (isa, options) in paths() {
             let found = mapped(f, &values, &options);
-            let same = found.iter().zip(&values).all(|(y, x)| y.to_bits() == x.to_bits());
+            let same = found.iter().zip(&values).all(|(y, x)| y.to_bits() == flushed(*x).to_bits());
             assert!(same, "{isa:?}: {} of zeros and the least numbers is {found:?}", f.word());
         }
     }
