@@ -10,10 +10,10 @@ those need is installed into the cache folder the first time (several GB). Every
 other, so that they meet the same weather; a program's figure is its best round's median. Prints Markdown tables of
 microseconds per step, of ratios (other / gradc) and of resident memory, one for PyTorch and JAX and with `--peers` one
 for the Rust frameworks, with the machine they were taken on; `--json FILE` keeps all figures, `--readme` puts the tables
-in README.md. A framework that does not build and a program that fails are told and left out. RLX multiplies by OpenBLAS,
-whose library has to be there (Debian's libopenblas-dev); without it mlp_mnist takes RLX 27 times as long. Where gradc's
-median and the mean over the whole run differ by more than 3 %, that is told too: something else ran, or the median hides
-what steps cost.
+in README.md, in the place of those of the same machine. A framework that does not build and a program that fails are
+told and left out. RLX multiplies by OpenBLAS, whose library has to be there (Debian's libopenblas-dev); without it
+mlp_mnist takes RLX 27 times as long. Where gradc's median and the mean over the whole run differ by more than 3 %, that is
+told too: something else ran, or the median hides what steps cost.
 """
 import argparse
 import datetime
@@ -33,7 +33,8 @@ MODELS = ["mlp_digits", "mlp_mnist", "lenet", "resnet8", "mobilenetv2_tiny", "mo
 JAX_MODELS = {"mlp_digits", "mlp_mnist", "gpt_tiny", "ista_denoiser"}
 # The Rust frameworks, and the features their programs are built with.
 PEERS = {"rlx": ["openblas"], "dfdx": [], "burn": ["flex"], "candle": [], "topos": []}
-BEGIN, END = "<!-- made by benches/compare.py --readme -->", "<!-- end -->"
+# What stands around the tables of a machine in README.md.
+BEGIN, END = "<!-- made by benches/compare.py --readme on {} -->", "<!-- end -->"
 # The models that every Rust framework's program has, and those of programs that have others.
 PEER_MODELS = {"mlp_digits", "mlp_mnist", "lenet", "gpt_tiny"}
 PEER_MODELS_OF = {"dfdx": {"mlp_digits", "mlp_mnist"}}
@@ -172,11 +173,13 @@ def timed_peers(figures):
 
 
 def into_readme(text):
-    """Replaces what stands between the markers."""
-    path = ROOT / "README.md"
-    before, _, rest = path.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    """Replaces what README.md has of this machine; what it has not goes before all others."""
+    path, begin = ROOT / "README.md", BEGIN.format(machine())
+    readme = path.read_text()
+    known = begin in readme
+    before, _, rest = readme.partition(begin if known else BEGIN.partition("{")[0])
+    after = rest.partition(END)[2] if known else "\n\n" + BEGIN.partition("{")[0] + rest
+    path.write_text(f"{before}{begin}\n{text}\n{END}{after}")
 
 
 def machine():

@@ -1,8 +1,7 @@
 //! Results below the least normal number, which are zero in a step.
 //!
-//! Some processors take a hundred times as long for an operation that meets them, and training makes them: gradients of
-//! what is learnt already and moments that decay by a constant factor pass through them on their way to zero. A step of a
-//! converged model would take twice as long as before. What the step is given is not touched: operands that are subnormal
+//! Some processors take many times as long for an operation that makes them, and training does: gradients of what is learnt
+//! already and moments that decay by a constant factor pass through them on their way to zero. What the step is given is not touched: operands that are subnormal
 //! count with their value.
 
 /// Subnormal results of this thread are zero while this lives, on processors where they cost time: x86-64.
