@@ -25,6 +25,8 @@ mod transpose_avx2;
 mod vectors_avx2;
 #[cfg(target_arch = "x86_64")]
 mod wide_avx2;
+#[cfg(target_arch = "x86_64")]
+mod wide_avx512;
 
 pub(crate) use rows::{
     ABSENT, RowKernel, RowTile, Segment, Slide, ZEROS, neighbour_kernel, row_kernel, sliding_kernel,
