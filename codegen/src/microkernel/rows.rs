@@ -227,7 +227,7 @@ pub(crate) fn neighbour_kernel(isa: VectorIsa) -> Option<RowKernel> {
 pub(crate) fn sliding_kernel(isa: VectorIsa, slide: Slide) -> Option<RowKernel> {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx2 => sliding_avx2::kernel(slide),
+        VectorIsa::Avx2 | VectorIsa::Avx512 => sliding_avx2::kernel(slide),
         _ => None,
     }
 }
