@@ -141,10 +141,17 @@ impl ContractionPlan {
             (false, false) => (MOST_PACKED_ROWS.min(m), MOST_COLUMNS.min(n)),
             // Long rows: an epilogue reads and writes several arrays, which memory serves best in long runs.
             (true, false) => {
-                let columns = n.min(BLOCK_SUMS / (LEAST_ROW_TILES * self.kernel.rows));
+                let columns = n.min(BLOCK_SUMS / self.least_rows());
                 ((BLOCK_SUMS / columns).min(m), columns)
             }
         }
+    }
+
+    /// Rows that a block has at least: several tiles, and as many as columns of a tile, which take longer to bring into the
+    /// cache the more there are.
+    fn least_rows(&self) -> usize {
+        let MicroKernel { rows, columns, .. } = self.kernel;
+        if self.is_one_row() { LEAST_ROW_TILES * rows } else { columns.max(LEAST_ROW_TILES * rows) }
     }
 
     /// Cuts rows and columns, where they may be cut, into equal parts of at most this size; into more parts where
@@ -153,11 +160,11 @@ impl ContractionPlan {
     fn divide(&mut self, rows: Option<usize>, columns: Option<usize>, wanted: usize) {
         let Blocking { m, n, .. } = self.blocking;
         // Of a matrix that meets a vector, nothing serves several tiles.
-        let least = if self.is_one_row() { [1, 1] } else { [LEAST_ROW_TILES, LEAST_COLUMN_TILES] };
+        let least = if self.is_one_row() { [self.kernel.rows, 1] } else { [self.least_rows(), LEAST_COLUMN_TILES] };
         let parts = |extent: usize, most: Option<usize>, least: usize| {
             most.map_or(1..=1, |most| numbers_of_parts(extent, most, least))
         };
-        let down = parts(m, rows, least[0] * self.kernel.rows);
+        let down = parts(m, rows, least[0]);
         let across = parts(n, columns, least[1] * self.kernel.columns);
         let sizes = down.flat_map(|down| across.clone().map(move |across| (down, across))).map(|(down, across)| {
             (m.div_ceil(down).max(1), n.div_ceil(across).next_multiple_of(self.kernel.columns).min(n).max(1))

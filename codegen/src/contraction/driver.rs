@@ -292,7 +292,7 @@ impl Panels {
     /// left, so that neither is much narrower than the other.
     pub(super) fn columns_of_tile(&self, left: usize, kernel: &MicroKernel) -> usize {
         if self.panel == 0 && left > kernel.columns && left < 2 * kernel.columns {
-            return left.div_ceil(2).next_multiple_of(kernel.lanes);
+            return left.div_ceil(2).next_multiple_of(kernel.vector);
         }
         kernel.columns.min(left)
     }

@@ -10,7 +10,7 @@ use std::ops::Range;
 const DEPTHS_COPIED: usize = 16;
 
 /// The widest panel: columns of the largest tile.
-const WIDEST: usize = 32;
+const WIDEST: usize = 48;
 
 /// Copies the rows (or columns) of each tile at depths `depth` into a panel of its own: `to[panel][k][i]`, `width`
 /// floats per k. What a panel has beyond its tile is left open.
@@ -79,7 +79,8 @@ unsafe fn copy(from: *const f32, lines: &[i32], count: usize, to: (*mut f32, usi
             4..8 => copy_pieces::<4, 2>(from, lines, [0, count - 4], to),
             8..16 => copy_pieces::<8, 2>(from, lines, [0, count - 8], to),
             16 => copy_pieces::<16, 1>(from, lines, [0], to),
-            _ => copy_pieces::<16, 2>(from, lines, [0, count - 16], to),
+            17..=32 => copy_pieces::<16, 2>(from, lines, [0, count - 16], to),
+            _ => copy_pieces::<16, 3>(from, lines, [0, 16, count - 16], to),
         }
     }
 }

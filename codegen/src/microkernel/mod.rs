@@ -99,6 +99,8 @@ pub(crate) struct MicroKernel {
     /// The right factor of a tile is read in vectors of this many columns: past the tile's last column where these do
     /// not fill the last vector.
     pub lanes: usize,
+    /// Columns of a vector, of which tiles have whole ones where they can.
+    pub vector: usize,
     /// Computes a tile and those below it.
     ///
     /// # Safety
@@ -151,7 +153,7 @@ pub(crate) fn micro_kernel(isa: VectorIsa, rows: usize, columns: usize) -> Micro
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx2 => avx2::kernel(rows, columns),
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx512 => avx512::KERNEL,
+        VectorIsa::Avx512 => avx512::kernel(rows, columns),
         _ => portable::KERNEL,
     }
 }

@@ -9,7 +9,8 @@ const COLUMNS: usize = 8;
 /// Rows and depths that are transposed at a time.
 const SQUARE: usize = 4;
 
-pub(super) const KERNEL: MicroKernel = MicroKernel { rows: ROWS, columns: COLUMNS, lanes: 1, run, transpose };
+pub(super) const KERNEL: MicroKernel =
+    MicroKernel { rows: ROWS, columns: COLUMNS, lanes: 1, vector: 1, run, transpose };
 
 unsafe fn run(tiles: &Tile) {
     // SAFETY: as promised by the caller.

@@ -22,11 +22,12 @@ const VECTORS: usize = 2;
 
 /// One row of a product, whose right factor has its columns next to each other. Every element is the sum that it is in
 /// other tiles.
-pub(super) const ROW: MicroKernel = MicroKernel { rows: 1, columns: COLUMNS, lanes: 1, run: row, transpose };
+pub(super) const ROW: MicroKernel = MicroKernel { rows: 1, columns: COLUMNS, lanes: 1, vector: 1, run: row, transpose };
 
 /// One column of a product; both factors have their depths next to each other. These are in vectors, so sums are not
 /// those of other tiles.
-pub(super) const COLUMN: MicroKernel = MicroKernel { rows: 4 * TOGETHER, columns: 1, lanes: 1, run: column, transpose };
+pub(super) const COLUMN: MicroKernel =
+    MicroKernel { rows: 4 * TOGETHER, columns: 1, lanes: 1, vector: 1, run: column, transpose };
 
 unsafe fn row(tiles: &Tile) {
     // SAFETY: as promised by the caller.

@@ -1,4 +1,4 @@
-//! The products of tiles of one and two 512-bit vectors: loops over depth in which nothing waits for what is computed.
+//! The products of tiles of one to three 512-bit vectors: loops over depth in which nothing waits for what is computed.
 //!
 //! Left to itself the compiler walks from row to row by additions one after the other, which take longer than the
 //! multiplications.
@@ -45,6 +45,16 @@ macro_rules! row_of_two {
     };
 }
 
+/// The same of three vectors.
+macro_rules! row_of_three {
+    ($address:literal $factor:literal: $first:literal $second:literal $third:literal) => {
+        concat!(
+            row_of_two!($address $factor: $first $second),
+            "vfmadd231ps ", $third, ", ", $factor, ", zmm24\n",
+        )
+    };
+}
+
 /// A row of a tile by its number: what is to be done with it, for tiles of how many vectors. Rows from the eighth on are
 /// reached from a pointer of their own.
 macro_rules! row {
@@ -76,6 +86,14 @@ macro_rules! row {
     (clear 2: 11) => { clear!("zmm22" "zmm23") };
     (clear 2: 12) => { clear!("zmm24" "zmm25") };
     (clear 2: 13) => { clear!("zmm26" "zmm27") };
+    (clear 3: 0) => { clear!("zmm0" "zmm1" "zmm2") };
+    (clear 3: 1) => { clear!("zmm3" "zmm4" "zmm5") };
+    (clear 3: 2) => { clear!("zmm6" "zmm7" "zmm8") };
+    (clear 3: 3) => { clear!("zmm9" "zmm10" "zmm11") };
+    (clear 3: 4) => { clear!("zmm12" "zmm13" "zmm14") };
+    (clear 3: 5) => { clear!("zmm15" "zmm16" "zmm17") };
+    (clear 3: 6) => { clear!("zmm18" "zmm19" "zmm20") };
+    (clear 3: 7) => { clear!("zmm21" "zmm22" "zmm23") };
     (add 1: 0) => { row_of_one!("{a}": "zmm0") };
     (add 1: 1) => { row_of_one!("{a}+{row}": "zmm1") };
     (add 1: 2) => { row_of_one!("{a}+2*{row}": "zmm2") };
@@ -104,6 +122,14 @@ macro_rules! row {
     (add 2: 11) => { row_of_two!("{a_7}+4*{row}" "zmm31": "zmm22" "zmm23") };
     (add 2: 12) => { row_of_two!("{a_7}+{row_5}" "zmm30": "zmm24" "zmm25") };
     (add 2: 13) => { row_of_two!("{a_7}+2*{row_3}" "zmm31": "zmm26" "zmm27") };
+    (add 3: 0) => { row_of_three!("{a}" "zmm30": "zmm0" "zmm1" "zmm2") };
+    (add 3: 1) => { row_of_three!("{a}+{row}" "zmm31": "zmm3" "zmm4" "zmm5") };
+    (add 3: 2) => { row_of_three!("{a}+2*{row}" "zmm30": "zmm6" "zmm7" "zmm8") };
+    (add 3: 3) => { row_of_three!("{a}+{row_3}" "zmm31": "zmm9" "zmm10" "zmm11") };
+    (add 3: 4) => { row_of_three!("{a}+4*{row}" "zmm30": "zmm12" "zmm13" "zmm14") };
+    (add 3: 5) => { row_of_three!("{a}+{row_5}" "zmm31": "zmm15" "zmm16" "zmm17") };
+    (add 3: 6) => { row_of_three!("{a}+2*{row_3}" "zmm30": "zmm18" "zmm19" "zmm20") };
+    (add 3: 7) => { row_of_three!("{a_7}" "zmm31": "zmm21" "zmm22" "zmm23") };
 }
 
 /// One depth of some rows, after which the pointers are at the next one.
@@ -120,6 +146,15 @@ macro_rules! depth {
             "vmovups zmm28, zmmword ptr [{b}]\n",
             "vmovups zmm29{{{mask}}}{{z}}, zmmword ptr [{b}+64]\n",
             $(row!(add 2: $number),)+
+            "add {a}, {a_step}\nadd {a_7}, {a_step}\nadd {b}, {b_step}\n",
+        )
+    };
+    (3: $($number:tt)+) => {
+        concat!(
+            "vmovups zmm28, zmmword ptr [{b}]\n",
+            "vmovups zmm29, zmmword ptr [{b}+64]\n",
+            "vmovups zmm24{{{mask}}}{{z}}, zmmword ptr [{b}+128]\n",
+            $(row!(add 3: $number),)+
             "add {a}, {a_step}\nadd {a_7}, {a_step}\nadd {b}, {b_step}\n",
         )
     };
@@ -171,7 +206,7 @@ macro_rules! all_depths {
     }};
 }
 
-/// The sums of a tile of one or two vectors over all depths; of the last vector of the right factor only the lanes of the
+/// The sums of a tile of one to three vectors over all depths; of the last vector of the right factor only the lanes of the
 /// mask are read.
 ///
 /// # Safety
@@ -211,6 +246,14 @@ pub(super) unsafe fn sums<const ROWS: usize, const VECTORS: usize>(t: &Tile, mas
             (12, 2) => all_depths!(t, mask, sums, 2: 0 1 2 3 4 5 6 7 8 9 10 11),
             (13, 2) => all_depths!(t, mask, sums, 2: 0 1 2 3 4 5 6 7 8 9 10 11 12),
             (14, 2) => all_depths!(t, mask, sums, 2: 0 1 2 3 4 5 6 7 8 9 10 11 12 13),
+            (1, 3) => all_depths!(t, mask, sums, 3: 0),
+            (2, 3) => all_depths!(t, mask, sums, 3: 0 1),
+            (3, 3) => all_depths!(t, mask, sums, 3: 0 1 2),
+            (4, 3) => all_depths!(t, mask, sums, 3: 0 1 2 3),
+            (5, 3) => all_depths!(t, mask, sums, 3: 0 1 2 3 4),
+            (6, 3) => all_depths!(t, mask, sums, 3: 0 1 2 3 4 5),
+            (7, 3) => all_depths!(t, mask, sums, 3: 0 1 2 3 4 5 6),
+            (8, 3) => all_depths!(t, mask, sums, 3: 0 1 2 3 4 5 6 7),
             _ => unreachable!("a tile has at most 28 sums"),
         }
     }
