@@ -3,7 +3,7 @@
 //! Factors may be the host's own memory, of any alignment.
 
 use super::factor::{Factor, GuardedAxis, Offsets, Runs};
-use crate::microkernel::{MicroKernel, Strip};
+use crate::microkernel::{Lines, MicroKernel, Strip};
 use std::ops::Range;
 
 /// Depths copied at a time.
@@ -36,7 +36,10 @@ pub(super) unsafe fn pack(
                 for run in parts_of_runs(runs, &tile) {
                     let from = factor.first(from, outer, run.start, 0);
                     // SAFETY: elements of a run follow each other at each depth, and the tile's panel has room for them.
-                    unsafe { copy(from, lines, run.len(), (to.wrapping_add(run.start - tile.start), width)) };
+                    unsafe {
+                        let to = to.wrapping_add(run.start - tile.start);
+                        (kernel.copy)(&Lines { from, lines, count: run.len(), to, width });
+                    }
                 }
             }
         }
@@ -62,42 +65,6 @@ pub(super) unsafe fn pack(
                 _ if factor.guarded.is_empty() => pack_flat(factor, outer, tile, depth.clone(), width, from, to),
                 (Some(runs), _) => pack_runs(factor, runs, outer, tile, depth.clone(), width, from, to),
                 _ => pack_guarded(factor, outer, tile, depth.clone(), width, from, to),
-            }
-        }
-    }
-}
-
-/// `to[k][i] = from[lines[k] + i]` for `count` floats per depth, `width` floats from one depth to the next.
-///
-/// # Safety
-/// The floats read and their places in the panel are valid.
-unsafe fn copy(from: *const f32, lines: &[i32], count: usize, to: (*mut f32, usize)) {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        match count {
-            0..4 => (0..count).for_each(|i| copy_pieces::<1, 1>(from, lines, [i], to)),
-            4..8 => copy_pieces::<4, 2>(from, lines, [0, count - 4], to),
-            8..16 => copy_pieces::<8, 2>(from, lines, [0, count - 8], to),
-            16 => copy_pieces::<16, 1>(from, lines, [0], to),
-            17..=32 => copy_pieces::<16, 2>(from, lines, [0, count - 16], to),
-            _ => copy_pieces::<16, 3>(from, lines, [0, 16, count - 16], to),
-        }
-    }
-}
-
-/// Copies the pieces of `N` floats that begin at these places of each depth; they may overlap.
-unsafe fn copy_pieces<const N: usize, const PIECES: usize>(
-    from: *const f32,
-    lines: &[i32],
-    pieces: [usize; PIECES],
-    (to, width): (*mut f32, usize),
-) {
-    for (k, &line) in lines.iter().enumerate() {
-        for first in pieces {
-            // SAFETY: as promised by the caller.
-            unsafe {
-                let piece = from.offset(line as isize).add(first).cast::<[f32; N]>();
-                to.add(k * width + first).cast::<[f32; N]>().write_unaligned(piece.read_unaligned());
             }
         }
     }

@@ -2,7 +2,7 @@
 //! where rows would leave tiles of four or fewer, or few rows fewer tiles: twelve sums as well. 8 × 8 tiles where there are
 //! no more columns: eight sums are as many as hide the latency of an addition.
 
-use super::{MicroKernel, Tile, UNROLL, dispatch, wide_avx2};
+use super::{MicroKernel, Tile, UNROLL, copy, dispatch, wide_avx2};
 use crate::microkernel::transpose_avx2::transpose;
 use std::arch::asm;
 use std::arch::x86_64::{
@@ -33,7 +33,7 @@ pub(super) fn kernel(rows: usize, columns: usize) -> MicroKernel {
         _ if fewer => (4, 3),
         _ => (6, 2),
     };
-    MicroKernel { rows, columns: vectors * LANES, lanes: LANES, vector: LANES, run, transpose }
+    MicroKernel { rows, columns: vectors * LANES, lanes: LANES, vector: LANES, run, copy: copy::avx, transpose }
 }
 
 /// Lanes set, then lanes clear: a window into it is the mask of any number of lanes.

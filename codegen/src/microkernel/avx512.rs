@@ -1,7 +1,7 @@
 //! 14 × 32 tiles in 512-bit vectors: 28 sums, two vectors of `b` and two factors of `a` fill the registers. 8 × 48 tiles where
 //! these take no longer: they load less for each product, and processors whose clock depends on power run faster then.
 
-use super::{MicroKernel, Tile, dispatch, wide_avx512};
+use super::{MicroKernel, Tile, copy, dispatch, wide_avx512};
 use crate::microkernel::transpose_avx2::transpose;
 use std::arch::x86_64::{__m512, _mm512_add_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps};
 
@@ -19,7 +19,7 @@ const READ: f64 = 1.0 / 8.0;
 pub(super) fn kernel(rows: usize, columns: usize) -> MicroKernel {
     let cost = |tile: &[usize; 2]| cost(*tile, rows, columns);
     let [tall, wide] = TILES.into_iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("there are tiles");
-    MicroKernel { rows: tall, columns: wide * LANES, lanes: 1, vector: LANES, run, transpose }
+    MicroKernel { rows: tall, columns: wide * LANES, lanes: 1, vector: LANES, run, copy: copy::avx512, transpose }
 }
 
 /// Half cycles for each depth of a product in tiles of so many rows and vectors.
@@ -67,5 +67,23 @@ unsafe fn compute_tile<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
                 _mm512_mask_storeu_ps(t.c.add(at), mask(v), sum);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_those_that_take_least() {
+        let tile = |rows, columns| {
+            let MicroKernel { rows, columns, .. } = kernel(rows, columns);
+            [rows, columns / LANES]
+        };
+        // As many vectors as there are columns for, without one that few rows share.
+        assert_eq!([tile(512, 10), tile(512, 32), tile(512, 64)], [[14, 2]; 3]);
+        assert_eq!([tile(16, 48), tile(512, 48), tile(512, 96)], [[8, 3]; 3]);
+        // As long by both, with fewer reads.
+        assert_eq!(tile(512, 128), [8, 3]);
     }
 }

@@ -7,6 +7,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod copy;
 #[cfg(target_arch = "x86_64")]
 mod neighbours_avx2;
 mod portable;
@@ -28,6 +29,7 @@ mod wide_avx2;
 #[cfg(target_arch = "x86_64")]
 mod wide_avx512;
 
+pub(crate) use copy::Lines;
 pub(crate) use rows::{
     ABSENT, RowKernel, RowTile, Segment, Slide, ZEROS, neighbour_kernel, row_kernel, sliding_kernel,
 };
@@ -106,6 +108,11 @@ pub(crate) struct MicroKernel {
     /// # Safety
     /// The factors and the result of the tiles are valid for their extents, and the processor has the instruction set.
     pub run: unsafe fn(&Tile),
+    /// Packs lines whose elements at each depth follow each other.
+    ///
+    /// # Safety
+    /// The lines and their places in the panel are valid, and the processor has the instruction set.
+    pub copy: unsafe fn(&Lines),
     /// Packs a strip whose elements follow each other in depth.
     ///
     /// # Safety

@@ -1,7 +1,7 @@
 //! 4 × 8 tiles in plain Rust, for any processor.
 
 use super::transpose::in_squares;
-use super::{MicroKernel, Strip, Tile};
+use super::{MicroKernel, Strip, Tile, copy};
 
 const ROWS: usize = 4;
 const COLUMNS: usize = 8;
@@ -10,7 +10,7 @@ const COLUMNS: usize = 8;
 const SQUARE: usize = 4;
 
 pub(super) const KERNEL: MicroKernel =
-    MicroKernel { rows: ROWS, columns: COLUMNS, lanes: 1, vector: 1, run, transpose };
+    MicroKernel { rows: ROWS, columns: COLUMNS, lanes: 1, vector: 1, run, copy: copy::portable, transpose };
 
 unsafe fn run(tiles: &Tile) {
     // SAFETY: as promised by the caller.

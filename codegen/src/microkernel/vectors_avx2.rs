@@ -2,7 +2,7 @@
 
 use super::avx2::{LANES, first_lanes, store, store_sum};
 use super::transpose_avx2::transpose;
-use super::{MicroKernel, Tile};
+use super::{MicroKernel, Tile, copy};
 use std::arch::x86_64::{
     __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_ps,
     _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_maskload_ps,
@@ -22,12 +22,13 @@ const VECTORS: usize = 2;
 
 /// One row of a product, whose right factor has its columns next to each other. Every element is the sum that it is in
 /// other tiles.
-pub(super) const ROW: MicroKernel = MicroKernel { rows: 1, columns: COLUMNS, lanes: 1, vector: 1, run: row, transpose };
+pub(super) const ROW: MicroKernel =
+    MicroKernel { rows: 1, columns: COLUMNS, lanes: 1, vector: 1, run: row, copy: copy::avx, transpose };
 
 /// One column of a product; both factors have their depths next to each other. These are in vectors, so sums are not
 /// those of other tiles.
 pub(super) const COLUMN: MicroKernel =
-    MicroKernel { rows: 4 * TOGETHER, columns: 1, lanes: 1, vector: 1, run: column, transpose };
+    MicroKernel { rows: 4 * TOGETHER, columns: 1, lanes: 1, vector: 1, run: column, copy: copy::avx, transpose };
 
 unsafe fn row(tiles: &Tile) {
     // SAFETY: as promised by the caller.
