@@ -39,6 +39,12 @@ struct Part {
     sums: Option<Sums>,
 }
 
+/// The vectors for rows of so many points: what fits a narrow one takes longer in half of a wide one, which reaches into the
+/// next cache line and is masked.
+fn for_rows_of(points: usize, isa: Isa) -> Isa {
+    if points <= Isa::Avx2.lanes() { Isa::Avx2 } else { isa }
+}
+
 impl<'e, 'f> Emitter<'e, 'f> {
     /// The vector loop of the space as strips, where it qualifies.
     pub fn strips_of_space(&mut self, dim: usize, bounds: (Bound, Bound)) -> bool {
@@ -58,7 +64,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
             return false;
         }
         let Some(strip) = body::rows(self.plan) else { return false };
-        let callee = self.callee(strip, isa);
+        let callee = self.callee(strip, for_rows_of(self.plan.extents[row + 1], isa));
         let rows = self.part(bounds);
         let points = self.part((Bound::Static(0), Bound::Static(self.plan.extents[row + 1] as i64)));
         self.b.ins().store(MEMORY, rows.count, callee.arguments, result_offset(&callee.strip.code) as i32);

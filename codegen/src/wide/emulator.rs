@@ -277,11 +277,16 @@ impl Emulator {
                         self.set_vector(i, value);
                     }
                 }
-                Mnemonic::Vmovss | Mnemonic::Vmovsd => {
-                    let lanes = if i.mnemonic() == Mnemonic::Vmovss { 1 } else { 2 };
+                Mnemonic::Vmovss
+                | Mnemonic::Vmovsd
+                | Mnemonic::Vmovq
+                | Mnemonic::Vextractf64x4
+                | Mnemonic::Vextractf32x4
+                    if i.op0_kind() == OpKind::Memory =>
+                {
+                    let lanes = i.memory_size().size() / 4;
                     self.store_lanes(i, self.vectors[Self::number(i.op1_register())], lanes, mask);
                 }
-                Mnemonic::Vmovq => self.store_lanes(i, self.vectors[Self::number(i.op1_register())], 2, mask),
                 Mnemonic::Vpmovdb => {
                     for (k, lane) in self.vectors[Self::number(i.op1_register())].into_iter().enumerate() {
                         Self::write(self.address(i) + k as u64, lane as u8);

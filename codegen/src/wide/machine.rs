@@ -187,15 +187,15 @@ impl Machine {
         self.asm.push(masked(made(Instruction::with2(Code::EVEX_Vmovups_zmmm512_k1z_zmm, to, x)), INSIDE));
     }
 
-    /// Writes the first lanes: four, two or one; AVX2.
+    /// Writes the first lanes: eight (AVX-512, which has no narrower vectors but stores parts of its own), four, two or one.
     pub fn store_piece(&mut self, to: MemoryOperand, x: u8, lanes: u8) {
-        let x = numbered(Register::XMM0, x);
-        let code = match lanes {
-            4 => Code::VEX_Vmovups_xmmm128_xmm,
-            2 => Code::VEX_Vmovq_xmmm64_xmm,
-            _ => Code::VEX_Vmovss_m32_xmm,
-        };
-        self.asm.push(made(Instruction::with2(code, to, x)));
+        let (all, low) = (self.vector(x), numbered(Register::XMM0, x));
+        self.asm.push(made(match (lanes, self.isa) {
+            (8, _) => Instruction::with3(Code::EVEX_Vextractf64x4_ymmm256_k1z_zmm_imm8, to, all, 0),
+            (4, Isa::Avx512) => Instruction::with3(Code::EVEX_Vextractf32x4_xmmm128_k1z_zmm_imm8, to, all, 0),
+            (4, Isa::Avx2) => Instruction::with2(Code::VEX_Vmovups_xmmm128_xmm, to, low),
+            _ => return self.store_lane(to, x, lanes == 2),
+        }));
     }
 
     /// Bytes widened to i32.

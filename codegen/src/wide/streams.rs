@@ -70,13 +70,14 @@ impl Block<'_> {
         let padded = self.code.streams[stream as usize].padded;
         match (if padded { Lanes::All } else { self.lanes }, self.machine.isa) {
             (Lanes::All, _) => self.machine.store(to, from),
-            (_, Isa::Avx512) => self.machine.store_inside(to, from),
+            (Lanes::First(count), _) => self.store_first(to, from, count),
+            (Lanes::Counted, Isa::Avx512) => self.machine.store_inside(to, from),
             (Lanes::Counted, Isa::Avx2) => self.store_pieces(to, from),
-            (Lanes::First(count), Isa::Avx2) => self.store_first(to, from, count),
         }
     }
 
-    /// Writes so many lanes, as [`Self::store_pieces`] does.
+    /// Writes so many lanes, in pieces on every processor: a masked store counts as one of a whole vector for the loads
+    /// after it, and where results take the place of operands those of the next row would wait until it is in the cache.
     fn store_first(&mut self, to: MemoryOperand, mut from: u8, count: usize) {
         let work = self.take();
         self.temporaries.push(work);
@@ -154,9 +155,9 @@ impl Block<'_> {
     }
 }
 
-/// Fewer than eight things in pieces of four, two and one: where each begins, and its size.
+/// Fewer than sixteen things in pieces of eight, four, two and one: where each begins, and its size.
 fn binary_pieces(count: usize) -> impl Iterator<Item = (usize, usize)> {
-    [4, 2, 1].into_iter().filter(move |size| count & size != 0).map(move |size| (count & !(2 * size - 1), size))
+    [8, 4, 2, 1].into_iter().filter(move |size| count & size != 0).map(move |size| (count & !(2 * size - 1), size))
 }
 
 /// The memory so many bytes further on.

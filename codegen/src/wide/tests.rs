@@ -30,7 +30,7 @@ impl Buffer {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Machine {
-    Processor,
+    Processor(Isa),
     Emulated(Isa),
 }
 
@@ -81,8 +81,8 @@ fn run_at(
             // SAFETY: the block points to streams of `count` points, and both outlive the call.
             unsafe { Emulator::call(&bytes, arguments) };
         }
-        Machine::Processor => {
-            let memory = CodeMemory::new(&assemble(code, Isa::Avx2)).expect("memory for code");
+        Machine::Processor(isa) => {
+            let memory = CodeMemory::new(&assemble(code, isa)).expect("memory for code");
             // SAFETY: the code is a strip's, whose parameters these are.
             let strip: extern "sysv64" fn(u64, u64) = unsafe { std::mem::transmute(memory.bytes().as_ptr()) };
             strip(arguments[0], arguments[1]);
@@ -94,7 +94,10 @@ fn run_at(
 fn machines() -> Vec<Machine> {
     let mut machines = vec![Machine::Emulated(Isa::Avx2), Machine::Emulated(Isa::Avx512)];
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        machines.insert(0, Machine::Processor);
+        machines.insert(0, Machine::Processor(Isa::Avx2));
+    }
+    if is_x86_feature_detected!("avx512f") {
+        machines.push(Machine::Processor(Isa::Avx512));
     }
     machines
 }
