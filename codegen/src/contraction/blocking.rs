@@ -52,13 +52,21 @@ const PRODUCTS_PER_OPERATION: usize = 4;
 /// depths along which the processor neither looks ahead nor has many places in the first-level cache.
 const FEW_ROW_TILES: usize = 4;
 
-/// Tiles of the other factor from which on packing one that could be read in place pays.
+/// Tiles of rows from which on packing a right factor that could be read in place pays.
 const MANY_ROW_TILES: usize = 16;
+
+/// The same where each vector of the right factor is a line of the cache, which holds no more than that in a panel either.
+const MANY_ROW_TILES_OF_LINES: usize = 40;
+
+/// Tiles of columns from which on packing the left factor pays though it could be read in place.
 const MANY_COLUMN_TILES: usize = 32;
 
 /// Tiles that a block has at least, so that what is brought into the cache serves several of them.
 const LEAST_ROW_TILES: usize = 4;
 const LEAST_COLUMN_TILES: usize = 4;
+
+/// Floats of a line of the cache.
+const LINE: usize = 16;
 
 /// Floats of a part of a factor that stay in the first-level cache anyway.
 pub(super) const LITTLE: usize = 1 << 12;
@@ -189,7 +197,12 @@ impl ContractionPlan {
             return true;
         }
         let floats = self.k.min(MOST_DEPTH) * self.blocking.n;
-        self.blocking.m >= MANY_ROW_TILES * self.kernel.rows && floats > LITTLE
+        self.blocking.m >= self.many_row_tiles() * self.kernel.rows && floats > LITTLE
+    }
+
+    fn many_row_tiles(&self) -> usize {
+        let of_lines = self.kernel.vector == LINE && self.blocking.n.is_multiple_of(LINE);
+        if of_lines { MANY_ROW_TILES_OF_LINES } else { MANY_ROW_TILES }
     }
 
     /// Whether panels of the right factor had better be packed once for the steps of a loop.
