@@ -209,7 +209,7 @@ pub(crate) fn row_kernel(isa: VectorIsa, columns: usize, lanewise: bool) -> RowK
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx2 => rows_avx2::kernel(columns, lanewise),
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx512 => rows_avx512::kernel(lanewise),
+        VectorIsa::Avx512 => rows_avx512::kernel(columns, lanewise),
         _ => rows_portable::kernel(lanewise),
     }
 }

@@ -1,4 +1,5 @@
-//! Row tiles in 512-bit vectors: 12 × 32 or 12 × 16.
+//! Row tiles in 512-bit vectors: 8 × 32 or 12 × 16. With more rows of two vectors the compiler keeps sums in memory where it
+//! optimises the program as a whole, and tiles take twice as long.
 
 use super::avx512::LANES;
 use super::rows::{RowKernel, RowTile, dispatch_rows};
@@ -7,14 +8,15 @@ use std::arch::x86_64::{
     _mm512_setzero_ps,
 };
 
-pub(super) fn kernel(lanewise: bool) -> RowKernel {
+pub(super) fn kernel(columns: usize, lanewise: bool) -> RowKernel {
     let run = if lanewise { run::<true> } else { run::<false> };
-    RowKernel { rows: 12, columns: 2 * LANES, lanes: LANES, neighbours: 1, slide: None, run }
+    let rows = if columns > LANES { 8 } else { 12 };
+    RowKernel { rows, columns: 2 * LANES, lanes: LANES, neighbours: 1, slide: None, run }
 }
 
 unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {
     dispatch_rows!(
-        tile, LANES, LANEWISE, wide [1 2 3 4 5 6 7 8 9 10 11 12], narrow [1 2 3 4 5 6 7 8 9 10 11 12]
+        tile, LANES, LANEWISE, wide [1 2 3 4 5 6 7 8], narrow [1 2 3 4 5 6 7 8 9 10 11 12]
     )
 }
 
