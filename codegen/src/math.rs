@@ -1,8 +1,8 @@
 //! f32 functions in vectors.
 //!
 //! Largest errors measured against f64 (`tests/math.rs`), in units in the last place: exp 1.0, log 0.8, tanh 1.1,
-//! erf 1.1, sin and cos 1.5 up to |x| = 1e6. Infinities, NaN and subnormal operands
-//! follow IEEE 754; results below the least normal number are zero in a step (`subnormals.rs`).
+//! erf 1.1, sin and cos 1.5 up to |x| = 1e6. Infinities, NaN and subnormal operands follow IEEE 754;
+//! results below the least normal number are zero in a step (`subnormals.rs`).
 
 use crate::simd::{Op1, Op2, Relation, Simd};
 use gradc_ir::lower::{BinaryFn, UnaryFn};

@@ -1,8 +1,8 @@
 //! Results below the least normal number, which are zero in a step.
 //!
-//! Some processors take many times as long for an operation that makes them, and training does: gradients of what is learnt
-//! already and moments that decay by a constant factor pass through them on their way to zero. What the step is given is not touched: operands that are subnormal
-//! count with their value.
+//! Intel's processors take longer for operations that make them, and training does: gradients of what is learnt already and
+//! moments that decay by a constant factor pass through them on their way to zero. What the step is given is not touched:
+//! operands that are subnormal count with their value.
 
 /// Subnormal results of this thread are zero while this lives, on processors where they cost time: x86-64.
 #[derive(Debug)]
