@@ -2,6 +2,9 @@
 
 use gradc_ir::plan::ALIGNMENT_BYTES;
 
+/// Pages that large buffers are advised to have, bytes: those of x86-64, and of AArch64 where small ones have 4 KiB.
+const LARGE_PAGE_BYTES: usize = 1 << 21;
+
 /// Zero-initialised bytes aligned to [`ALIGNMENT_BYTES`].
 #[derive(Debug)]
 pub struct AlignedBuffer {
@@ -17,8 +20,11 @@ impl AlignedBuffer {
     /// It is aligned within a larger vector: an allocator that is asked for alignment does not know of pages that they
     /// are zero and writes to all of them.
     pub fn zeroed(len: usize) -> Self {
-        let bytes = vec![0_u8; len.next_multiple_of(ALIGNMENT_BYTES) + ALIGNMENT_BYTES - 1];
-        let start = bytes.as_ptr().align_offset(ALIGNMENT_BYTES);
+        let alignment = if len < LARGE_PAGE_BYTES { ALIGNMENT_BYTES } else { LARGE_PAGE_BYTES };
+        let bytes = vec![0_u8; len.next_multiple_of(ALIGNMENT_BYTES) + alignment - 1];
+        let start = bytes.as_ptr().align_offset(alignment);
+        #[cfg(target_os = "linux")]
+        advise_large_pages(&bytes[start..][..len]);
         AlignedBuffer { bytes, start, len }
     }
 
@@ -69,6 +75,17 @@ pub struct Memory<'a> {
     pub scratch: &'a mut AlignedBuffer,
 }
 
+/// Asks for large pages where memory that nothing has touched yet is made of whole ones: what walks over megabytes then
+/// finds its pages without looking them up one by one. Systems may not give them.
+#[cfg(target_os = "linux")]
+fn advise_large_pages(bytes: &[u8]) {
+    let whole = bytes.len() / LARGE_PAGE_BYTES * LARGE_PAGE_BYTES;
+    if whole > 0 {
+        // SAFETY: the pages are all inside the buffer, and how large they are does not change what they hold.
+        unsafe { libc::madvise(bytes.as_ptr().cast_mut().cast(), whole, libc::MADV_HUGEPAGE) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +121,30 @@ mod tests {
         assert!(resident_kib() < before + (1 << 17), "a buffer of 256 MiB took memory before it was used");
         buffer.bytes_mut().fill(1);
         assert!(resident_kib() > before + (1 << 17));
+    }
+
+    /// Whether the system was advised of large pages for the memory at an address.
+    #[cfg(target_os = "linux")]
+    fn is_advised(address: usize) -> bool {
+        let maps = std::fs::read_to_string("/proc/self/smaps").expect("Linux tells of every mapping");
+        let bounds = |line: &str| {
+            let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+            Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
+        };
+        let mut lines = maps.lines().skip_while(|line| !bounds(line).is_some_and(|b| b.contains(&address)));
+        let flags = lines.find_map(|line| line.strip_prefix("VmFlags:")).expect("every mapping has flags");
+        flags.split_whitespace().any(|flag| flag == "hg")
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn large_buffers_are_advised_to_have_large_pages() {
+        if !std::fs::exists("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or(false) {
+            return; // The system has none.
+        }
+        let buffer = AlignedBuffer::zeroed(5 * LARGE_PAGE_BYTES / 2);
+        let first = buffer.bytes().as_ptr().addr();
+        assert!(is_advised(first) && is_advised(first + 2 * LARGE_PAGE_BYTES - 1));
+        assert!(!is_advised(first + 2 * LARGE_PAGE_BYTES), "the page that is not full would take more memory");
     }
 }
