@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Products of training steps beside the `gemm` crate and PyTorch's library (MKL on x86-64), on one thread.
 
-    python3 benches/products.py [--cache DIR] [--profile dev] [squares | layers | narrow]
+    python3 benches/products.py [--cache DIR] [--profile dev] [squares | layers | narrow | transformer]
 
 Runs `cargo bench -p gradc-codegen --bench contractions` and the same products in PyTorch, from the cache folder that
 benches/compare.py installs into. Every figure is the shortest run. Prints a Markdown table of microseconds and of the
@@ -64,7 +64,7 @@ def measure_torch(python, products):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("group", nargs="?", default="layers", choices=["squares", "layers", "narrow"])
+    parser.add_argument("group", nargs="?", default="layers", choices=["squares", "layers", "narrow", "transformer"])
     parser.add_argument("--cache", type=pathlib.Path, default=ROOT / "target" / "compare")
     parser.add_argument("--profile")
     arguments = parser.parse_args()

@@ -178,6 +178,12 @@ fn layers(c: &mut Criterion) {
     compare(c, "layers", &shapes.map(layer).concat());
 }
 
+/// Layers of GPT-2 small for 256 tokens: weights of 2 to 9 MB.
+fn transformer(c: &mut Criterion) {
+    let shapes = [[256, 768, 768], [256, 2304, 768], [256, 3072, 768], [256, 768, 3072]];
+    compare(c, "transformer", &shapes.map(layer).concat());
+}
+
 /// One row, or fewer columns than a vector has lanes.
 fn narrow(c: &mut Criterion) {
     let shapes = [[1, 256, 256], [1, 512, 784], [1, 784, 512], [1, 2048, 2048], [64, 4, 512], [512, 1, 512]];
@@ -189,5 +195,5 @@ fn vocabulary(c: &mut Criterion) {
     compare(c, "vocabulary", &layer([512, 50257, 768]));
 }
 
-criterion_group!(benches, squares, layers, narrow, vocabulary);
+criterion_group!(benches, squares, layers, narrow, transformer, vocabulary);
 criterion_main!(benches);

@@ -135,6 +135,9 @@ fn large_products_are_cut_into_blocks() {
     check(&matmul(1, 1), &[&[260, 270], &[300, 270]]);
     check(&matmul(0, 0), &[&[300, 170], &[300, 275]]);
     check(&matmul(0, 1), &[&[270, 130], &[290, 270]]);
+    // A right factor so large that only columns are cut, and one whose rows are pages apart.
+    check(&matmul(1, 0), &[&[131, 700], &[700, 400]]);
+    check(&matmul(1, 0), &[&[115, 90], &[90, 2064]]);
 }
 
 #[test]
@@ -150,6 +153,8 @@ fn factors_are_packed_where_that_pays() {
 fn columns_become_rows_where_less_is_transposed() {
     check(&matmul(1, 1), &[&[45, 270], &[301, 270]]);
     check(&matmul(1, 1), &[&[64, 530], &[640, 530]]);
+    // Columns beyond the last whole square.
+    check(&matmul(1, 1), &[&[51, 270], &[517, 270]]);
     let batched = DotGeneral { lhs_batch: vec![0], rhs_batch: vec![0], lhs_contract: vec![2], rhs_contract: vec![2] };
     check(&batched.into(), &[&[3, 33, 200], &[3, 205, 200]]);
 }

@@ -26,6 +26,9 @@ const SQUARE_BLOCK: usize = 256;
 /// Sums of the largest block that an epilogue runs on: a part of the second-level cache.
 const BLOCK_SUMS: usize = 1 << 15;
 
+/// The same where vectors are lines of the cache: these processors have a larger one.
+const BLOCK_SUMS_OF_LINES: usize = 1 << 16;
+
 /// Floats of a factor that is packed once: they stay in the third-level cache, and memory stays small.
 const MOST_SHARED: usize = 1 << 20;
 
@@ -58,12 +61,22 @@ const MANY_ROW_TILES: usize = 16;
 /// The same where each vector of the right factor is a line of the cache, which holds no more than that in a panel either.
 const MANY_ROW_TILES_OF_LINES: usize = 40;
 
+/// The same where these lines are whole pages apart.
+const MANY_ROW_TILES_OF_PAGES: usize = 8;
+
+/// Floats from one depth to the next from which on these are whole pages apart: each has a place of its own in the table
+/// of pages, and few places in the caches.
+const PAGES_APART: usize = 2048;
+
 /// Tiles of columns from which on packing the left factor pays though it could be read in place.
 const MANY_COLUMN_TILES: usize = 32;
 
 /// Tiles that a block has at least, so that what is brought into the cache serves several of them.
 const LEAST_ROW_TILES: usize = 4;
 const LEAST_COLUMN_TILES: usize = 4;
+
+/// Floats of a factor, 1 MiB, above which it is not in the second-level cache any more when the next block reads it.
+const LARGE_FACTOR: usize = 1 << 18;
 
 /// Floats of a line of the cache.
 const LINE: usize = 16;
@@ -146,11 +159,15 @@ impl ContractionPlan {
             _ if self.is_one_column() => (self.kernel.rows.min(m), n),
             (_, true) => (SQUARE_BLOCK.min(m), SQUARE_BLOCK),
             (false, false) if self.by_library => (m, n),
-            (false, false) => (MOST_PACKED_ROWS.min(m), MOST_COLUMNS.min(n)),
+            (false, false) => {
+                let rows = if self.k.saturating_mul(n) > LARGE_FACTOR { SQUARE_BLOCK } else { MOST_PACKED_ROWS };
+                (rows.min(m), MOST_COLUMNS.min(n))
+            }
             // Long rows: an epilogue reads and writes several arrays, which memory serves best in long runs.
             (true, false) => {
-                let columns = n.min(BLOCK_SUMS / self.least_rows());
-                ((BLOCK_SUMS / columns).min(m), columns)
+                let sums = if self.kernel.vector == LINE { BLOCK_SUMS_OF_LINES } else { BLOCK_SUMS };
+                let columns = n.min(sums / self.least_rows());
+                ((sums / columns).min(m), columns)
             }
         }
     }
@@ -163,8 +180,9 @@ impl ContractionPlan {
     }
 
     /// Cuts rows and columns, where they may be cut, into equal parts of at most this size; into more parts where
-    /// threads would lack work or would not end together. Few columns cost most: what is packed for a block serves fewer
-    /// tiles, and what is done with the sums runs over shorter rows.
+    /// threads would lack work or would not end together. What costs most is to read a large factor again for each of
+    /// several blocks, and then few columns: what is packed for a block serves fewer tiles, and what is done with the sums
+    /// runs over shorter rows.
     fn divide(&mut self, rows: Option<usize>, columns: Option<usize>, wanted: usize) {
         let Blocking { m, n, .. } = self.blocking;
         // Of a matrix that meets a vector, nothing serves several tiles.
@@ -182,27 +200,40 @@ impl ContractionPlan {
         let preference = |&(rows, columns): &(usize, usize)| {
             let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
             let blocks = self.outer * down * across;
-            (enough.saturating_sub(blocks), blocks % enough, across, wanted.saturating_sub(blocks), blocks)
+            let read = self.floats_read_again(m, across).saturating_add(self.floats_read_again(n, down));
+            (enough.saturating_sub(blocks), blocks % enough, read, across, wanted.saturating_sub(blocks), blocks)
         };
         let (rows, columns) = sizes.min_by_key(preference).expect("any product can be left in one part");
         self.blocking = Blocking { m, n, rows, columns };
         self.grid = (m.div_ceil(rows), n.div_ceil(columns));
     }
 
+    /// Floats that so many blocks read of a factor of so many rows or columns, where it does not stay in a cache between
+    /// them.
+    fn floats_read_again(&self, free: usize, blocks: usize) -> usize {
+        let floats = self.k.saturating_mul(free);
+        if floats > LARGE_FACTOR { floats.saturating_mul(blocks) } else { 0 }
+    }
+
     /// Whether tiles had better read the right factor from panels: where its columns are not contiguous, or do not fill
     /// vectors, they must.
     pub(super) fn packs_right(&self) -> bool {
-        let Some((1, _)) = self.right.strides() else { return true };
+        let Some((1, step)) = self.right.strides() else { return true };
         if !self.blocking.n.is_multiple_of(self.kernel.lanes) {
             return true;
         }
         let floats = self.k.min(MOST_DEPTH) * self.blocking.n;
-        self.blocking.m >= self.many_row_tiles() * self.kernel.rows && floats > LITTLE
+        self.blocking.m >= self.many_row_tiles(step) * self.kernel.rows && floats > LITTLE
     }
 
-    fn many_row_tiles(&self) -> usize {
+    /// Tiles of rows from which on a right factor is packed whose depths are so far apart.
+    fn many_row_tiles(&self, step: isize) -> usize {
         let of_lines = self.kernel.vector == LINE && self.blocking.n.is_multiple_of(LINE);
-        if of_lines { MANY_ROW_TILES_OF_LINES } else { MANY_ROW_TILES }
+        match of_lines {
+            true if step.unsigned_abs() < PAGES_APART => MANY_ROW_TILES_OF_LINES,
+            true => MANY_ROW_TILES_OF_PAGES,
+            false => MANY_ROW_TILES,
+        }
     }
 
     /// Whether panels of the right factor had better be packed once for the steps of a loop.
@@ -276,4 +307,57 @@ pub(super) fn parts(range: Range<usize>, count: usize) -> impl Iterator<Item = R
     let (length, longer) = (range.len() / count.max(1), range.len() % count.max(1));
     let start = move |part: usize| range.start + part * length + part.min(longer);
     (0..count).map(move |part| start(part)..start(part + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Library;
+    use gradc_ir::lower::{Access, Affine, Contraction, Index};
+    use gradc_ir::target::VectorIsa;
+
+    /// An `m × k` by a `k × n` matrix, cut.
+    fn cut([m, n, k]: [usize; 3], isa: VectorIsa) -> ContractionPlan {
+        let loops = |dims: &[usize], steps: &[i64]| {
+            let mut affine = Affine::constant(3, 0);
+            dims.iter().zip(steps).for_each(|(&dim, &step)| affine.coeffs[dim] = step);
+            affine
+        };
+        let factor = |operand, view: [usize; 2], dims: [usize; 2]| {
+            let indices = dims.map(|dim| Index::from(loops(&[dim], &[1]))).to_vec();
+            Access { operand, view: view.to_vec(), indices, fill: None }
+        };
+        let contraction = Contraction {
+            space: vec![m, n],
+            reduce: vec![k],
+            lhs: factor(0, [m, k], [0, 2]),
+            rhs: factor(1, [k, n], [2, 1]),
+            bands: vec![],
+        };
+        let result = loops(&[0, 1], &[n as i64, 1]);
+        let mut plan = ContractionPlan::new(&contraction, &result, isa, Library::Never).expect("tiles serve");
+        plan.cut(None, 0);
+        plan
+    }
+
+    #[test]
+    fn a_large_factor_is_read_once() {
+        for isa in [VectorIsa::Portable, VectorIsa::Avx2, VectorIsa::Avx512] {
+            assert_eq!(
+                cut([256, 768, 3072], isa).grid.0,
+                1,
+                "rows that meet a large right factor are cut with {isa:?}"
+            );
+            // Both are large, the left one more so.
+            assert_eq!(cut([4096, 512, 640], isa).grid.1, 1, "columns that meet a larger left factor with {isa:?}");
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn rows_that_are_pages_apart_are_packed_for_few_tiles() {
+        let layout = |m, n| cut([m, n, 512], VectorIsa::Avx512).layouts[1];
+        assert_eq!([layout(128, 1536), layout(32, 2048)], [Layout::InPlace; 2]);
+        assert_ne!(layout(128, 2048), Layout::InPlace);
+    }
 }

@@ -16,6 +16,9 @@ const FEWEST_ROWS: usize = 32;
 /// What a transposed sum takes, in floats that are packed: it is written once more, and read.
 const SUM_TURNED: usize = 2;
 
+/// Rows of the result that are written together, from end to end: more may compete for the same places of the cache.
+const TURNED_TOGETHER: usize = 8;
+
 impl ContractionPlan {
     /// Makes the columns of the result the rows of the products where less has to be transposed that way.
     pub(super) fn turn_if_it_pays(&mut self, epilogue: Option<&EpiloguePlan>) {
@@ -84,7 +87,11 @@ impl ContractionPlan {
     /// The sums of the block are behind `sums`, as far apart as in a whole block; `to` has room for them.
     pub(super) unsafe fn write_turned(&self, block: &Block, sums: *const f32, to: *mut f32, width: usize) {
         let (rows, depth) = (&self.row_offsets[..block.rows.len()], block.columns.len());
-        // SAFETY: as promised by the caller.
-        unsafe { (self.kernel.transpose)(&Strip { from: sums, rows, depth, to, width, room: rows.len() }) };
+        for first in (0..depth).step_by(TURNED_TOGETHER) {
+            let (from, to) = (sums.wrapping_add(first), to.wrapping_add(first * width));
+            let strip = Strip { from, rows, depth: TURNED_TOGETHER.min(depth - first), to, width, room: rows.len() };
+            // SAFETY: as promised by the caller.
+            unsafe { (self.kernel.transpose)(&strip) };
+        }
     }
 }
