@@ -162,7 +162,9 @@ impl<'e, 'f> Emitter<'e, 'f> {
     /// One value from the partial results of a row, as a fixed tree.
     fn meet(&mut self, sums: &[Value]) -> Value {
         let (single, vectors) = sums.split_last().expect("there is a partial result for single points");
-        let vector = self.tree(vectors);
+        let points = self.plan.vector.map_or(0, |v| self.plan.extents[v]);
+        // Short rows leave the last vectors as they started: nothing would change with them.
+        let vector = self.tree(&vectors[..(points / LANES).clamp(1, vectors.len())]);
         let lanes: Vec<Value> = (0..LANES)
             .map(|k| {
                 let lane = self.b.ins().extractlane(vector, k as u8);
