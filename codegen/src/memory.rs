@@ -142,9 +142,11 @@ mod tests {
         if !std::fs::exists("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or(false) {
             return; // The system has none.
         }
-        let buffer = AlignedBuffer::zeroed(5 * LARGE_PAGE_BYTES / 2);
+        // So large that it has a mapping of its own.
+        let pages = 20;
+        let buffer = AlignedBuffer::zeroed(pages * LARGE_PAGE_BYTES + LARGE_PAGE_BYTES / 2);
         let first = buffer.bytes().as_ptr().addr();
-        assert!(is_advised(first) && is_advised(first + 2 * LARGE_PAGE_BYTES - 1));
-        assert!(!is_advised(first + 2 * LARGE_PAGE_BYTES), "the page that is not full would take more memory");
+        assert!(is_advised(first) && is_advised(first + pages * LARGE_PAGE_BYTES - 1));
+        assert!(!is_advised(first + pages * LARGE_PAGE_BYTES), "the page that is not full would take more memory");
     }
 }

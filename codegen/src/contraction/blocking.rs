@@ -20,7 +20,8 @@ const MOST_PACKED_ROWS: usize = 120;
 /// Columns of a block whose sums are the result.
 const MOST_COLUMNS: usize = 2048;
 
-/// Rows and columns of a block that packs both factors for itself, so that each serves for many tiles.
+/// Rows and columns of a block that packs both factors for itself, so that each serves for many tiles; and rows that meet
+/// a large right factor, which is read anew for each block.
 const SQUARE_BLOCK: usize = 256;
 
 /// Sums of the largest block that an epilogue runs on: a part of the second-level cache.
