@@ -18,7 +18,7 @@ impl AlignedBuffer {
     /// A buffer of `len` zero bytes; pages that nothing touches take no memory.
     ///
     /// It is aligned within a larger vector: an allocator that is asked for alignment does not know of pages that they
-    /// are zero and writes to all of them.
+    /// are zero and writes to all of them. From 2 MiB on it begins with a large page, and asks for these.
     pub fn zeroed(len: usize) -> Self {
         let alignment = if len < LARGE_PAGE_BYTES { ALIGNMENT_BYTES } else { LARGE_PAGE_BYTES };
         let bytes = vec![0_u8; len.next_multiple_of(ALIGNMENT_BYTES) + alignment - 1];
