@@ -3,7 +3,7 @@
 use crate::entries::EntryKind;
 use crate::error::{Origin, SessionError};
 use crate::sharing::Sharing;
-use crate::step::{CompiledStep, EntryInfo, HostInput, PersistentTensor};
+use crate::step::{CompiledStep, EntryInfo, HostInput, HostOutput, PersistentTensor};
 use crate::view::TensorView;
 use gradc_codegen::{AlignedBuffer, Executable, Memory, Pool, StepFailure};
 use gradc_frontend::weights;
@@ -132,8 +132,11 @@ impl Session {
     /// norm of the gradients. Without clipping a gradient that is not finite under a finite loss reaches its parameter;
     /// a later step and [`Session::save`] fail by that.
     pub fn step(&mut self, inputs: &[(&str, TensorView)]) -> Result<f32, SessionError> {
-        let outputs = self.call(EntryKind::Step, inputs)?;
-        outputs.loss().ok_or_else(|| SessionError::Input(Diagnostic::new("no-loss", "the step has no loss")))
+        let at = self.position(EntryKind::Step)?;
+        self.call_at(at, inputs)?;
+        let loss = self.step.inner.entries[at].outputs.iter().find(|o| o.name == "loss");
+        let loss = loss.and_then(|o| self.output_view(o).to_f32().first().copied());
+        loss.ok_or_else(|| SessionError::Input(Diagnostic::new("no-loss", "the step has no loss")))
     }
 
     /// Loss and outputs in inference mode; updates nothing.
@@ -152,12 +155,22 @@ impl Session {
     /// results are the same.
     pub fn call(&mut self, kind: EntryKind, inputs: &[(&str, TensorView)]) -> Result<Outputs<'_>, SessionError> {
         let at = self.position(kind)?;
-        let (start, shares, alone) = (Instant::now(), self.sharing[at].shares_next(), Pool::default());
+        self.call_at(at, inputs)?;
+        let outputs = &self.step.inner.entries[at].outputs;
+        Ok(Outputs { named: outputs.iter().map(|o| (o.name.as_str(), self.output_view(o))).collect() })
+    }
+
+    /// Runs the entry at a position.
+    fn call_at(&mut self, at: usize, inputs: &[(&str, TensorView)]) -> Result<(), SessionError> {
+        let (start, shares) = (self.sharing[at].is_timed().then(Instant::now), self.sharing[at].shares_next());
+        let alone = Pool::default();
         self.run(at, inputs, |executable, at, memory, hosts, pool| {
             executable.run(at, memory, hosts, if shares { pool } else { &alone })
         })?;
-        self.sharing[at].took(start.elapsed());
-        Ok(self.outputs(kind))
+        if let Some(start) = start {
+            self.sharing[at].took(start.elapsed());
+        }
+        Ok(())
     }
 
     /// Whether the threads of the pool share the calls of an entry, as a rule; see [`Session::call`].
@@ -183,29 +196,25 @@ impl Session {
         inputs: &[(&str, TensorView)],
         run: impl FnOnce(&Executable, usize, &mut Memory, &[&[u8]], &Pool) -> Result<R, StepFailure>,
     ) -> Result<R, SessionError> {
-        let step = self.step.clone();
-        let entry = &step.inner.entries[at];
-        let bound = bind(&step, &self.hyper, entry, inputs).map_err(SessionError::Input)?;
-        let hosts: Vec<&[u8]> = bound.iter().map(|view| view.bytes()).collect();
+        let inner = &*self.step.inner;
+        let entry = &inner.entries[at];
+        let hosts = bind(&self.step, &self.hyper, entry, inputs).map_err(SessionError::Input)?;
         let mut memory = Memory {
             arena: &mut self.arena,
             persistent: &mut self.persistent,
             constants: &self.constants,
             scratch: &mut self.scratch,
         };
-        run(&step.inner.executable, at, &mut memory, &hosts, &step.inner.pool).map_err(|failure| match failure {
+        run(&inner.executable, at, &mut memory, &hosts, &inner.pool).map_err(|failure| match failure {
             StepFailure::Arguments(diagnostic) => SessionError::Input(diagnostic),
-            StepFailure::Action(_) => self.explain_failure(entry, &bound),
+            StepFailure::Action(_) => self.explain_failure(entry, &hosts),
         })
     }
 
-    fn outputs(&self, kind: EntryKind) -> Outputs<'_> {
-        let entry = self.step.entry(kind).expect("the entry has just run");
-        let view = |place: gradc_ir::plan::Place, ty: &gradc_ir::types::TensorType| {
-            let bytes = &self.segment(place.segment)[place.offset_bytes..place.offset_bytes + ty.size_bytes()];
-            TensorView::new(ty.clone(), bytes).expect("a place is as large as its value")
-        };
-        Outputs { named: entry.outputs.iter().map(|o| (o.name.as_str(), view(o.place, &o.ty))).collect() }
+    fn output_view(&self, output: &HostOutput) -> TensorView<'_> {
+        let HostOutput { place, ty, .. } = output;
+        let bytes = &self.segment(place.segment)[place.offset_bytes..place.offset_bytes + ty.size_bytes()];
+        TensorView::new(ty.clone(), bytes).expect("a place is as large as its value")
     }
 
     /// Sets a hyperparameter (`lr`) for all further steps, without recompiling.
@@ -304,7 +313,7 @@ impl Session {
     }
 
     /// Names the first op that makes a non-finite value, by the reference semantics in the dtypes' own precision.
-    fn explain_failure(&self, entry: &EntryInfo, hosts: &[TensorView]) -> SessionError {
+    fn explain_failure(&self, entry: &EntryInfo, hosts: &[&[u8]]) -> SessionError {
         let graph = &entry.graph();
         let checked = || entry.outputs.iter().filter(|o| o.checked);
         let found = || {
@@ -320,8 +329,11 @@ impl Session {
         SessionError::NonFinite { output, origin, loc }
     }
 
-    fn interpreter_inputs(&self, graph: &Graph, entry: &EntryInfo, hosts: &[TensorView]) -> Option<Vec<Tensor>> {
-        let named = |name: &str| entry.inputs.iter().position(|i| i.name == name).map(|k| hosts[k].to_host());
+    fn interpreter_inputs(&self, graph: &Graph, entry: &EntryInfo, hosts: &[&[u8]]) -> Option<Vec<Tensor>> {
+        let named = |name: &str| {
+            let (input, bytes) = entry.inputs.iter().zip(hosts).find(|(input, _)| input.name == name)?;
+            HostTensor::new(input.ty.clone(), bytes.to_vec()).ok()
+        };
         let of = |name: &str| self.parameter(name).map(|v| v.to_host()).or_else(|| named(name));
         let constant = |input: &Input| self.constant(&input.name, graph.ty(input.value));
         graph.inputs().iter().map(|i| of(&i.name).or_else(|| constant(i)).map(|t| t.to_tensor())).collect()
@@ -352,40 +364,52 @@ fn write(buffer: &mut AlignedBuffer, offset: usize, bytes: &[u8]) {
 
 type Hyper = BTreeMap<String, HostTensor>;
 
-/// One view per input of the entry, in its order.
+/// The bytes of each input of the entry, in its order: given by the caller or kept.
 fn bind<'a>(
     step: &'a CompiledStep,
     hyper: &'a Hyper,
     entry: &EntryInfo,
-    inputs: &[(&str, TensorView<'a>)],
-) -> Result<Vec<TensorView<'a>>, Diagnostic> {
-    if let Some((unknown, _)) = inputs.iter().find(|(name, _)| !entry.inputs.iter().any(|i| i.name == *name)) {
-        let names: Vec<&str> = entry.inputs.iter().map(|i| i.name.as_str()).collect();
-        return Err(
-            Diagnostic::new("unknown-input", format!("the model has no input `{unknown}`")).expected(names.join(", "))
-        );
+    inputs: &'a [(&str, TensorView)],
+) -> Result<Vec<&'a [u8]>, Diagnostic> {
+    let mut given: Vec<Option<&TensorView>> = vec![None; entry.inputs.len()];
+    for (name, view) in inputs {
+        let at = entry.inputs.iter().position(|declared| declared.name == *name);
+        let at = at.ok_or_else(|| unknown_input(name, entry))?;
+        given[at].get_or_insert(view);
     }
-    entry.inputs.iter().map(|declared| bind_one(step, hyper, declared, inputs)).collect()
+    let bind = |(declared, given): (&HostInput, Option<&'a TensorView>)| match given {
+        Some(view) => bind_view(declared, view),
+        None => kept(step, hyper, declared),
+    };
+    entry.inputs.iter().zip(given).map(bind).collect()
 }
 
-fn bind_one<'a>(
-    step: &'a CompiledStep,
-    hyper: &'a Hyper,
-    declared: &HostInput,
-    inputs: &[(&str, TensorView<'a>)],
-) -> Result<TensorView<'a>, Diagnostic> {
-    let given = inputs.iter().find(|(name, _)| *name == declared.name).map(|(_, view)| view.clone());
-    let kept =
-        || hyper.get(&declared.name).or_else(|| step.inner.hyper_defaults.get(&declared.name)).map(TensorView::from);
-    let missing =
-        || Diagnostic::new("missing-input", format!("no tensor for input `{}`", declared.name)).expected(&declared.ty);
-    let view = given.or_else(kept).ok_or_else(missing)?;
+fn unknown_input(name: &str, entry: &EntryInfo) -> Diagnostic {
+    let names: Vec<&str> = entry.inputs.iter().map(|i| i.name.as_str()).collect();
+    Diagnostic::new("unknown-input", format!("the model has no input `{name}`")).expected(names.join(", "))
+}
+
+fn bind_view<'a>(declared: &HostInput, view: &TensorView<'a>) -> Result<&'a [u8], Diagnostic> {
     if *view.ty() != declared.ty {
-        let message = format!("input `{}` has the wrong type", declared.name);
-        return Err(Diagnostic::new("input-type", message).expected(&declared.ty).found(view.ty()));
+        return Err(wrong_type(declared, view.ty()));
     }
-    check_range(declared, &view)?;
-    Ok(view)
+    check_range(declared, view)?;
+    Ok(view.bytes())
+}
+
+/// The value of a hyperparameter.
+fn kept<'a>(step: &'a CompiledStep, hyper: &'a Hyper, declared: &HostInput) -> Result<&'a [u8], Diagnostic> {
+    let kept = hyper.get(&declared.name).or_else(|| step.inner.hyper_defaults.get(&declared.name));
+    let Some(kept) = kept else {
+        let missing = Diagnostic::new("missing-input", format!("no tensor for input `{}`", declared.name));
+        return Err(missing.expected(&declared.ty));
+    };
+    if *kept.ty() == declared.ty { Ok(kept.bytes()) } else { Err(wrong_type(declared, kept.ty())) }
+}
+
+fn wrong_type(declared: &HostInput, found: &TensorType) -> Diagnostic {
+    let message = format!("input `{}` has the wrong type", declared.name);
+    Diagnostic::new("input-type", message).expected(&declared.ty).found(found)
 }
 
 fn no_entry(kind: EntryKind) -> Diagnostic {

@@ -69,9 +69,14 @@ impl Sharing {
         self.shares != self.trial.is_some()
     }
 
+    /// Whether it matters how long calls take.
+    pub fn is_timed(&self) -> bool {
+        self.threads > 1
+    }
+
     /// Takes note of how long that call took.
     pub fn took(&mut self, duration: Duration) {
-        if self.threads == 1 {
+        if !self.is_timed() {
             return;
         }
         if let Some(trial) = &mut self.trial {

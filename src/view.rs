@@ -42,6 +42,9 @@ impl<'a> TensorView<'a> {
 
     /// Elements as f32, converted when the dtype is another.
     pub fn to_f32(&self) -> Vec<f32> {
+        if self.ty.dtype == DType::F32 {
+            return self.bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        }
         let tensor = self.to_host().to_tensor();
         match tensor.data {
             gradc_ir::tensor::Data::Float(values) => values.into_iter().map(|v| v as f32).collect(),

@@ -338,7 +338,7 @@ impl Executable {
                 marks: if marks.is_empty() { std::ptr::null() } else { marks.as_ptr() },
                 last_mark_ns: Cell::new(0),
                 sharers: 1,
-                start: Instant::now(),
+                start: (!marks.is_empty()).then(Instant::now),
             };
             // SAFETY: the offset is that of an entry's function, compiled with this signature and alive with `self.code`.
             let function: unsafe extern "C" fn(*const StepContext) -> usize =

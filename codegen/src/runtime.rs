@@ -42,8 +42,8 @@ pub(crate) struct StepContext {
     pub last_mark_ns: Cell<u64>,
     /// How many threads do what this context is for at the same time.
     pub sharers: u64,
-    /// What times count from.
-    pub start: Instant,
+    /// What times count from; none unless they are measured.
+    pub start: Option<Instant>,
 }
 
 // SAFETY: chunks of a kernel share the context; they write disjoint parts of the buffers behind it and scratch of
@@ -66,6 +66,11 @@ impl StepContext {
 }
 
 impl StepContext {
+    /// Time since the start, ns; 0 unless times are measured.
+    fn elapsed_ns(&self) -> u64 {
+        self.start.map_or(0, |start| start.elapsed().as_nanos() as u64)
+    }
+
     /// Work space of all threads.
     pub fn shared(&self) -> *mut f32 {
         self.segments[3].cast()
@@ -81,7 +86,7 @@ impl StepContext {
             // SAFETY: as promised by the caller; the work space of a thread has room for that of a lone one.
             segments: [arena, persistent, constants, unsafe { self.scratch_of_thread() }],
             board: std::ptr::null(),
-            last_mark_ns: Cell::new(self.start.elapsed().as_nanos() as u64),
+            last_mark_ns: Cell::new(self.elapsed_ns()),
             sharers,
             ..*self
         }
@@ -286,7 +291,7 @@ unsafe extern "C" fn mark(context: *const StepContext, action: usize) {
     unsafe {
         let context = &*context;
         if !context.marks.is_null() {
-            let now_ns = context.start.elapsed().as_nanos() as u64;
+            let now_ns = context.elapsed_ns();
             let before_ns = context.last_mark_ns.replace(now_ns);
             if action > 0 {
                 (*context.marks.add(action - 1)).fetch_add((now_ns - before_ns) / context.sharers, Relaxed);
