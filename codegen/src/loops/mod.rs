@@ -147,7 +147,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
             });
             return;
         }
-        if self.strip_of_rows(dim, bounds) {
+        if self.strip_of_rows(dim, bounds) || self.strips_of_short_rows(dim, bounds) {
             return;
         }
         self.range(bounds, 1, vec![], &mut |e, index, _| {

@@ -34,23 +34,21 @@ pub(super) unsafe fn in_squares<const ROWS: usize, const DEPTH: usize, C: Copy>(
         // Rows past the last are replaced by it.
         let starts: [*const f32; ROWS] =
             std::array::from_fn(|i| from.wrapping_offset(rows[(first + i).min(rows.len() - 1)] as isize));
-        for k in (0..depth).step_by(DEPTH) {
+        let squares = whole / DEPTH;
+        let mut place = to.wrapping_add(first);
+        for k in (0..DEPTH * squares).step_by(DEPTH) {
+            for column in square(starts.map(|row| row.wrapping_add(k)), DEPTH) {
+                store(place, column);
+                place = place.wrapping_add(width);
+            }
+        }
+        for k in (DEPTH * squares..depth).step_by(DEPTH) {
             // The last square overlaps the one before.
             let k = k.min(depth - depths);
             let columns = square(starts.map(|row| row.wrapping_add(k)), depths);
-            let place = |j: usize| to.wrapping_add((k + j) * width + first);
-            if k + DEPTH <= whole {
-                for (j, &column) in columns.iter().enumerate() {
-                    store(place(j), column);
-                }
-                continue;
-            }
-            for (j, &column) in columns.iter().enumerate() {
-                if j < depths && k + j < whole {
-                    store(place(j), column);
-                } else if j < depths {
-                    store_part(place(j), column, lanes);
-                }
+            for (j, column) in columns.into_iter().enumerate().take(depths) {
+                let place = to.wrapping_add((k + j) * width + first);
+                if k + j < whole { store(place, column) } else { store_part(place, column, lanes) }
             }
         }
     }

@@ -28,7 +28,7 @@ pub(super) unsafe fn transpose(strip: &Strip) {
         let [many, few] = strip.cut(strip.depth - few);
         let part = |to: *mut f32, column: __m256, lanes: usize| store_part(to, column, lanes);
         let whole = |to: *mut f32, column: __m256| _mm256_storeu_ps(to, column);
-        in_squares(&many, |rows, depths| transposed(rows.map(|row| load(row, depths))), whole, part);
+        in_squares(&many, |rows, depths| eight_columns(rows, depths), whole, part);
         in_squares(&few, |rows, depths| four_columns(rows.map(|row| load_half(row, depths))), whole, part);
     }
 }
@@ -77,6 +77,21 @@ fn columns_of_four(rows: [__m256; HALF]) -> [__m128; LANES] {
 fn four_columns(rows: [__m128; LANES]) -> [__m256; HALF] {
     let pair = |i: usize| _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(rows[i]), rows[i + HALF]);
     twice_transposed([pair(0), pair(1), pair(2), pair(3)])
+}
+
+/// The columns of eight rows: a row of the lower four and one of the upper are read into one register, so that nothing has
+/// to move from one half to the other.
+#[target_feature(enable = "avx2")]
+unsafe fn eight_columns(rows: [*const f32; LANES], depths: usize) -> [__m256; LANES] {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        if depths < LANES {
+            return transposed(rows.map(|row| load(row, depths)));
+        }
+        let four = |from: usize| four_columns(rows.map(|row| _mm_loadu_ps(row.add(from))));
+        let [near, far] = [four(0), four(HALF)];
+        std::array::from_fn(|k| if k < HALF { near[k] } else { far[k - HALF] })
+    }
 }
 
 /// The columns of the squares of four in the lower and in the upper halves.

@@ -364,6 +364,12 @@ impl Block<'_> {
                 self.machine.store_lane(at(ARGUMENTS, self.layout.result), from, wide);
                 None
             }
+            Action::StoreRow(stream, x) => {
+                let from = self.in_register(x, copy);
+                let to = self.address(stream, copy, 0);
+                self.machine.store_lane(to, from, false);
+                None
+            }
         }
     }
 

@@ -96,16 +96,33 @@ pub(crate) fn row(plan: &LoopPlan, number: usize) -> Option<Strip> {
     let reduction = plan.reduction.as_ref()?;
     let combination = Combination { values: 1, ..combination(plan, reduction) };
     let mut translator = Translator::new(plan, Which::Reduced, Shape::Row(combination), SHORTEST)?;
-    let value = translator.value(reduction.values[number])?;
-    let shared = translator.code.steps.clone();
-    translator.combine(combination, 0, value);
-    let steps = std::mem::replace(&mut translator.code.steps, shared);
-    let start = translator.code.word(combination.start().to_bits());
-    let inside = translator.code.select(&Value::Inside, &value, &start);
-    translator.combine(combination, 0, inside);
-    let mut strip = translator.finish();
-    strip.code.steps = steps;
-    Some(strip)
+    translator.combine_vectors(combination, &reduction.values[number..=number])?;
+    Some(translator.finish_with_tail())
+}
+
+/// The vector loop of an accumulation along rows of few points, and the loop over these: rows into one result each, and the
+/// points from these.
+pub(crate) fn short_rows(plan: &LoopPlan) -> Option<(Strip, Strip)> {
+    let (reduction, &[points], row) = (plan.reduction.as_ref()?, plan.reduced(), plan.space.checked_sub(1)?) else {
+        return None;
+    };
+    if plan.vector != Some(plan.space) || points > LONGEST_IN_ROWS || plan.is_long_sum() {
+        return None;
+    }
+    let combination = combination(plan, reduction);
+    let shape = Shape::ShortRows { combination, points };
+    let mut translator = Translator::new(plan, Which::Reduced, shape, 1)?;
+    translator.row = Some(row);
+    for value in 0..combination.values {
+        translator.stream(StreamSource::Sums(value), Element::RowFloat, DType::F32.size_bytes() as i32);
+    }
+    translator.combine_vectors(combination, &reduction.values)?;
+    let accumulation = translator.finish_with_tail();
+    let mut translator = Translator { vector: row, ..Translator::new(plan, Which::Point, Shape::Map, 1)? };
+    translator.accumulated = Some(combination);
+    translator.sums(combination);
+    translator.stores()?;
+    fits_registers(&accumulation.code).then(|| (accumulation, translator.finish()))
 }
 
 /// The vector loop of an accumulation along the space: rows into partial results, and the points from these.
@@ -188,6 +205,10 @@ impl<'p> Translator<'p> {
 
     fn finish(mut self) -> Strip {
         self.code.tail = self.code.steps.clone();
+        self.finish_with_tail()
+    }
+
+    fn finish_with_tail(self) -> Strip {
         Strip { code: self.code, which: self.which, streams: self.streams, uniforms: self.uniforms }
     }
 
@@ -295,6 +316,21 @@ impl<'p> Translator<'p> {
     /// Bytes from one row of a tensor to the next; `None` if too many.
     fn row_bytes(&self, flat: &Affine, dtype: DType) -> Option<i32> {
         i32::try_from(self.row.map_or(0, |r| flat.coeffs[r] * dtype.size_bytes() as i64)).ok()
+    }
+
+    /// Combines values along the strip, of its last vector the lanes inside.
+    fn combine_vectors(&mut self, combination: Combination, values: &[ScalarId]) -> Option<()> {
+        let values = values.iter().map(|&value| self.value(value)).collect::<Option<Vec<Value>>>()?;
+        let shared = self.code.steps.clone();
+        values.iter().enumerate().for_each(|(number, &value)| self.combine(combination, number, value));
+        let steps = std::mem::replace(&mut self.code.steps, shared);
+        let start = self.code.word(combination.start().to_bits());
+        for (number, value) in values.iter().enumerate() {
+            let inside = self.code.select(&Value::Inside, value, &start);
+            self.combine(combination, number, inside);
+        }
+        self.code.tail = std::mem::replace(&mut self.code.steps, steps);
+        Some(())
     }
 
     /// Combines a value into its partial results, those of the value with this position.
@@ -422,6 +458,9 @@ impl<'p> Translator<'p> {
     }
 
     fn cast(&mut self, a: ScalarId, to: DType) -> Option<Value> {
+        if (self.body.dtype(a), to) == (DType::I64, DType::I32) {
+            return self.lower_half(a);
+        }
         let x = self.value(a)?;
         match (self.body.dtype(a), to) {
             (DType::Bool, DType::F32) => {
@@ -432,6 +471,16 @@ impl<'p> Translator<'p> {
             (DType::I32, DType::F32) => Some(self.code.op1(Op1::FloatOfInt, &x)),
             (from, to) => (from == to).then_some(x),
         }
+    }
+
+    /// An i64 that a row has for all its points, as i32: the lower half of what is in memory.
+    fn lower_half(&mut self, id: ScalarId) -> Option<Value> {
+        let load = self.body.loads[id.0 as usize].as_ref()?;
+        if !load.axes.is_empty() || load.flat.coeffs[self.vector] != 0 {
+            return None;
+        }
+        let stream = self.read_stream(id, Element::RowFloat, self.row_bytes(&load.flat, DType::I64)?);
+        Some(self.code.push(Action::Load(stream)))
     }
 
     fn load(&mut self, id: ScalarId, dtype: DType) -> Option<Value> {

@@ -72,6 +72,33 @@ impl<'e, 'f> Emitter<'e, 'f> {
         true
     }
 
+    /// The loop over rows of few points that are combined, where it qualifies: the results of the rows in memory of this
+    /// function, then what is computed of them.
+    pub fn strips_of_short_rows(&mut self, row: usize, bounds: (Bound, Bound)) -> bool {
+        let plan = self.plan;
+        let (Some(isa), true) = (self.simd.strips, row + 1 == plan.space) else { return false };
+        if plan.stage != Stage::Whole || plan.interior.is_some() || plan.reduction.as_ref().is_none_or(|r| r.empty) {
+            return false;
+        }
+        let Some((accumulation, points)) = body::short_rows(plan) else { return false };
+        let for_rows = for_rows_of(plan.extents[row + 1], isa);
+        let callees = [self.callee(accumulation, for_rows), self.callee(points, isa)];
+        self.blocks_of_sums(row, bounds, |e, block| {
+            let block = Part { sums: Some(e.stack_of_sums(row)), ..block };
+            e.combine_short_rows(&callees[0], row, block);
+            e.call_strip(&callees[1], row, block);
+        });
+        true
+    }
+
+    fn combine_short_rows(&mut self, accumulation: &Callee, row: usize, block: Part) {
+        let points = self.part((Bound::Static(0), Bound::Static(self.plan.extents[row + 1] as i64)));
+        let result = result_offset(&accumulation.strip.code) as i32;
+        self.b.ins().store(MEMORY, block.count, accumulation.arguments, result);
+        let points = Part { sums: block.sums, ..points };
+        self.at(row, block.first, |e| e.call_strip(accumulation, row + 1, points));
+    }
+
     fn map_strip(&mut self, isa: Isa, dim: usize, bounds: (Bound, Bound)) -> bool {
         let Some(strip) = body::map(self.plan) else { return false };
         let callee = self.callee(strip, isa);
@@ -111,10 +138,15 @@ impl<'e, 'f> Emitter<'e, 'f> {
     fn column_strips(&mut self, isa: Isa, dim: usize, bounds: (Bound, Bound)) -> bool {
         let Some((accumulation, points)) = body::columns(self.plan) else { return false };
         let callees = [self.callee(accumulation, isa), self.callee(points, isa)];
+        self.blocks_of_sums(dim, bounds, |e, block| e.column_block(&callees, dim, block));
+        true
+    }
+
+    /// The points of a loop in blocks of as many as sums are kept of at a time.
+    fn blocks_of_sums(&mut self, dim: usize, bounds: (Bound, Bound), mut body: impl FnMut(&mut Self, Part)) {
         let part = self.part(bounds);
         if self.plan.extents[dim] <= COLUMNS {
-            self.column_block(&callees, dim, part);
-            return true;
+            return body(self, part);
         }
         let width = self.b.ins().iconst(I64, COLUMNS as i64);
         let blocks = self.b.ins().iadd_imm_s(part.count, COLUMNS as i64 - 1);
@@ -124,10 +156,9 @@ impl<'e, 'f> Emitter<'e, 'f> {
             let done = e.b.ins().imul(block, width);
             let left = e.b.ins().isub(part.count, done);
             let block = Part { first: e.b.ins().iadd(part.first, done), count: e.b.ins().smin(left, width), ..part };
-            e.column_block(&callees, dim, block);
+            body(e, block);
             vec![]
         });
-        true
     }
 
     fn column_block(&mut self, [accumulation, points]: &[Callee; 2], dim: usize, block: Part) {

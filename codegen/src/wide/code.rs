@@ -38,7 +38,7 @@ pub(crate) enum Invariant {
 pub(crate) struct Stream {
     /// What it holds.
     pub element: Element,
-    /// Bytes to the next row of a [`Shape::Rows`] or [`Shape::Columns`].
+    /// Bytes to the next row of a [`Shape::Rows`], [`Shape::ShortRows`] or [`Shape::Columns`].
     pub row_bytes: i32,
     /// Whether whole vectors may be read and written at the strip's end.
     pub padded: bool,
@@ -53,7 +53,7 @@ pub(crate) enum Element {
     Bool,
     /// f64, one per point.
     Wide,
-    /// One f32 or i32 for all points of a row.
+    /// One f32 or i32 for all points of a row, or the lower half of an i64.
     RowFloat,
 }
 
@@ -84,6 +84,8 @@ pub(crate) enum Action {
     StoreMask(u32, Value),
     /// Hands lane 0 to the caller, as f64 or as f32.
     Result(Value, bool),
+    /// Writes lane 0 to a stream that has one f32 for each row.
+    StoreRow(u32, Value),
 }
 
 impl Action {
@@ -92,7 +94,7 @@ impl Action {
         match *self {
             Action::Load(_) | Action::LoadRow(..) | Action::LoadWide(..) | Action::FirstPoint => vec![],
             Action::Op1(_, x) | Action::Exchange(_, x) | Action::Store(_, x) => vec![x],
-            Action::StoreMask(_, x) | Action::Result(x, _) => vec![x],
+            Action::StoreMask(_, x) | Action::Result(x, _) | Action::StoreRow(_, x) => vec![x],
             Action::Op2(_, x, y) => vec![x, y],
             Action::MultiplyAdd(x, y, z) | Action::Select(x, y, z) => vec![x, y, z],
         }
@@ -120,6 +122,14 @@ pub(crate) enum Shape {
     },
     /// Values of all points are combined into one.
     Row(Combination),
+    /// Values of all points of each row are combined into one, of as many rows as the caller says: they go to the first
+    /// streams, one for each value.
+    ShortRows {
+        /// How.
+        combination: Combination,
+        /// Points of each row.
+        points: usize,
+    },
     /// Values of as many rows as the caller says are combined point by point, into a stream of partial results each.
     Columns {
         /// How.
@@ -169,7 +179,9 @@ impl Shape {
     pub fn combination(&self) -> Option<Combination> {
         match *self {
             Shape::Map | Shape::Rows { .. } => None,
-            Shape::Row(combination) | Shape::Columns { combination, .. } => Some(combination),
+            Shape::Row(combination) | Shape::ShortRows { combination, .. } | Shape::Columns { combination, .. } => {
+                Some(combination)
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use crate::math::Math;
 use crate::simd::{Op2, Simd};
 use gradc_ir::lower::{BinaryFn, Combine};
 use iced_x86::{Code as Opcode, Instruction, MemoryOperand, Register};
+use std::ops::Range;
 
 /// Registers for addresses of streams.
 const POINTERS: [Register; 8] = [
@@ -55,7 +56,8 @@ fn by_need(code: &Code) -> (Vec<usize>, Vec<usize>) {
 
 /// Registers for addresses of streams in code of a shape.
 fn pointers_of(shape: Shape) -> &'static [Register] {
-    if matches!(shape, Shape::Rows { .. }) { &POINTERS[..POINTERS.len() - 1] } else { &POINTERS }
+    let counts_rows = matches!(shape, Shape::Rows { .. } | Shape::ShortRows { .. });
+    if counts_rows { &POINTERS[..POINTERS.len() - 1] } else { &POINTERS }
 }
 
 /// Whether all addresses that must have registers get one.
@@ -111,7 +113,12 @@ impl<'a> Frame<'a> {
             self.start_partials(self.copies, combination);
         }
         match self.code.shape {
-            Shape::Rows { points } => self.rows(points),
+            Shape::Rows { points } => self.rows(|frame| frame.row(points)),
+            Shape::ShortRows { combination, points } => self.rows(|frame| {
+                frame.start_partials(1, combination);
+                frame.row(points);
+                frame.meet_row(combination);
+            }),
             Shape::Columns { continued: true, .. } if !self.code.together.is_empty() => self.sweeps(),
             _ => self.blocks(Self::block),
         }
@@ -129,7 +136,7 @@ impl<'a> Frame<'a> {
     /// How many of the kept registers are used.
     fn kept(&self) -> usize {
         let bytes = self.code.streams.iter().any(|s| s.element == Element::Bool);
-        let rows = matches!(self.code.shape, Shape::Rows { .. } | Shape::Columns { .. });
+        let rows = matches!(self.code.shape, Shape::Rows { .. } | Shape::ShortRows { .. } | Shape::Columns { .. });
         match self.code.streams.len() {
             _ if bytes || rows => KEPT.len(),
             n => n.min(POINTERS.len()).saturating_sub(VOLATILE_POINTERS),
@@ -185,12 +192,19 @@ impl<'a> Frame<'a> {
         m.asm.push(Instruction::with(Opcode::Retnq));
     }
 
-    /// Loops over rows. That the points of each are known saves the tests for the last of them, which take longer than
-    /// short rows themselves.
-    fn rows(&mut self, points: usize) {
+    /// Loops over rows.
+    fn rows(&mut self, row: impl FnOnce(&mut Self)) {
         let again = self.machine.asm.label();
         self.machine.load_pointer(ROWS_LEFT, ARGUMENTS, self.layout.result);
         self.machine.asm.place(again);
+        row(self);
+        self.advance(1);
+        self.machine.general(Instruction::with1(Opcode::Dec_rm64, ROWS_LEFT));
+        self.machine.asm.jump(Opcode::Jne_rel32_64, again);
+    }
+
+    /// A row. That its points are known saves the tests for the last of them, which take longer than short rows themselves.
+    fn row(&mut self, points: usize) {
         let lanes = self.machine.isa.lanes();
         if points >= lanes {
             self.whole_vectors(points / lanes);
@@ -198,9 +212,6 @@ impl<'a> Frame<'a> {
         if !points.is_multiple_of(lanes) {
             self.block(1, Lanes::First(points % lanes));
         }
-        self.advance(1);
-        self.machine.general(Instruction::with1(Opcode::Dec_rm64, ROWS_LEFT));
-        self.machine.asm.jump(Opcode::Jne_rel32_64, again);
     }
 
     /// So many vectors of a row: blocks of several, of one.
@@ -302,31 +313,39 @@ impl<'a> Frame<'a> {
     /// Combines the partial results of all copies and lanes, as a fixed tree, and hands over the result.
     fn meet(&mut self, combination: Combination) {
         let count = self.copies * combination.partials();
-        let code = meeting(combination, count as u32, self.machine.isa.lanes() as u8);
-        let layout = Layout {
-            partials_per_copy: count as u8,
-            pinned: vec![],
-            memory: vec![],
-            pointers: vec![],
-            ..self.layout.clone()
-        };
-        allocate::emit(&mut self.machine, &code, &code.steps, &layout, 1, Lanes::All);
+        let mut code = Code::new(self.code.shape);
+        let total = met(&mut code, combination, 0..count as u32, self.machine.isa);
+        code.push(Action::Result(total, combination.long));
+        self.emit_met(&code, count);
+    }
+
+    /// As [`meet`](Self::meet), of the values of a row, each in vectors of its own.
+    fn meet_row(&mut self, combination: Combination) {
+        let mut code = Code { streams: self.code.streams.clone(), ..Code::new(self.code.shape) };
+        for value in 0..combination.values as u32 {
+            let total = met(&mut code, combination, value..value + 1, self.machine.isa);
+            code.push(Action::StoreRow(value, total));
+        }
+        self.emit_met(&code, combination.partials());
+    }
+
+    fn emit_met(&mut self, code: &Code, partials: usize) {
+        let (pinned, memory) = (vec![], vec![]);
+        let layout = Layout { partials_per_copy: partials as u8, pinned, memory, ..self.layout.clone() };
+        allocate::emit(&mut self.machine, code, &code.steps, &layout, 1, Lanes::All);
     }
 }
 
-/// Code that combines partial results into one in every lane.
-fn meeting(combination: Combination, partials: u32, lanes: u8) -> Code {
-    let mut code = Code::new(Shape::Row(combination));
-    let values = (0..partials).map(Value::Partial).collect();
-    let mut total = tree(&mut code, combination, values);
-    let mut distance = lanes / 2;
+/// What partial results are together, in every lane.
+fn met(code: &mut Code, combination: Combination, partials: Range<u32>, isa: Isa) -> Value {
+    let mut total = tree(code, combination, partials.map(Value::Partial).collect());
+    let mut distance = isa.lanes() as u8 / 2;
     while distance >= if combination.long { 2 } else { 1 } {
         let other = code.push(Action::Exchange(distance, total));
-        total = combined(&mut code, combination, total, other);
+        total = combined(code, combination, total, other);
         distance /= 2;
     }
-    code.push(Action::Result(total, combination.long));
-    code
+    total
 }
 
 fn tree(code: &mut Code, combination: Combination, mut values: Vec<Value>) -> Value {
@@ -433,6 +452,9 @@ fn trial(code: &Code, layout: &Layout, isa: Isa, copies: usize) -> Needs {
 
 /// The most vectors that are interleaved without spilling.
 fn most_copies(code: &Code, layout: &Layout, isa: Isa) -> usize {
+    if matches!(code.shape, Shape::ShortRows { .. }) {
+        return 1;
+    }
     let most = (isa.registers() - FREE_REGISTERS) / code.shape.partials().max(1);
     let mut copies = MOST_COPIES.min(1 << most.max(1).ilog2());
     while copies > 1 {
@@ -464,7 +486,7 @@ fn cost(code: &Code, layout: &Layout) -> usize {
     for step in &code.steps {
         match step.action {
             Action::Load(_) | Action::LoadRow(..) | Action::LoadWide(..) => loads += 1,
-            Action::Store(..) | Action::StoreMask(..) => stores += 1,
+            Action::Store(..) | Action::StoreMask(..) | Action::StoreRow(..) => stores += 1,
             _ => computations += 1,
         }
         let in_memory = |v: &Value| matches!(v, Value::Invariant(k) if layout.pinned[*k as usize].is_none());
