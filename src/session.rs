@@ -391,7 +391,8 @@ fn unknown_input(name: &str, entry: &EntryInfo) -> Diagnostic {
 
 fn bind_view<'a>(declared: &HostInput, view: &TensorView<'a>) -> Result<&'a [u8], Diagnostic> {
     if *view.ty() != declared.ty {
-        return Err(wrong_type(declared, view.ty()));
+        let message = format!("input `{}` has the wrong type", declared.name);
+        return Err(Diagnostic::new("input-type", message).expected(&declared.ty).found(view.ty()));
     }
     check_range(declared, view)?;
     Ok(view.bytes())
@@ -400,16 +401,10 @@ fn bind_view<'a>(declared: &HostInput, view: &TensorView<'a>) -> Result<&'a [u8]
 /// The value of a hyperparameter.
 fn kept<'a>(step: &'a CompiledStep, hyper: &'a Hyper, declared: &HostInput) -> Result<&'a [u8], Diagnostic> {
     let kept = hyper.get(&declared.name).or_else(|| step.inner.hyper_defaults.get(&declared.name));
-    let Some(kept) = kept else {
+    kept.map(HostTensor::bytes).ok_or_else(|| {
         let missing = Diagnostic::new("missing-input", format!("no tensor for input `{}`", declared.name));
-        return Err(missing.expected(&declared.ty));
-    };
-    if *kept.ty() == declared.ty { Ok(kept.bytes()) } else { Err(wrong_type(declared, kept.ty())) }
-}
-
-fn wrong_type(declared: &HostInput, found: &TensorType) -> Diagnostic {
-    let message = format!("input `{}` has the wrong type", declared.name);
-    Diagnostic::new("input-type", message).expected(&declared.ty).found(found)
+        missing.expected(&declared.ty)
+    })
 }
 
 fn no_entry(kind: EntryKind) -> Diagnostic {
