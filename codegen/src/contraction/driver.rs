@@ -22,16 +22,9 @@ pub(crate) unsafe extern "C" fn contract(
     unsafe {
         let program: &Program = &*(*context).program;
         let entry = &program.contractions[contraction];
-        if let Some(direct) = &entry.plan.direct {
-            return direct.compute(context, entry, arguments);
-        }
-        let product = Product::new(&*context, entry, arguments);
-        if entry.plan.depth_parts > 1 {
-            return product.sum_part(chunk);
-        }
-        let first = chunk * entry.plan.blocks_per_chunk;
-        for at in first..entry.plan.blocks().min(first + entry.plan.blocks_per_chunk) {
-            product.run(&entry.plan.block_at(at));
+        match &entry.plan.direct {
+            Some(direct) => direct.compute(context, entry, arguments),
+            None => Product::new(&*context, entry, arguments).run_chunk(chunk),
         }
     }
 }
@@ -94,6 +87,25 @@ impl<'a> Product<'a> {
             let sums = packed_right.add(plan.floats.right);
             let added = entry.added.map_or(std::ptr::null(), |operand| float(operand).cast_const());
             Product { plan, entry, context, arguments, left, right: right_at, added, packed_left, packed_right, sums }
+        }
+    }
+
+    /// Computes the blocks of a chunk, or its part of the depth.
+    ///
+    /// # Safety
+    /// As for [`contract`].
+    #[inline(never)] // What it keeps in registers, small products would save and restore for nothing.
+    unsafe fn run_chunk(&self, chunk: usize) {
+        let plan = self.plan;
+        let first = chunk * plan.blocks_per_chunk;
+        // SAFETY: as promised by the caller.
+        unsafe {
+            if plan.depth_parts > 1 {
+                return self.sum_part(chunk);
+            }
+            for at in first..plan.blocks().min(first + plan.blocks_per_chunk) {
+                self.run(&plan.block_at(at));
+            }
         }
     }
 

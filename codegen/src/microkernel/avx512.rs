@@ -3,6 +3,7 @@
 
 use super::{MicroKernel, Tile, copy, dispatch, wide_avx512};
 use crate::microkernel::transpose_avx2::transpose;
+use std::arch::asm;
 use std::arch::x86_64::{__m512, _mm512_add_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps};
 
 pub(super) const LANES: usize = 16;
@@ -54,6 +55,7 @@ unsafe fn compute_tile<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
     let rest = t.columns - LANES * (VECTORS - 1);
     let last = u16::MAX >> (LANES - rest);
     let mask = |v: usize| if v == VECTORS - 1 { last } else { u16::MAX };
+    let t = &Tile { c_row: not_hoisted(t.c_row), ..*t };
     // SAFETY: rows, columns and depth are those of the tile, for which the caller vouches; masked lanes are not touched.
     unsafe {
         let sums: [[__m512; VECTORS]; ROWS] = wide_avx512::sums(t, last);
@@ -68,6 +70,15 @@ unsafe fn compute_tile<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
             }
         }
     }
+}
+
+/// The same number, of which the compiler does not know that it is: multiples of it for all rows, made once for all tiles,
+/// would go to the stack, and a product of one tile takes as long to make them as for some of its depths.
+#[inline(always)]
+fn not_hoisted(mut number: usize) -> usize {
+    // SAFETY: nothing is done.
+    unsafe { asm!("/* {} */", inout(reg) number, options(nomem, nostack, preserves_flags)) };
+    number
 }
 
 #[cfg(test)]
