@@ -13,7 +13,8 @@ for the Rust frameworks, with the machine they were taken on; `--json FILE` keep
 in README.md, in the place of those of the same machine. A framework that does not build and a program that fails are
 told and left out. RLX multiplies by OpenBLAS, whose library has to be there (Debian's libopenblas-dev); without it
 mlp_mnist takes RLX 27 times as long. Where gradc's median and the mean over the whole run differ by more than 3 %, that is
-told too: something else ran, or the median hides what steps cost.
+told too, with the share of the time that the system takes from a loop that does nothing: something else ran, or the median
+hides what steps cost.
 """
 import argparse
 import datetime
@@ -33,6 +34,8 @@ MODELS = ["mlp_digits", "mlp_mnist", "lenet", "resnet8", "mobilenetv2_tiny", "mo
 JAX_MODELS = {"mlp_digits", "mlp_mnist", "gpt_tiny", "ista_denoiser"}
 # The Rust frameworks, and the features their programs are built with.
 PEERS = {"rlx": ["openblas"], "dfdx": [], "burn": ["flex"], "candle": [], "topos": []}
+# What is kept of a program's result.
+KEPT = ("fw", "median_us", "mean_us", "interrupted_share", "peak_rss_mib")
 # What stands around the tables of a machine in README.md.
 BEGIN, END = "<!-- made by benches/compare.py --readme on {} -->", "<!-- end -->"
 # The models that every Rust framework's program has, and those of programs that have others.
@@ -113,10 +116,11 @@ def measure(model, threads, args, tools):
             for result in run():
                 known = best.get(name)
                 if known is None or result["median_us"] < known["median_us"]:
-                    best[name] = {key: result.get(key) for key in ("fw", "median_us", "mean_us", "peak_rss_mib")}
+                    best[name] = {key: result.get(key) for key in KEPT}
     own = best.get("gradc")
     if own and abs(own["mean_us"] / own["median_us"] - 1) > 0.03:
-        print(f"{model}, {threads} threads: median {own['median_us']:.1f} µs, mean {own['mean_us']:.1f} µs", file=sys.stderr)
+        print(f"{model}, {threads} threads: median {own['median_us']:.1f} µs, mean {own['mean_us']:.1f} µs; "
+              f"a loop that only reads the clock was interrupted for {own['interrupted_share']:.1%} of the time", file=sys.stderr)
     return best
 
 

@@ -13,6 +13,12 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+/// For how long the clock is read to see how much of the time the system takes away.
+const CLOCK_READ: Duration = Duration::from_millis(20);
+
+/// Time between two readings of the clock, one after the other, from which on the system had the processor in between.
+const INTERRUPTION: Duration = Duration::from_micros(1);
+
 /// What was measured; times are of whole steps.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measurement {
@@ -28,6 +34,9 @@ pub struct Measurement {
     pub mean_us: f64,
     /// Shortest time of a step, µs.
     pub min_us: f64,
+    /// Share of the time that the system took away from a loop that only reads the clock, after the steps; see
+    /// [`interrupted_share`].
+    pub interrupted_share: f64,
     /// Steps measured.
     pub steps: usize,
     /// Time from graph to native code, s.
@@ -94,6 +103,7 @@ pub fn measure(
         median_us: times_us[times_us.len() / 2],
         mean_us,
         min_us: times_us[0],
+        interrupted_share: interrupted_share(CLOCK_READ),
         steps: times_us.len(),
         compile_s: step.report().total().as_secs_f64(),
         planned_peak_bytes: step.report().arena_bytes() + step.persistent_bytes(),
@@ -105,6 +115,21 @@ pub fn measure(
         kernels: entry.kernels(),
         solver_fallbacks: session.solver_fallbacks(),
     })
+}
+
+/// Share of so much time in which the processor did something else than read the clock: other programs, interrupts, the
+/// hypervisor. It is in the mean of the steps, and for the most part not in the median.
+pub fn interrupted_share(time: Duration) -> f64 {
+    let start = Instant::now();
+    let (mut last, mut interrupted) = (start, Duration::ZERO);
+    while last - start < time {
+        let now = Instant::now();
+        if now - last >= INTERRUPTION {
+            interrupted += now - last;
+        }
+        last = now;
+    }
+    interrupted.div_duration_f64(last - start)
 }
 
 /// High-water mark of the resident set, as Linux reports it.

@@ -13,12 +13,13 @@ fn bench(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 16] = [
     "model",
     "threads",
     "median_us",
     "mean_us",
     "min_us",
+    "interrupted_share",
     "steps",
     "compile_s",
     "planned_peak_bytes",
@@ -38,6 +39,8 @@ fn a_profile_is_one_field_more() {
         assert!(!plain[field].is_null() && !profiled[field].is_null(), "{field}");
     }
     assert!(plain["profile"].is_null());
+    let interrupted = plain["interrupted_share"].as_f64().expect("a number");
+    assert!((0.0..1.0).contains(&interrupted), "{interrupted}");
     let kernels = profiled["profile"].as_array().expect("a list of kernels");
     // Every kernel of the step and the check of the loss.
     assert_eq!(kernels.len() as u64, profiled["kernels"].as_u64().expect("a number") + 1);

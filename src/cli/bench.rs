@@ -116,11 +116,18 @@ fn unwritable(path: &Path, error: std::io::Error) -> Diagnostic {
         .expected("a folder that exists and can be written")
 }
 
+/// Share by which the mean has to be above the median for that to be explained.
+const NOTABLE: f64 = 0.03;
+
 fn print(result: &Measurement) {
     println!(
         "{}: median {:.1} µs, mean {:.1} µs, min {:.1} µs over {} steps",
         result.model, result.median_us, result.mean_us, result.min_us, result.steps
     );
+    if result.mean_us > (1.0 + NOTABLE) * result.median_us {
+        let percent = 100.0 * result.interrupted_share;
+        println!("  a loop that only reads the clock was interrupted for {percent:.1} % of the time: this is in the mean");
+    }
     println!("  {} threads, {} kernels, compiled in {:.2} s", result.threads, result.kernels, result.compile_s);
     if result.threads > 1 && !result.shared {
         println!("  the last steps ran on one thread: shared, they take longer");
