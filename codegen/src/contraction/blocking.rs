@@ -92,7 +92,8 @@ const DEEP: usize = 4;
 const FAR: usize = 512;
 
 /// Elements between depths from which on even few tiles had better not read them in place. Below, that is no slower than
-/// multiply-adds: the processor foresees the strides, and the second-level cache delivers a line in their time.
+/// multiply-adds: the processor foresees the strides, and the second-level cache delivers a line in their time. Where a
+/// vector of sums is a line, they take half of it: there it is [`FAR`].
 const VERY_FAR: usize = 1024;
 
 impl ContractionPlan {
@@ -251,12 +252,17 @@ impl ContractionPlan {
         let tiles = self.blocking.columns / self.kernel.columns;
         match step {
             1 => tiles >= MANY_COLUMN_TILES && row.unsigned_abs() >= FAR,
-            _ if step.unsigned_abs() >= VERY_FAR => tiles >= LEAST_COLUMN_TILES,
+            _ if step.unsigned_abs() >= self.very_far() => tiles >= LEAST_COLUMN_TILES,
             _ => {
                 let little = self.blocking.rows * self.k.min(MOST_DEPTH) <= LITTLE;
                 tiles >= MANY_COLUMN_TILES && (!little || step.unsigned_abs() >= FAR)
             }
         }
+    }
+
+    /// Elements between depths of the left factor from which on few tiles had better not read them in place.
+    fn very_far(&self) -> usize {
+        if self.kernel.vector == LINE { FAR } else { VERY_FAR }
     }
 
     /// How so many rows of a block are packed and computed.
