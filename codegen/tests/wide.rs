@@ -319,7 +319,12 @@ fn expected(shape: &[usize], kept: &[usize], combine: Combine, x: &[f64]) -> Vec
 fn accumulations_agree_with_f64() {
     let Some(isa) = strip_isa() else { return };
     let mut random = Random(17);
-    let cases: [(&[usize], &[usize]); 15] = [
+    let cases: [(&[usize], &[usize]); 20] = [
+        (&[7, 5], &[0]),
+        (&[7, 10], &[0]),
+        (&[2, 1500, 12], &[0, 1]),
+        (&[10, 3, 40], &[1, 0]),
+        (&[6, 3, 10], &[0]),
         (&[3, 16], &[0]),
         (&[3, 63], &[0]),
         (&[2, 131], &[0]),
@@ -365,7 +370,7 @@ fn accumulations_agree_with_f64() {
 #[test]
 fn extremes_are_nan_where_any_element_is() {
     let Some(isa) = strip_isa() else { return };
-    for (kept, n) in [(0, 33), (0, 64), (0, 131), (1, 33), (1, 131)] {
+    for (kept, n) in [(0, 5), (0, 10), (0, 33), (0, 64), (0, 131), (1, 33), (1, 131)] {
         let shape = if kept == 0 { [4, n] } else { [n, 20] };
         for combine in [Combine::Max, Combine::Min] {
             let case = reduction(&shape, &[kept], combine);
@@ -386,6 +391,44 @@ fn extremes_are_nan_where_any_element_is() {
                 );
             }
         }
+    }
+}
+
+/// Sums over rows of few points of what a label of each row picks, as in the loss of a classifier: one term each.
+#[test]
+fn labels_of_rows_pick_elements() {
+    let Some(isa) = strip_isa() else { return };
+    let mut random = Random(23);
+    for (columns, dtype) in [(10, DType::I64), (10, DType::I32), (37, DType::I64)] {
+        let shape = [9, columns];
+        let mut body = Body::default();
+        let x = body.load(DType::F32, Access::identity(0, &shape, 2));
+        let label = body.load(dtype, Access::new(1, &shape[..1], vec![Affine::dim(2, 0)]));
+        let label = body.cast(DType::I32, label);
+        let column = body.push(Scalar::LoopIndex(1), DType::I64);
+        let column = body.cast(DType::I32, column);
+        let hit = body.compare(CompareFn::Eq, column, label);
+        let zero = body.constant(DType::F32, 0.0);
+        let value = body.select(hit, x, zero);
+        let accumulate =
+            Some(Accumulate::Reduce { extents: vec![columns], combine: Combine::Sum, body, values: vec![value] });
+        let mut body = Body::default();
+        let sum = body.push(Scalar::Accumulated(0), DType::F32);
+        let kernel = LoopKernel { space: vec![9], accumulate, body, stores: vec![sum] };
+        let types = [TensorType::f32(shape), TensorType::new(dtype, [9])];
+        let case = Case::new(vec![KernelKind::Loops(kernel)], &types, &[TensorType::f32([9])]);
+        let executable = case.compile(&options(isa));
+        let narrow = case.compile(&CodegenOptions { wide: false, ..options(isa) });
+        assert!(executable.code() != narrow.code(), "{columns} columns, {dtype:?}: no strips");
+        let x = random.tensor(&types[0], -2.0..2.0);
+        let labels: Vec<i64> = (0..9).map(|row| if row == 4 { -100 } else { row * 7 % columns as i64 }).collect();
+        let inputs = [x.clone(), Tensor::int(types[1].clone(), labels.clone())];
+        let found = case.run(&executable, &inputs, &Pool::default())[0].to_f32().expect("f32");
+        let picked = labels
+            .iter()
+            .enumerate()
+            .map(|(row, &label)| usize::try_from(label).map_or(0.0, |label| x.floats()[row * columns + label] as f32));
+        assert_eq!(found, picked.collect::<Vec<f32>>(), "{columns} columns, {dtype:?}");
     }
 }
 

@@ -126,7 +126,9 @@ fn print(result: &Measurement) {
     );
     if result.mean_us > (1.0 + NOTABLE) * result.median_us {
         let percent = 100.0 * result.interrupted_share;
-        println!("  a loop that only reads the clock was interrupted for {percent:.1} % of the time: this is in the mean");
+        println!(
+            "  a loop that only reads the clock was interrupted for {percent:.1} % of the time: this is in the mean"
+        );
     }
     println!("  {} threads, {} kernels, compiled in {:.2} s", result.threads, result.kernels, result.compile_s);
     if result.threads > 1 && !result.shared {
