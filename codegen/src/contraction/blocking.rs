@@ -324,7 +324,12 @@ mod tests {
     use gradc_ir::target::VectorIsa;
 
     /// An `m × k` by a `k × n` matrix, cut.
-    fn cut([m, n, k]: [usize; 3], isa: VectorIsa) -> ContractionPlan {
+    fn cut(product: [usize; 3], isa: VectorIsa) -> ContractionPlan {
+        cut_from(product, false, isa)
+    }
+
+    /// The same, the left factor stored as `k × m` if it is turned.
+    fn cut_from([m, n, k]: [usize; 3], turned: bool, isa: VectorIsa) -> ContractionPlan {
         let loops = |dims: &[usize], steps: &[i64]| {
             let mut affine = Affine::constant(3, 0);
             dims.iter().zip(steps).for_each(|(&dim, &step)| affine.coeffs[dim] = step);
@@ -337,7 +342,7 @@ mod tests {
         let contraction = Contraction {
             space: vec![m, n],
             reduce: vec![k],
-            lhs: factor(0, [m, k], [0, 2]),
+            lhs: if turned { factor(0, [k, m], [2, 0]) } else { factor(0, [m, k], [0, 2]) },
             rhs: factor(1, [k, n], [2, 1]),
             bands: vec![],
         };
@@ -358,6 +363,14 @@ mod tests {
             // Both are large, the left one more so.
             assert_eq!(cut([4096, 512, 640], isa).grid.1, 1, "columns that meet a larger left factor with {isa:?}");
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn depths_of_the_left_factor_that_are_far_apart_are_packed_for_few_tiles() {
+        let layout = |m, isa| cut_from([m, 256, 128], true, isa).layouts[0];
+        assert_eq!([layout(384, VectorIsa::Avx512), layout(512, VectorIsa::Avx2)], [Layout::InPlace; 2]);
+        assert_eq!([layout(512, VectorIsa::Avx512), layout(1024, VectorIsa::Avx2)], [Layout::Packed; 2]);
     }
 
     #[cfg(target_arch = "x86_64")]
