@@ -3,11 +3,16 @@
 
     cargo build --release --locked
     python3 benches/gpt2_small.py [--gradc PROGRAM] [--layers 12] [--width 768] [--heads 12] [--context 256]
-        [--vocabulary 50257] [--batch 1] [--threads 1] [--seconds 20] [--folder DIR] [-- FLAGS OF gradc bench …]
+        [--vocabulary 50257] [--batch 1] [--threads 1] [--seconds 20] [--folder DIR] [--cache DIR]
+        [-- FLAGS OF gradc bench …]
 
 The model (124 M parameters: the head reads the token embedding, queries, keys and values are one product) is written as
 JSON to DIR (default: a temporary one); gradc draws its weights. Prints one line of JSON: compile time, step time, the
 step's FLOP/s as a share of what `gradc bench --calibrate` measures the cores to multiply and add, planned and resident memory.
+
+With `--cache`, the folder benches/compare.py installs PyTorch into, PyTorch's library (MKL on x86-64) then computes the
+same step's products with weights and nothing else, in the same order and for as long, each layer's into its own memory;
+its median FLOP/s is printed too, and the share of it that gradc's whole step reaches.
 """
 import argparse
 import json
@@ -15,6 +20,36 @@ import pathlib
 import re
 import subprocess
 import tempfile
+
+from compare import setup_python
+
+# Runs in the environment that has PyTorch: the median of passes over a step's products with weights, FLOP/s.
+PRODUCTS = """
+import json, statistics, sys, time, torch
+a = json.loads(sys.argv[1])
+torch.set_num_threads(a["threads"])
+width, rows = a["width"], a["batch"] * a["context"]
+layer = [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)]
+shapes = layer * a["layers"] + [(a["vocabulary"], width)]
+weights, gradients = ([make(shape) for shape in shapes] for make in (torch.rand, torch.empty))
+given = {n: torch.rand(rows, n) for shape in shapes for n in shape}
+made = {n: torch.empty(rows, n) for n in given}
+
+def products():
+    for w in weights:
+        torch.mm(given[w.shape[1]], w.T, out=made[w.shape[0]])
+    for w, gradient in zip(weights[::-1], gradients[::-1]):
+        torch.mm(given[w.shape[0]], w, out=made[w.shape[1]])
+        torch.mm(given[w.shape[0]].T, given[w.shape[1]], out=gradient)
+
+products()
+passes, end = [], time.perf_counter() + a["seconds"]
+while not passes or time.perf_counter() < end:
+    start = time.perf_counter()
+    products()
+    passes.append(time.perf_counter() - start)
+print(6 * rows * sum(w.numel() for w in weights) / statistics.median(passes))
+"""
 
 RECIPE = {"loss": {"kind": "softmax_cross_entropy", "prediction": "y"},
           "optimizer": {"kind": "adamw", "lr": 3e-4, "weight_decay": 0.1}}
@@ -96,7 +131,17 @@ def measured(folder, a):
     result = json.loads(output(a.gradc, "bench", folder / "model.json", "--recipe", folder / "recipe.json", "--threads",
                                a.threads, "--seconds", a.seconds, "--json", *a.flags))
     gflops = result["flops_per_step"] / result["median_us"] / 1e3
-    return {**result, "gflops": gflops, "peak_gflops_per_core": peak, "share_of_peak": gflops / peak / a.threads}
+    rates = {"gflops": gflops, "peak_gflops_per_core": peak, "share_of_peak": gflops / peak / a.threads}
+    if a.cache:
+        library = library_gflops(a)
+        rates |= {"library_gflops": library, "share_of_library": gflops / library}
+    return {**result, **rates}
+
+
+def library_gflops(a):
+    python = setup_python(a.cache / "venv", ["torch"])
+    given = ("layers", "width", "context", "vocabulary", "batch", "threads", "seconds")
+    return float(output(python, "-c", PRODUCTS, json.dumps({name: getattr(a, name) for name in given}))) / 1e9
 
 
 def main():
@@ -106,6 +151,7 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=size)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--folder")
+    parser.add_argument("--cache", type=pathlib.Path)
     parser.add_argument("flags", nargs="*")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
