@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 /// For how long the clock is read to see how much of the time the system takes away.
 const CLOCK_READ: Duration = Duration::from_millis(20);
 
-/// Time between two readings of the clock, one after the other, from which on the system had the processor in between.
-const INTERRUPTION: Duration = Duration::from_micros(1);
+/// How many times as long as the shortest time between two readings of the clock another has to be for the system to have
+/// had the processor in between.
+const INTERRUPTION: u32 = 32;
 
 /// What was measured; times are of whole steps.
 #[derive(Clone, Debug, Serialize)]
@@ -120,11 +121,13 @@ pub fn measure(
 /// Share of so much time in which the processor did something else than read the clock: other programs, interrupts, the
 /// hypervisor. It is in the mean of the steps, and for the most part not in the median.
 pub fn interrupted_share(time: Duration) -> f64 {
+    let gap = |_| Instant::now().elapsed();
+    let least = INTERRUPTION * (0..1000).map(gap).min().unwrap_or_default();
     let start = Instant::now();
     let (mut last, mut interrupted) = (start, Duration::ZERO);
     while last - start < time {
         let now = Instant::now();
-        if now - last >= INTERRUPTION {
+        if now - last >= least {
             interrupted += now - last;
         }
         last = now;

@@ -2,29 +2,13 @@
 //! along the loop, guards that do not move with it, comparisons of the loop's index.
 
 use super::code::{Action, Code, Combination, Element, Invariant, ROWS_TOGETHER, Shape, Stream, Value};
-use super::frame::{combining, fits_registers};
-use crate::loops::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction, Which};
+use super::frame::combining;
+use crate::loops::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Which};
 use crate::math::Math;
 use crate::simd::{Op1, Op2, Relation, Simd};
 use gradc_ir::lower::{Affine, BinaryFn, CompareFn, Scalar, ScalarId, UnaryFn};
 use gradc_ir::types::DType;
 use std::collections::HashMap;
-
-/// Shortest loop that is made a strip, in points: below, calls cost what wider vectors gain.
-const SHORTEST: usize = 16;
-
-/// Longest loop that is made a strip together with the loop around it, in points: above, calls cost little.
-const LONGEST_IN_ROWS: usize = 64;
-
-/// Columns whose partial results are kept at a time: 8 KiB in f64.
-pub(crate) const COLUMNS: usize = 1024;
-
-/// Bytes of an operand that are read before its next columns are: so few that what processors fetch ahead of one block of
-/// columns is there when the next is read.
-const TILE_BYTES: usize = 6 << 10;
-
-/// Rows that are always combined before partial results go to memory.
-const FEWEST_ROWS: usize = 16;
 
 /// What a stream of a strip is to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,115 +47,19 @@ pub(crate) struct Strip {
     pub uniforms: Vec<UniformSource>,
 }
 
-/// The vector loop of a kernel without accumulation.
-pub(crate) fn map(plan: &LoopPlan) -> Option<Strip> {
-    let mut translator = Translator::new(plan, Which::Point, Shape::Map, SHORTEST)?;
-    translator.stores()?;
-    Some(translator.finish())
-}
-
-/// The vector loop of a kernel without accumulation, and the loop around it, where the vector loop is short.
-pub(crate) fn rows(plan: &LoopPlan) -> Option<Strip> {
-    let vector = plan.vector.filter(|&v| plan.extents[v] <= LONGEST_IN_ROWS)?;
-    let row = vector.checked_sub(1)?;
-    if plan.extents[vector] >= SHORTEST && computes_by_row(&plan.body, row, vector) {
-        return None;
-    }
-    let mut translator = Translator::new(plan, Which::Point, Shape::Rows { points: plan.extents[vector] }, 1)?;
-    translator.row = Some(row);
-    translator.stores()?;
-    let strip = translator.finish();
-    fits_registers(&strip.code).then_some(strip)
-}
-
-/// Whether something is computed that changes from row to row but not along one: better once per row than at each vector.
-fn computes_by_row(body: &BodyPlan, row: usize, vector: usize) -> bool {
-    let by_row = |loops: LoopSet| loops & (1 << row) != 0 && loops & (1 << vector) == 0;
-    let computed = body.scalars.iter().map(|(s, _)| !matches!(s, Scalar::Load(_) | Scalar::LoopIndex(_)));
-    computed.zip(&body.loops).any(|(computed, &loops)| computed && by_row(loops))
-}
-
-/// The vector loop of the accumulation of a value, by position, along its innermost loop.
-pub(crate) fn row(plan: &LoopPlan, number: usize) -> Option<Strip> {
-    let reduction = plan.reduction.as_ref()?;
-    let combination = Combination { values: 1, ..combination(plan, reduction) };
-    let mut translator = Translator::new(plan, Which::Reduced, Shape::Row(combination), SHORTEST)?;
-    translator.combine_vectors(combination, &reduction.values[number..=number])?;
-    Some(translator.finish_with_tail())
-}
-
-/// The vector loop of an accumulation along rows of few points, and the loop over these: rows into one result each, and the
-/// points from these.
-pub(crate) fn short_rows(plan: &LoopPlan) -> Option<(Strip, Strip)> {
-    let (reduction, &[points], row) = (plan.reduction.as_ref()?, plan.reduced(), plan.space.checked_sub(1)?) else {
-        return None;
-    };
-    if plan.vector != Some(plan.space) || points > LONGEST_IN_ROWS || plan.is_long_sum() {
-        return None;
-    }
-    let combination = combination(plan, reduction);
-    let shape = Shape::ShortRows { combination, points };
-    let mut translator = Translator::new(plan, Which::Reduced, shape, 1)?;
-    translator.row = Some(row);
-    for value in 0..combination.values {
-        translator.stream(StreamSource::Sums(value), Element::RowFloat, DType::F32.size_bytes() as i32);
-    }
-    translator.combine_vectors(combination, &reduction.values)?;
-    let accumulation = translator.finish_with_tail();
-    let mut translator = Translator { vector: row, ..Translator::new(plan, Which::Point, Shape::Map, 1)? };
-    translator.accumulated = Some(combination);
-    translator.sums(combination);
-    translator.stores()?;
-    fits_registers(&accumulation.code).then(|| (accumulation, translator.finish()))
-}
-
-/// The vector loop of an accumulation along the space: rows into partial results, and the points from these.
-pub(crate) fn columns(plan: &LoopPlan) -> Option<(Strip, Strip)> {
-    let reduction = plan.reduction.as_ref()?;
-    let combination = combination(plan, reduction);
-    let &rows = plan.reduced().last()?;
-    let continued = plan.reduced().len() > 1 || rows > rows_at_a_time(plan);
-    let shape = Shape::Columns { combination, sums: 0, continued };
-    let mut translator = Translator::new(plan, Which::Reduced, shape, 1)?;
-    translator.row = Some(plan.extents.len() - 1);
-    translator.sums(combination);
-    for (number, &value) in reduction.values.iter().enumerate() {
-        let value = translator.value(value)?;
-        translator.combine(combination, number, value);
-    }
-    if combination.long {
-        translator.rows_together(combination, &reduction.values)?;
-    }
-    let accumulation = translator.finish();
-    let mut translator = Translator::new(plan, Which::Point, Shape::Map, 1)?;
-    translator.accumulated = Some(combination);
-    translator.sums(combination);
-    translator.stores()?;
-    fits_registers(&accumulation.code).then(|| (accumulation, translator.finish()))
-}
-
-/// Rows that are combined while their elements are in the first cache, block of columns after block.
-pub(crate) fn rows_at_a_time(plan: &LoopPlan) -> usize {
-    let columns = plan.vector.map_or(1, |v| plan.extents[v]).min(COLUMNS);
-    (TILE_BYTES / (4 * columns)).max(FEWEST_ROWS)
-}
-
-fn combination(plan: &LoopPlan, reduction: &Reduction) -> Combination {
-    Combination { combine: reduction.combine, long: plan.is_long_sum(), values: reduction.values.len() }
-}
-
-struct Translator<'p> {
+/// A loop's body on its way into strip code.
+pub(super) struct Translator<'p> {
     plan: &'p LoopPlan,
     body: &'p BodyPlan,
     which: Which,
     /// The loop along the strip.
     vector: usize,
     /// The loop over the strip's rows.
-    row: Option<usize>,
+    pub row: Option<usize>,
     /// Rows between the strip's present one and the one whose values are computed.
     rows_ahead: u8,
     /// How the partial results are kept that the body reads.
-    accumulated: Option<Combination>,
+    pub accumulated: Option<Combination>,
     code: Code,
     streams: Vec<StreamSource>,
     uniforms: Vec<UniformSource>,
@@ -181,8 +69,14 @@ struct Translator<'p> {
 }
 
 impl<'p> Translator<'p> {
-    fn new(plan: &'p LoopPlan, which: Which, shape: Shape, shortest: usize) -> Option<Translator<'p>> {
+    /// For a strip along the kernel's vector loop, if that has so many points.
+    pub fn new(plan: &'p LoopPlan, which: Which, shape: Shape, shortest: usize) -> Option<Translator<'p>> {
         let vector = plan.vector.filter(|&v| plan.extents[v] >= shortest)?;
+        Translator::along(vector, plan, which, shape)
+    }
+
+    /// For a strip along a loop.
+    pub fn along(vector: usize, plan: &'p LoopPlan, which: Which, shape: Shape) -> Option<Translator<'p>> {
         let body = match which {
             Which::Reduced => &plan.reduction.as_ref()?.body,
             Which::Point => &plan.body,
@@ -203,22 +97,22 @@ impl<'p> Translator<'p> {
         })
     }
 
-    fn finish(mut self) -> Strip {
+    pub fn finish(mut self) -> Strip {
         self.code.tail = self.code.steps.clone();
         self.finish_with_tail()
     }
 
-    fn finish_with_tail(self) -> Strip {
+    pub fn finish_with_tail(self) -> Strip {
         Strip { code: self.code, which: self.which, streams: self.streams, uniforms: self.uniforms }
     }
 
-    fn stream(&mut self, source: StreamSource, element: Element, row_bytes: i32) -> u32 {
+    pub fn stream(&mut self, source: StreamSource, element: Element, row_bytes: i32) -> u32 {
         self.streams.push(source);
         self.code.stream(element, row_bytes, matches!(source, StreamSource::Sums(_)))
     }
 
     /// Adds the streams of partial results, the first of the strip.
-    fn sums(&mut self, combination: Combination) {
+    pub fn sums(&mut self, combination: Combination) {
         let element = if combination.long { Element::Wide } else { Element::Float };
         for value in 0..combination.values {
             self.stream(StreamSource::Sums(value), element, 0);
@@ -244,7 +138,7 @@ impl<'p> Translator<'p> {
 
     /// The values of several rows, each added in f32 before their sum is to the f64: rounding errors stay those of a few
     /// terms, and little is converted.
-    fn rows_together(&mut self, combination: Combination, values: &[ScalarId]) -> Option<()> {
+    pub fn rows_together(&mut self, combination: Combination, values: &[ScalarId]) -> Option<()> {
         // The next rows are fetched while these are combined.
         let fits = |s: &Stream| s.row_bytes.checked_mul(2 * i32::from(ROWS_TOGETHER)).is_some();
         if !self.code.streams.iter().all(fits) {
@@ -296,7 +190,7 @@ impl<'p> Translator<'p> {
     }
 
     /// All stores, after everything that is read.
-    fn stores(&mut self) -> Option<()> {
+    pub fn stores(&mut self) -> Option<()> {
         let stores = &self.plan.stores;
         let values = stores.iter().map(|&id| self.value(id)).collect::<Option<Vec<_>>>()?;
         for (k, (&id, value)) in stores.iter().zip(values).enumerate() {
@@ -319,7 +213,7 @@ impl<'p> Translator<'p> {
     }
 
     /// Combines values along the strip, of its last vector the lanes inside.
-    fn combine_vectors(&mut self, combination: Combination, values: &[ScalarId]) -> Option<()> {
+    pub fn combine_vectors(&mut self, combination: Combination, values: &[ScalarId]) -> Option<()> {
         let values = values.iter().map(|&value| self.value(value)).collect::<Option<Vec<Value>>>()?;
         let shared = self.code.steps.clone();
         values.iter().enumerate().for_each(|(number, &value)| self.combine(combination, number, value));
@@ -334,7 +228,7 @@ impl<'p> Translator<'p> {
     }
 
     /// Combines a value into its partial results, those of the value with this position.
-    fn combine(&mut self, combination: Combination, number: usize, value: Value) {
+    pub fn combine(&mut self, combination: Combination, number: usize, value: Value) {
         let first = (number * combination.halves()) as u32;
         if combination.long {
             for (partial, half) in (first..).zip([Op1::WidenLow, Op1::WidenHigh]) {
@@ -348,7 +242,7 @@ impl<'p> Translator<'p> {
         }
     }
 
-    fn value(&mut self, id: ScalarId) -> Option<Value> {
+    pub fn value(&mut self, id: ScalarId) -> Option<Value> {
         if let Some(&known) = self.known.get(&id) {
             return Some(known);
         }

@@ -1,9 +1,10 @@
 //! Strips in the loops of a kernel: what a call is given, and where calls stand.
 
-use super::body::{self, COLUMNS, StreamSource, Strip, UniformSource, rows_at_a_time};
+use super::body::{StreamSource, Strip, UniformSource};
 use super::code::Shape;
 use super::frame::{arguments_bytes, assemble, result_offset, uniforms_offset};
 use super::machine::Isa;
+use super::strips::{self, COLUMNS, rows_at_a_time};
 use crate::loops::{Bound, Emitter, LoopPlan, MEMORY, Rep, Stage, Which, Width};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I32, I64};
 use cranelift_codegen::ir::{
@@ -63,7 +64,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         if self.plan.vector != Some(row + 1) || self.plan.reduction.is_some() || self.plan.interior.is_some() {
             return false;
         }
-        let Some(strip) = body::rows(self.plan) else { return false };
+        let Some(strip) = strips::rows(self.plan) else { return false };
         let callee = self.callee(strip, for_rows_of(self.plan.extents[row + 1], isa));
         let rows = self.part(bounds);
         let points = self.part((Bound::Static(0), Bound::Static(self.plan.extents[row + 1] as i64)));
@@ -80,7 +81,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         if plan.stage != Stage::Whole || plan.interior.is_some() || plan.reduction.as_ref().is_none_or(|r| r.empty) {
             return false;
         }
-        let Some((accumulation, points)) = body::short_rows(plan) else { return false };
+        let Some((accumulation, points)) = strips::short_rows(plan) else { return false };
         let for_rows = for_rows_of(plan.extents[row + 1], isa);
         let callees = [self.callee(accumulation, for_rows), self.callee(points, isa)];
         self.blocks_of_sums(row, bounds, |e, block| {
@@ -100,7 +101,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
     }
 
     fn map_strip(&mut self, isa: Isa, dim: usize, bounds: (Bound, Bound)) -> bool {
-        let Some(strip) = body::map(self.plan) else { return false };
+        let Some(strip) = strips::map(self.plan) else { return false };
         let callee = self.callee(strip, isa);
         let part = self.part(bounds);
         self.call_strip(&callee, dim, part);
@@ -115,7 +116,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         bounds: (Bound, Bound),
         (interior, (from, to)): &'e (LoopPlan, (i64, i64)),
     ) -> bool {
-        let ((Bound::Static(low), Bound::Static(high)), Some(strip)) = (bounds, body::map(interior)) else {
+        let ((Bound::Static(low), Bound::Static(high)), Some(strip)) = (bounds, strips::map(interior)) else {
             return false;
         };
         let points = |e: &mut Self, low: i64, high: i64| {
@@ -136,7 +137,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
 
     /// Columns in blocks: their partial results in memory of this function, then their points.
     fn column_strips(&mut self, isa: Isa, dim: usize, bounds: (Bound, Bound)) -> bool {
-        let Some((accumulation, points)) = body::columns(self.plan) else { return false };
+        let Some((accumulation, points)) = strips::columns(self.plan) else { return false };
         let callees = [self.callee(accumulation, isa), self.callee(points, isa)];
         self.blocks_of_sums(dim, bounds, |e, block| e.column_block(&callees, dim, block));
         true
@@ -307,7 +308,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
         if self.plan.interior.is_some() {
             return None;
         }
-        let callee = self.callee(body::row(self.plan, self.combined)?, isa);
+        let callee = self.callee(strips::row(self.plan, self.combined)?, isa);
         if self.plan.is_long_sum() {
             let zero = self.b.ins().f64const(0.0);
             let sum = self.combine_strips(&callee, self.plan.space, zero);

@@ -7,9 +7,9 @@
 //!
 //! | file | from | to |
 //! |---|---|---|
-//! | `body.rs` | a loop plan | [`code::Code`]: vector steps over streams, or `None` where the plan does not qualify |
+//! | `strips.rs`, `body.rs` | a loop plan | [`code::Code`]: vector steps over streams, or `None` where the plan does not qualify |
 //! | `allocate.rs`, `streams.rs` | steps | instructions in registers |
-//! | `frame.rs` | `Code` | the function: loops, tails, partial results |
+//! | `frame.rs`, `layouts.rs` | `Code` | the function: loops, tails, partial results; what has registers throughout |
 //! | `machine.rs` | an operation | instructions of AVX2 or AVX-512F |
 //! | `assembler.rs` | instructions, constants | bytes |
 //! | `call.rs` | | the Cranelift side: what a call is given, and where calls stand in a kernel's loops |
@@ -23,8 +23,10 @@ mod columns;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod emulator;
 mod frame;
+mod layouts;
 mod machine;
 mod streams;
+mod strips;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
 
