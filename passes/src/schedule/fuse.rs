@@ -56,6 +56,8 @@ pub(super) struct Partition<'a> {
     pub steps: Vec<Vec<BTreeSet<NodeId>>>,
     /// For each scheduled node, the scheduled nodes whose stored values it reads.
     pub reads: Vec<BTreeSet<NodeId>>,
+    /// For each node, the scheduled nodes that read its stored values.
+    readers: Vec<Vec<NodeId>>,
     /// For each scheduled node, the scheduled nodes it must come after although it does not read them.
     waits: Vec<BTreeSet<NodeId>>,
     /// For each node, the scheduled nodes that must come after it.
@@ -76,6 +78,7 @@ impl<'a> Partition<'a> {
             members: vec![BTreeSet::new(); count],
             steps: vec![vec![]; count],
             reads: vec![BTreeSet::new(); count],
+            readers: vec![vec![]; count],
             waits: vec![BTreeSet::new(); count],
             followers: vec![vec![]; count],
             latest: forms.graph.node_ids().collect(),
@@ -91,6 +94,7 @@ impl<'a> Partition<'a> {
                     .filter(|v| is_scheduled(forms, inlined, v.node))
                     .map(|v| v.node)
                     .collect();
+                partition.reads[id.index()].iter().for_each(|read| partition.readers[read.index()].push(id));
                 partition.waits[id.index()] = tokens(forms, &closure(forms, inlined, id).0)
                     .into_iter()
                     .filter(|&token| is_scheduled(forms, inlined, token))
@@ -199,10 +203,7 @@ impl<'a> Partition<'a> {
     /// Whether something outside `members` reads the value.
     fn leaves(&self, value: Value, members: &BTreeSet<NodeId>) -> bool {
         let is_output = || self.forms.graph.outputs().iter().any(|o| self.forms.root(o.value) == value);
-        let is_read = || {
-            let outside = self.reads.iter().enumerate().filter(|(k, _)| !members.contains(&NodeId(*k as u32)));
-            outside.into_iter().any(|(_, reads)| reads.contains(&value.node))
-        };
+        let is_read = || self.readers[value.node.index()].iter().any(|reader| !members.contains(reader));
         members.len() == 1 || is_read() || is_output()
     }
 
