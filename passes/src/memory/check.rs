@@ -135,16 +135,21 @@ impl Checked<'_> {
         let mut alive: BTreeMap<Value, Place> =
             self.forms.graph.inputs().iter().map(|i| (i.value, places[&i.value])).collect();
         let needed = |k: usize, value: &Value| needed_until.get(value).is_some_and(|&until| until >= k);
+        let mut last_needed_at: BTreeMap<usize, Vec<Value>> = BTreeMap::new();
+        needed_until.iter().for_each(|(&value, &until)| last_needed_at.entry(until).or_default().push(value));
         for (k, action) in self.schedule.actions.iter().enumerate() {
             let shared = overwritable(self.forms, action);
             let histories = histories_of(self.forms, action);
             for value in reads_and_writes(self.forms, action).1 {
                 let place = places[&value];
                 let clash = alive.iter().find(|(other, at)| {
+                    if !self.overlap((value, place), (**other, **at)) {
+                        return false;
+                    }
                     let dies_here = needed_until.get(other) == Some(&k) && shared.contains(&(value, **other));
                     let taken_over = dies_here && **at == place;
                     let together = histories.iter().any(|values| values.contains(&value) && values.contains(other));
-                    needed(k, other) && !taken_over && !together && self.overlap((value, place), (**other, **at))
+                    needed(k, other) && !taken_over && !together
                 });
                 if let Some((other, _)) = clash {
                     return Err(bad(format!("{value} overwrites {other}, which is still needed")));
@@ -157,6 +162,7 @@ impl Checked<'_> {
                 self.check_histories(region.node, &needed)?;
                 self.check_work(region.node, needed.into_iter())?;
             }
+            last_needed_at.remove(&k).iter().flatten().for_each(|value| _ = alive.remove(value));
         }
         Ok(())
     }

@@ -165,7 +165,7 @@ impl<'a> Partition<'a> {
     /// node no earlier than those of `from`; nothing else is searched.
     pub fn detour(&self, from: NodeId, to: NodeId) -> bool {
         let last = *self.members[from.index()].last().expect("groups are not empty");
-        let mut seen = BTreeSet::from([to]);
+        let mut seen = vec![false; self.members.len()];
         let mut open: Vec<NodeId> = vec![to];
         while let Some(group) = open.pop() {
             let before = self.members[group.index()].iter().flat_map(|m| self.comes_after(*m));
@@ -173,7 +173,8 @@ impl<'a> Partition<'a> {
                 if next == from && group != to {
                     return true;
                 }
-                if next != from && self.latest[next.index()] >= last && seen.insert(next) {
+                let is_candidate = next != from && next != to && self.latest[next.index()] >= last;
+                if is_candidate && !std::mem::replace(&mut seen[next.index()], true) {
                     open.push(next);
                 }
             }
