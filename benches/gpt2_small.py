@@ -11,8 +11,8 @@ JSON to DIR (default: a temporary one); gradc draws its weights. Prints one line
 step's FLOP/s as a share of what `gradc bench --calibrate` measures the cores to multiply and add, planned and resident memory.
 
 With `--cache`, the folder benches/compare.py installs PyTorch into, PyTorch's library (MKL on x86-64) then computes the
-same step's products with weights and nothing else, in the same order and for as long, each layer's into its own memory;
-its median FLOP/s is printed too, and the share of it that gradc's whole step reaches.
+same step's products with weights and nothing else, in the same order and for as long, each layer with weights and
+gradients of its own; its median FLOP/s is printed too, and the share of it that gradc's whole step reaches.
 """
 import argparse
 import json

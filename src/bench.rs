@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 const CLOCK_READ: Duration = Duration::from_millis(20);
 
 /// How many times as long as the shortest time between two readings of the clock another has to be for the system to have
-/// had the processor in between.
-const INTERRUPTION: u32 = 32;
+/// had the processor in between, and how long at least: some clocks do not tell shorter times apart.
+const INTERRUPTION: (u32, Duration) = (32, Duration::from_micros(1));
 
 /// What was measured; times are of whole steps.
 #[derive(Clone, Debug, Serialize)]
@@ -35,8 +35,7 @@ pub struct Measurement {
     pub mean_us: f64,
     /// Shortest time of a step, µs.
     pub min_us: f64,
-    /// Share of the time that the system took away from a loop that only reads the clock, after the steps; see
-    /// [`interrupted_share`].
+    /// Share of the time that the system took away from a loop that only reads the clock, after the steps.
     pub interrupted_share: f64,
     /// Steps measured.
     pub steps: usize,
@@ -120,9 +119,10 @@ pub fn measure(
 
 /// Share of so much time in which the processor did something else than read the clock: other programs, interrupts, the
 /// hypervisor. It is in the mean of the steps, and for the most part not in the median.
-pub fn interrupted_share(time: Duration) -> f64 {
+fn interrupted_share(time: Duration) -> f64 {
     let gap = |_| Instant::now().elapsed();
-    let least = INTERRUPTION * (0..1000).map(gap).min().unwrap_or_default();
+    let (times, least) = INTERRUPTION;
+    let least = least.max(times * (0..1000).map(gap).min().unwrap_or_default());
     let start = Instant::now();
     let (mut last, mut interrupted) = (start, Duration::ZERO);
     while last - start < time {

@@ -379,7 +379,7 @@ fn bind<'a>(
     }
     let bind = |(declared, given): (&HostInput, Option<&'a TensorView>)| match given {
         Some(view) => bind_view(declared, view),
-        None => kept(step, hyper, declared),
+        None => hyperparameter(step, hyper, declared),
     };
     entry.inputs.iter().zip(given).map(bind).collect()
 }
@@ -399,9 +399,9 @@ fn bind_view<'a>(declared: &HostInput, view: &TensorView<'a>) -> Result<&'a [u8]
 }
 
 /// The value of a hyperparameter.
-fn kept<'a>(step: &'a CompiledStep, hyper: &'a Hyper, declared: &HostInput) -> Result<&'a [u8], Diagnostic> {
-    let kept = hyper.get(&declared.name).or_else(|| step.inner.hyper_defaults.get(&declared.name));
-    kept.map(HostTensor::bytes).ok_or_else(|| {
+fn hyperparameter<'a>(step: &'a CompiledStep, hyper: &'a Hyper, declared: &HostInput) -> Result<&'a [u8], Diagnostic> {
+    let value = hyper.get(&declared.name).or_else(|| step.inner.hyper_defaults.get(&declared.name));
+    value.map(HostTensor::bytes).ok_or_else(|| {
         let missing = Diagnostic::new("missing-input", format!("no tensor for input `{}`", declared.name));
         missing.expected(&declared.ty)
     })

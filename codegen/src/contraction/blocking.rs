@@ -167,7 +167,7 @@ impl ContractionPlan {
             }
             // Long rows: an epilogue reads and writes several arrays, which memory serves best in long runs.
             (true, false) => {
-                let sums = if self.kernel.vector == LINE { BLOCK_SUMS_OF_LINES } else { BLOCK_SUMS };
+                let sums = if self.has_lines() { BLOCK_SUMS_OF_LINES } else { BLOCK_SUMS };
                 let columns = n.min(sums / self.least_rows());
                 ((sums / columns).min(m), columns)
             }
@@ -230,7 +230,7 @@ impl ContractionPlan {
 
     /// Tiles of rows from which on a right factor is packed whose depths are so far apart.
     fn many_row_tiles(&self, step: isize) -> usize {
-        let of_lines = self.kernel.vector == LINE && self.blocking.n.is_multiple_of(LINE);
+        let of_lines = self.has_lines() && self.blocking.n.is_multiple_of(LINE);
         match of_lines {
             true if step.unsigned_abs() < PAGES_APART => MANY_ROW_TILES_OF_LINES,
             true => MANY_ROW_TILES_OF_PAGES,
@@ -262,7 +262,12 @@ impl ContractionPlan {
 
     /// Elements between depths of the left factor from which on few tiles had better not read them in place.
     fn very_far(&self) -> usize {
-        if self.kernel.vector == LINE { FAR } else { VERY_FAR }
+        if self.has_lines() { FAR } else { VERY_FAR }
+    }
+
+    /// Whether a vector of sums is a line of the cache.
+    fn has_lines(&self) -> bool {
+        self.kernel.vector == LINE
     }
 
     /// How so many rows of a block are packed and computed.

@@ -6,7 +6,7 @@
 use super::allocate::{self, ARGUMENTS, COUNT, INDEX, Lanes, Layout};
 use super::assembler::{at, pool_operand};
 use super::code::{Action, Code, Combination, Element, Shape, Step, Value};
-use super::layouts::{chosen, uniform_operand, vector_of};
+use super::layouts::{choose_layout, uniform_operand, vector_of};
 use super::machine::{Isa, Machine};
 use crate::math::Math;
 use crate::simd::{Op2, Simd};
@@ -67,7 +67,7 @@ pub(super) struct Frame<'a> {
 impl<'a> Frame<'a> {
     fn new(code: &'a Code, isa: Isa) -> Frame<'a> {
         let mut machine = Machine::new(isa);
-        let (layout, copies) = chosen(code, &mut machine);
+        let (layout, copies) = choose_layout(code, &mut machine);
         Frame { code, machine, layout, copies, slots: 0 }
     }
 
@@ -277,30 +277,31 @@ impl<'a> Frame<'a> {
     fn meet(&mut self, combination: Combination) {
         let count = self.copies * combination.partials();
         let mut code = Code::new(self.code.shape);
-        let total = met(&mut code, combination, 0..count as u32, self.machine.isa);
+        let total = combine_partials(&mut code, combination, 0..count as u32, self.machine.isa);
         code.push(Action::Result(total, combination.long));
-        self.emit_met(&code, count);
+        self.emit_meeting(&code, count);
     }
 
     /// As [`meet`](Self::meet), of the values of a row, each in vectors of its own.
     fn meet_row(&mut self, combination: Combination) {
         let mut code = Code { streams: self.code.streams.clone(), ..Code::new(self.code.shape) };
         for value in 0..combination.values as u32 {
-            let total = met(&mut code, combination, value..value + 1, self.machine.isa);
+            let total = combine_partials(&mut code, combination, value..value + 1, self.machine.isa);
             code.push(Action::StoreRow(value, total));
         }
-        self.emit_met(&code, combination.partials());
+        self.emit_meeting(&code, combination.partials());
     }
 
-    fn emit_met(&mut self, code: &Code, partials: usize) {
+    fn emit_meeting(&mut self, code: &Code, partials: usize) {
         let (pinned, memory) = (vec![], vec![]);
         let layout = Layout { partials_per_copy: partials as u8, pinned, memory, ..self.layout.clone() };
-        allocate::emit(&mut self.machine, code, &code.steps, &layout, 1, Lanes::All);
+        let needs = allocate::emit(&mut self.machine, code, &code.steps, &layout, 1, Lanes::All);
+        self.slots = self.slots.max(needs.slots);
     }
 }
 
-/// What partial results are together, in every lane.
-fn met(code: &mut Code, combination: Combination, partials: Range<u32>, isa: Isa) -> Value {
+/// Appends what makes one of some partial results, in every lane.
+fn combine_partials(code: &mut Code, combination: Combination, partials: Range<u32>, isa: Isa) -> Value {
     let mut total = tree(code, combination, partials.map(Value::Partial).collect());
     let mut distance = isa.lanes() as u8 / 2;
     while distance >= if combination.long { 2 } else { 1 } {

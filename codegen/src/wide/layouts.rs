@@ -39,7 +39,7 @@ pub(crate) fn fits_registers(code: &Code) -> bool {
 }
 
 /// The best layout of some code and how many vectors are interleaved with it.
-pub(super) fn chosen(code: &Code, machine: &mut Machine) -> (Layout, usize) {
+pub(super) fn choose_layout(code: &Code, machine: &mut Machine) -> (Layout, usize) {
     let isa = machine.isa;
     let unpinned = unpinned(code, machine);
     let most = most_copies(code, &unpinned, isa);
