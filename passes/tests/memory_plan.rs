@@ -184,6 +184,26 @@ fn the_verifier_catches_damage() {
     assert!(early.contains("before the loss is checked"), "{early}");
 }
 
+/// A product reads its factor until its last element is made, although nothing reads the factor after it.
+#[test]
+fn a_product_over_its_own_factor_is_damage() {
+    let product = || -> Result<_, TypeError> {
+        let mut b = Builder::new("product");
+        let x = b.input("x", TensorType::f32([16, 16]))?;
+        let w = b.parameter("w", TensorType::f32([16, 16]))?;
+        let factor = b.tanh(x)?;
+        let y = b.dot_general(factor, w, [&[], &[]], [&[1], &[0]])?;
+        b.output("y", y, OutputKind::Result);
+        Ok((b.finish(), factor, y))
+    };
+    let (graph, factor, y) = product().expect("the model is well typed");
+    let (mut plan, layout, _) = planned_step(graph, Ordering::Program);
+    check_plan(&plan, &layout).expect("the plan holds");
+    plan.memory.places.insert(y, plan.memory.places[&factor]);
+    let found = check_plan(&plan, &layout).expect_err("the damage is found").message;
+    assert!(found.contains("overwrites"), "{found}");
+}
+
 /// A loop whose carries change places and whose second carry is read after the first has changed; `kept` lives across it.
 fn looped() -> (MemoryPlan, SharedLayout) {
     let build = || -> Result<Graph, TypeError> {
