@@ -132,11 +132,8 @@ impl Session {
     /// norm of the gradients. Without clipping a gradient that is not finite under a finite loss reaches its parameter;
     /// a later step and [`Session::save`] fail by that.
     pub fn step(&mut self, inputs: &[(&str, TensorView)]) -> Result<f32, SessionError> {
-        let at = self.position(EntryKind::Step)?;
-        self.call_at(at, inputs)?;
-        let loss = self.step.inner.entries[at].outputs.iter().find(|o| o.name == "loss");
-        let loss = loss.and_then(|o| self.output_view(o).to_f32().first().copied());
-        loss.ok_or_else(|| SessionError::Input(Diagnostic::new("no-loss", "the step has no loss")))
+        let outputs = self.call(EntryKind::Step, inputs)?;
+        outputs.loss().ok_or_else(|| SessionError::Input(Diagnostic::new("no-loss", "the step has no loss")))
     }
 
     /// Loss and outputs in inference mode; updates nothing.
@@ -155,13 +152,6 @@ impl Session {
     /// results are the same.
     pub fn call(&mut self, kind: EntryKind, inputs: &[(&str, TensorView)]) -> Result<Outputs<'_>, SessionError> {
         let at = self.position(kind)?;
-        self.call_at(at, inputs)?;
-        let outputs = &self.step.inner.entries[at].outputs;
-        Ok(Outputs { named: outputs.iter().map(|o| (o.name.as_str(), self.output_view(o))).collect() })
-    }
-
-    /// Runs the entry at a position.
-    fn call_at(&mut self, at: usize, inputs: &[(&str, TensorView)]) -> Result<(), SessionError> {
         let (start, shares) = (self.sharing[at].is_timed().then(Instant::now), self.sharing[at].shares_next());
         let alone = Pool::default();
         self.run(at, inputs, |executable, at, memory, hosts, pool| {
@@ -170,7 +160,8 @@ impl Session {
         if let Some(start) = start {
             self.sharing[at].took(start.elapsed());
         }
-        Ok(())
+        let outputs = &self.step.inner.entries[at].outputs;
+        Ok(Outputs { named: outputs.iter().map(|o| (o.name.as_str(), self.output_view(o))).collect() })
     }
 
     /// Whether the threads of the pool share the calls of an entry, as a rule; see [`Session::call`].
