@@ -1,7 +1,8 @@
 //! 14 × 32 tiles in 512-bit vectors: 28 sums, two vectors of `b` and two factors of `a` fill the registers. 8 × 48 tiles where
 //! these take no longer: they load less for each product, and processors whose clock depends on power run faster then.
+//! Products of few columns are left to 256-bit vectors.
 
-use super::{MicroKernel, Tile, copy, dispatch, wide_avx512};
+use super::{MicroKernel, Tile, avx2, copy, dispatch, wide_avx512};
 use crate::microkernel::transpose_avx2::transpose;
 use std::arch::asm;
 use std::arch::x86_64::{__m512, _mm512_add_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps};
@@ -18,6 +19,11 @@ const LATENCY: usize = 8;
 const READ: f64 = 1.0 / 8.0;
 
 pub(super) fn kernel(rows: usize, columns: usize) -> MicroKernel {
+    if columns <= avx2::LANES {
+        // Half of the rows of a narrow factor would be read, and half of those of the result written, across two lines of the
+        // cache, though the lanes beyond the first are masked.
+        return avx2::kernel(rows, columns);
+    }
     let cost = |tile: &[usize; 2]| cost(*tile, rows, columns);
     let [tall, wide] = TILES.into_iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("there are tiles");
     MicroKernel { rows: tall, columns: wide * LANES, lanes: 1, vector: LANES, run, copy: copy::avx512, transpose }
@@ -96,5 +102,7 @@ mod tests {
         assert_eq!([tile(16, 48), tile(512, 48), tile(512, 96)], [[8, 3]; 3]);
         // As long by both, with fewer reads.
         assert_eq!(tile(512, 128), [8, 3]);
+        // In half of a vector.
+        assert_eq!([kernel(64, 8), kernel(64, 9)].map(|kernel| kernel.columns), [8, 2 * LANES]);
     }
 }
