@@ -169,11 +169,11 @@ fn check_orders(orders: &[[usize; 5]], error: f64) {
 
 #[test]
 fn rows_may_be_apart_in_the_result() {
-    check_orders(&[[B, S, T, H, D], [S, T, B, H, D], [S, T, H, B, D], [B, S, H, T, D], [H, S, T, B, D]], 0.0);
+    check_orders(&[[B, S, T, H, D], [S, T, B, H, D], [S, T, H, B, D], [H, S, T, B, D]], 0.0);
 }
 
-/// Such rows are no matrix; their sums may be made in another order.
+/// Such rows are no matrix, or several; their sums may be made in another order.
 #[test]
 fn rows_that_are_not_evenly_apart_are_right() {
-    check_orders(&[[S, B, T, H, D]], 1e-4);
+    check_orders(&[[S, B, T, H, D], [B, S, H, T, D]], 1e-4);
 }

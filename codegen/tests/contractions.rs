@@ -110,6 +110,45 @@ fn products_of_one_row() {
     check(&matmul(1, 0), &[&[1, 1], &[1, 600]]);
 }
 
+/// Vectors along the depth, the other factor as it is stored or transposed first, and rows that become columns.
+#[test]
+fn products_of_few_rows_or_columns() {
+    let batched: Op =
+        DotGeneral { lhs_batch: vec![0], rhs_batch: vec![0], lhs_contract: vec![2], rhs_contract: vec![2] }.into();
+    let depths = [(2, 2, 128), (3, 5, 100), (4, 4, 33), (5, 300, 64), (9, 70, 530), (11, 7, 4200), (70, 2, 40)];
+    for (few, many, k) in depths {
+        for (m, n) in [(few, many), (many, few)] {
+            check(&matmul(1, 0), &[&[m, k], &[k, n]]);
+            check(&matmul(1, 1), &[&[m, k], &[n, k]]);
+            check(&matmul(0, 0), &[&[k, m], &[k, n]]);
+            check(&matmul(0, 1), &[&[k, m], &[n, k]]);
+        }
+        check(&batched, &[&[3, few, k], &[3, many, k]]);
+    }
+    // In several blocks and chunks.
+    check(&matmul(1, 1), &[&[6, 520], &[2300, 520]]);
+    check(&matmul(1, 0), &[&[2100, 400], &[400, 3]]);
+    check(&matmul(0, 0), &[&[70, 2100], &[70, 6]]);
+}
+
+/// Read along the depth, elements are the sums that they are in a product of one row, with vectors of any width.
+#[test]
+fn a_row_along_the_depth_has_the_same_bits_in_any_product() {
+    for (n, k) in [(40, 64), (33, 300), (31, 4500), (130, 77)] {
+        let [rows, w] = &random_inputs(&[&[7, k], &[n, k]], 5)[..] else { panic!("two inputs") };
+        let bits = |count: usize, isa: VectorIsa| {
+            let some = Tensor::float(TensorType::f32([count, k]), rows.floats()[..count * k].to_vec());
+            let case = Case::of_op(&matmul(1, 1), &[some.ty.clone(), w.ty.clone()]).expect("a contraction");
+            let found = case.run(&case.compile(&options(isa)), &[some, w.clone()], &Pool::default()).remove(0);
+            found.to_tensor().floats()[..n].iter().map(|v| v.to_bits()).collect::<Vec<u64>>()
+        };
+        let vectors = instruction_sets().into_iter().filter(|&isa| isa != VectorIsa::Portable);
+        for (isa, count) in vectors.flat_map(|isa| [(isa, 2), (isa, 3), (isa, 7)]) {
+            assert_eq!(bits(count, isa), bits(1, VectorIsa::Avx2), "{count} rows, {n} columns, depth {k}, {isa:?}");
+        }
+    }
+}
+
 /// Where its columns are next to each other in the weight, its elements are the sums that they are among several rows.
 #[test]
 fn a_row_has_the_same_bits_in_any_product() {
@@ -281,6 +320,10 @@ fn what_follows_a_product_is_applied_to_its_sums() {
     // Products of one row, and of one depth.
     check_fused(&matmul(1, 0), [&[1, 300], &[300, 1100]], [1, 1100]);
     check_fused(&matmul(1, 1), [&[1, 300], &[531, 300]], [1, 531]);
+    // Along the depth, and few columns that become rows.
+    check_fused(&matmul(1, 1), [&[7, 300], &[531, 300]], [7, 531]);
+    check_fused(&matmul(1, 0), [&[531, 200], &[200, 3]], [531, 3]);
+    check_fused(&matmul(0, 0), [&[60, 531], &[60, 5]], [531, 5]);
     check_fused(&matmul(0, 0), [&[1, 70], &[1, 130]], [70, 130]);
 }
 
@@ -409,7 +452,10 @@ fn what_is_added_to_sums_is_added_to_whole_sums() {
         check_added(&matmul(0, 0), [&[k, m], &[k, n], &[m, n]], &[0, 1]);
         check_added(&matmul(1, 1), [&[m, k], &[n, k], &[m, n]], &[0, 1]);
     }
-    // Sums of several blocks of depth, products that are turned, one row or one column.
+    // Sums of several blocks of depth, products along the depth, such that are turned, one row or one column.
+    check_added(&matmul(1, 1), [&[6, 200], &[70, 200], &[6, 70]], &[0, 1]);
+    check_added(&matmul(1, 1), [&[6, 9000], &[5, 9000], &[6, 5]], &[0, 1]);
+    check_added(&matmul(0, 0), [&[64, 300], &[64, 4], &[300, 4]], &[0, 1]);
     check_added(&matmul(1, 0), [&[50, 600], &[600, 40], &[50, 40]], &[0, 1]);
     check_added(&matmul(1, 1), [&[37, 200], &[331, 200], &[37, 331]], &[0, 1]);
     check_added(&matmul(1, 0), [&[1, 100], &[100, 70], &[1, 70]], &[0, 1]);

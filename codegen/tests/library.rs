@@ -121,13 +121,13 @@ fn the_library_is_chosen_where_it_is_estimated_to_be_faster() {
         let case = Case::of_op(&product(1, right), &shapes.map(TensorType::f32)).expect("it is not expanded");
         engine(&in_arena(case), Library::WhereFaster)
     };
-    assert_eq!(chosen(0, [[64, 512], [512, 3]]), Engine::Gemm, "instead of a loop nest that strides");
-    assert_eq!(chosen(1, [[64, 512], [3, 512]]), Engine::Loops, "both factors are read as they are stored");
+    assert_eq!(chosen(0, [[3, 4096], [4096, 4]]), Engine::Gemm, "instead of a loop nest that strides");
+    assert_eq!(chosen(1, [[3, 40], [4, 40]]), Engine::Loops, "both factors are read as they are stored");
     assert_eq!(chosen(0, [[1, 784], [784, 512]]), Engine::Tiles, "a kernel for vectors");
     assert_eq!(chosen(0, [[1, 8], [8, 4]]), Engine::Loops, "a call takes longer");
-    assert_eq!(chosen(0, [[12, 24], [24, 3]]), Engine::Loops, "a call takes longer");
+    assert_eq!(chosen(0, [[3, 60], [60, 4]]), Engine::Loops, "a call takes longer");
     for right in [0, 1] {
-        for (m, n, k) in [(64, 64, 64), (64, 512, 784), (64, 4, 512), (512, 2048, 512), (2048, 128, 128)] {
+        for (m, n, k) in [(64, 64, 64), (64, 512, 784), (64, 4, 512), (12, 3, 24), (512, 2048, 512), (2048, 128, 128)] {
             let weight = if right == 0 { [k, n] } else { [n, k] };
             assert_eq!(chosen(right, [[m, k], weight]), Engine::Tiles, "{m}x{n}x{k}");
         }

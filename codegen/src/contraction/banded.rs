@@ -110,6 +110,7 @@ impl Banded<'_> {
                         a_row: left.free,
                         a_step: left.step,
                         b: panel.wrapping_offset(skipped(*right_depth, right.step)),
+                        b_column: right.free,
                         b_step: right.step,
                         c,
                         c_row: row_stride,
@@ -121,7 +122,7 @@ impl Banded<'_> {
                     });
                 }
             }
-            panel = panel.wrapping_offset(if right.panel == 0 { width as isize } else { right.panel });
+            panel = panel.wrapping_offset(right.to_next_tile(width));
             column += width;
         }
     }

@@ -109,6 +109,7 @@ impl ContractionPlan {
         self.depth_parts = if room == 0 { self.parts_of_depth() } else { 1 };
         let shares = self.depth_parts == 1
             && packs_right
+            && !self.kernel.along_depth
             && self.outer == 1
             && self.k * n <= MOST_SHARED
             && self.right.guarded.is_empty();
@@ -135,13 +136,17 @@ impl ContractionPlan {
         };
         let rest = self.blocking.m - (self.grid.0 - 1) * self.blocking.rows;
         self.row_groups = [self.blocking.rows, rest].map(|rows| self.group_rows(rows));
-        let most_depth = if self.is_one_column() { MOST_VECTOR_DEPTH } else { MOST_DEPTH };
-        let depths_of_part = self.k.div_ceil(self.depth_parts * most_depth);
+        let depths_of_part = self.k.div_ceil(self.depth_parts * self.most_depth());
         self.depths = parts(0..self.k, self.depth_parts * depths_of_part).collect();
         self.bound_tiles();
         self.row_offsets = self.rows_to_turn();
         self.floats = self.work_space(epilogue.is_some());
         self.direct = self.direct(epilogue.is_some());
+    }
+
+    /// Largest depth of a block.
+    fn most_depth(&self) -> usize {
+        if self.kernel.along_depth { MOST_VECTOR_DEPTH } else { MOST_DEPTH }
     }
 
     /// In how many parts the depth is cut. Rows and columns are what to cut where the depth is not far longer.
@@ -220,6 +225,9 @@ impl ContractionPlan {
     /// Whether tiles had better read the right factor from panels: where its columns are not contiguous, or do not fill
     /// vectors, they must.
     pub(super) fn packs_right(&self) -> bool {
+        if self.kernel.along_depth {
+            return !self.is_along_depth();
+        }
         let Some((1, step)) = self.right.strides() else { return true };
         if !self.blocking.n.is_multiple_of(self.kernel.lanes) {
             return true;
@@ -248,6 +256,9 @@ impl ContractionPlan {
     }
 
     pub(super) fn packs_left(&self) -> bool {
+        if self.kernel.along_depth {
+            return false;
+        }
         let Some((row, step)) = self.left.strides() else { return true };
         let tiles = self.blocking.columns / self.kernel.columns;
         match step {
@@ -286,7 +297,7 @@ impl ContractionPlan {
     }
 
     fn work_space(&self, has_epilogue: bool) -> WorkSpace {
-        let depth = self.k.min(MOST_DEPTH);
+        let depth = self.k.min(self.most_depth());
         let Blocking { n, rows, columns, .. } = self.blocking;
         let (tall, wide) = (self.kernel.rows, self.kernel.columns);
         let used = |condition: bool, floats: usize| if condition { floats.next_multiple_of(16) } else { 0 };
@@ -330,11 +341,11 @@ mod tests {
 
     /// An `m × k` by a `k × n` matrix, cut.
     fn cut(product: [usize; 3], isa: VectorIsa) -> ContractionPlan {
-        cut_from(product, false, isa)
+        cut_from(product, [false, false], isa)
     }
 
-    /// The same, the left factor stored as `k × m` if it is turned.
-    fn cut_from([m, n, k]: [usize; 3], turned: bool, isa: VectorIsa) -> ContractionPlan {
+    /// The same, factors stored as `k × m` and `n × k` if they are turned.
+    fn cut_from([m, n, k]: [usize; 3], turned: [bool; 2], isa: VectorIsa) -> ContractionPlan {
         let loops = |dims: &[usize], steps: &[i64]| {
             let mut affine = Affine::constant(3, 0);
             dims.iter().zip(steps).for_each(|(&dim, &step)| affine.coeffs[dim] = step);
@@ -347,8 +358,8 @@ mod tests {
         let contraction = Contraction {
             space: vec![m, n],
             reduce: vec![k],
-            lhs: if turned { factor(0, [k, m], [2, 0]) } else { factor(0, [m, k], [0, 2]) },
-            rhs: factor(1, [k, n], [2, 1]),
+            lhs: if turned[0] { factor(0, [k, m], [2, 0]) } else { factor(0, [m, k], [0, 2]) },
+            rhs: if turned[1] { factor(1, [n, k], [1, 2]) } else { factor(1, [k, n], [2, 1]) },
             bands: vec![],
         };
         let result = loops(&[0, 1], &[n as i64, 1]);
@@ -373,9 +384,27 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn depths_of_the_left_factor_that_are_far_apart_are_packed_for_few_tiles() {
-        let layout = |m, isa| cut_from([m, 256, 128], true, isa).layouts[0];
+        let layout = |m, isa| cut_from([m, 256, 128], [true, false], isa).layouts[0];
         assert_eq!([layout(384, VectorIsa::Avx512), layout(512, VectorIsa::Avx2)], [Layout::InPlace; 2]);
         assert_eq!([layout(512, VectorIsa::Avx512), layout(1024, VectorIsa::Avx2)], [Layout::Packed; 2]);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn few_rows_or_columns_are_read_along_the_depth() {
+        for isa in [VectorIsa::Avx2, VectorIsa::Avx512] {
+            let along_depth = |product, turned| cut_from(product, turned, isa).kernel.along_depth;
+            // Nothing has to be transposed, or little; and lanes are full.
+            assert!(along_depth([4, 512, 784], [false, true]) && along_depth([64, 4, 512], [false, true]), "{isa:?}");
+            assert!(along_depth([64, 4, 512], [false, false]), "{isa:?}");
+            assert!(!along_depth([4, 512, 784], [false, false]), "{isa:?}: columns are next to each other");
+            assert!(!along_depth([48, 512, 784], [false, true]), "{isa:?}: what is transposed serves many rows");
+            assert!(!along_depth([24, 256, 32], [false, true]), "{isa:?}: the lanes of each element have to meet");
+            // Rows that fill vectors become columns.
+            let cut = |n| cut_from([512, n, 64], [true, false], isa);
+            assert_eq!([4, 48].map(|n| cut(n).turned), [true, false], "{isa:?}");
+            assert!(cut(4).kernel.columns >= 16, "{isa:?}: tiles are those of its many columns");
+        }
     }
 
     #[cfg(target_arch = "x86_64")]

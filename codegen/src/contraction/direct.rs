@@ -14,6 +14,8 @@ pub(crate) struct Direct {
     first: [isize; 2],
     /// From one row to the next of the left factor.
     row: isize,
+    /// From one column to the next of the right factor.
+    column: isize,
     /// From one depth to the next of the left and of the right factor.
     steps: [isize; 2],
     /// From one row of the sums to the next.
@@ -46,11 +48,12 @@ impl ContractionPlan {
             return None;
         }
         let (row, left_step) = self.left.strides()?;
-        let (right_first, panel, right_step) = match right {
-            Layout::InPlace => (self.right.first_offset(0, 0, 0), 0, self.right.strides()?.1),
-            _ => (0, self.kernel.columns * self.k, self.kernel.columns as isize),
+        let width = self.kernel.columns;
+        let (right_first, panel, (right_column, right_step)) = match right {
+            Layout::InPlace => (self.right.first_offset(0, 0, 0), 0, self.right.strides()?),
+            _ => (0, width * self.k, (1, width as isize)),
         };
-        let panels = Panels { start: std::ptr::null(), panel: panel as isize, free: 1, step: right_step };
+        let panels = Panels { start: std::ptr::null(), panel: panel as isize, free: right_column, step: right_step };
         let (mut tiles, mut column, mut right) = (vec![], 0, 0);
         while column < n {
             let columns = panels.columns_of_tile(n - column, &self.kernel);
@@ -62,11 +65,11 @@ impl ContractionPlan {
                     tiles.push(DirectTiles { at, rows: rows.len(), columns, tiles: run.len(), left_tile });
                 }
             }
-            right += if panel == 0 { columns as isize } else { panel as isize };
+            right += panels.to_next_tile(columns);
             column += columns;
         }
         let first = [self.left.first_offset(0, 0, 0), right_first];
-        Some(Direct { first, row, steps: [left_step, right_step], sums_row, tiles })
+        Some(Direct { first, row, column: right_column, steps: [left_step, right_step], sums_row, tiles })
     }
 }
 
@@ -102,6 +105,7 @@ impl Direct {
                     a_row: self.row,
                     a_step: self.steps[0],
                     b: right.wrapping_offset(b),
+                    b_column: self.column,
                     b_step: self.steps[1],
                     c: sums.wrapping_offset(c),
                     c_row: self.sums_row,

@@ -201,6 +201,7 @@ impl<'a> Product<'a> {
             a_row: left.free,
             a_step: left.step,
             b: right.start,
+            b_column: right.free,
             b_step: right.step,
             c: sums,
             c_row: row_stride,
@@ -234,7 +235,7 @@ impl<'a> Product<'a> {
                 // SAFETY: offsets of rows, columns and panels stay inside the factors, the packed panels and the sums.
                 unsafe { (kernel.run)(&tile) };
             }
-            tile.b = tile.b.wrapping_offset(if right.panel == 0 { tile.columns as isize } else { right.panel });
+            tile.b = tile.b.wrapping_offset(right.to_next_tile(tile.columns));
             column += tile.columns;
         }
     }
@@ -254,9 +255,15 @@ impl<'a> Product<'a> {
 
     pub(super) unsafe fn right_panels(&self, block: &Block, depth: &Range<usize>) -> Panels {
         let (plan, factor, width) = (self.plan, &self.plan.right, self.plan.kernel.columns);
-        if let (Layout::InPlace, Some((_, step))) = (plan.layouts[1], factor.strides()) {
+        if let (Layout::InPlace, Some((column, step))) = (plan.layouts[1], factor.strides()) {
             let start = factor.first(self.right, block.outer, block.columns.start, depth.start);
-            return Panels { start, panel: 0, free: 1, step };
+            return Panels { start, panel: 0, free: column, step };
+        }
+        if plan.kernel.along_depth {
+            let (columns, ends) = ((block.outer, &block.columns), (self.right, self.packed_right));
+            // SAFETY: the work space has room for the block's columns.
+            unsafe { plan.pack_along_depth(columns, depth, ends) };
+            return Panels { start: self.packed_right, panel: 0, free: depth.len() as isize, step: 1 };
         }
         let start = if matches!(plan.layouts[1], Layout::Shared | Layout::Kept) {
             shared_panel(self.context, self.entry, depth, block.columns.start).cast_const()
@@ -293,7 +300,7 @@ pub(super) struct Panels {
     pub start: *const f32,
     /// From one packed panel to the next; 0 for what is read in place.
     pub panel: isize,
-    /// From one row to the next.
+    /// From one row or column to the next.
     pub free: isize,
     /// From one k to the next.
     pub step: isize,
@@ -307,5 +314,10 @@ impl Panels {
             return left.div_ceil(2).next_multiple_of(kernel.vector);
         }
         kernel.columns.min(left)
+    }
+
+    /// From a tile of so many columns to the next.
+    pub(super) fn to_next_tile(&self, columns: usize) -> isize {
+        if self.panel == 0 { columns as isize * self.free } else { self.panel }
     }
 }

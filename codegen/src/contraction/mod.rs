@@ -5,6 +5,7 @@ mod banded;
 mod blocking;
 mod bounds;
 mod direct;
+mod dots;
 mod driver;
 mod factor;
 mod library;

@@ -6,7 +6,7 @@ use super::direct::Direct;
 use super::factor::Factor;
 use crate::backend::Library;
 use crate::loops::{Blocking, Groups, Rectangle};
-use crate::microkernel::{MicroKernel, micro_kernel};
+use crate::microkernel::{MicroKernel, dot_kernel, micro_kernel};
 use gradc_ir::lower::{Access, Affine, Contraction};
 use gradc_ir::target::{LEAST_TILED_PRODUCT, VectorIsa};
 use std::ops::Range;
@@ -30,6 +30,8 @@ pub(crate) struct ContractionPlan {
     pub left: Factor,
     /// The factor with the columns.
     pub right: Factor,
+    /// Instructions that micro-kernels may use.
+    pub isa: VectorIsa,
     /// Computes tiles.
     pub kernel: MicroKernel,
     /// Which products count, if not all do.
@@ -170,6 +172,7 @@ impl ContractionPlan {
             k,
             left,
             right,
+            isa,
             kernel,
             bounds: Bounds::new(contraction, [&rows, &columns, &depth]),
             by_library: false,
@@ -184,13 +187,28 @@ impl ContractionPlan {
             depth_parts: 1,
             floats: WorkSpace::default(),
         };
-        let vectors = plan.vector_kernel(isa);
-        let pays = pays(m, n, k) || vectors.is_some();
+        let vectors = plan.vector_kernel();
+        let pays = vectors.is_some() || plan.tiles_pay();
         plan.by_library = plan.wants_library(library, pays);
-        if let Some(vectors) = vectors.filter(|_| !plan.by_library) {
-            plan.compute_by(vectors);
+        match vectors {
+            _ if plan.by_library => {}
+            Some(vectors) => plan.compute_by(vectors),
+            None => plan.read_along_depth_if_it_pays(),
         }
         (pays || plan.by_library).then_some(plan)
+    }
+
+    /// Whether tiles of several rows serve. Few columns are left to loops where there are few rows too, and where only loops
+    /// find both factors side by side along the depth.
+    fn tiles_pay(&self) -> bool {
+        let Blocking { m, n, .. } = self.blocking;
+        let wide_enough = match (dot_kernel(self.isa), self.is_along_depth()) {
+            (Some(_), true) => n >= 2,
+            (Some(_), false) => n >= 8 || n >= 2 && m >= 4,
+            (None, true) => n >= 8 || n >= 4 && m >= 8,
+            (None, false) => n >= 8 || n >= 2 && m >= 8,
+        };
+        m >= 2 && wide_enough && m.saturating_mul(n).saturating_mul(self.k) >= LEAST_TILED_PRODUCT
     }
 
     /// Number of blocks.
@@ -246,12 +264,6 @@ impl Block {
         let ends = |range: &Range<usize>| [range.start, range.end];
         Rectangle { sums, outer: self.outer, rows: ends(&self.rows), columns: ends(&self.columns) }
     }
-}
-
-/// Whether tiles of several rows serve.
-fn pays(m: usize, n: usize, k: usize) -> bool {
-    let wide_enough = n >= 8 || n >= 4 && m >= 8;
-    m >= 2 && wide_enough && k >= 1 && m.saturating_mul(n).saturating_mul(k) >= LEAST_TILED_PRODUCT
 }
 
 pub(super) fn class_of(contraction: &Contraction, dim: usize, extent: usize) -> Class {

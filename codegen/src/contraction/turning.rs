@@ -1,14 +1,15 @@
-//! Products whose rows are the columns of the result: `Yᵀ = W·Xᵀ` for `Y = X·Wᵀ`.
+//! Products whose rows are the columns of the result: `Yᵀ = W·Xᵀ` for `Y = X·Wᵀ`, and `dWᵀ = dYᵀ·X` for `dW = Xᵀ·dY`.
 //!
-//! Depths of `W` follow each other in memory, so as the right factor it has to be transposed into panels; as the left
+//! Where a result has few columns and many rows, these fill vectors better. And depths of `W` follow each other in memory, so as the right factor it has to be transposed into panels; as the left
 //! factor it is read where it is. Then `X` is transposed instead, and the sums, which pays where there are fewer of both.
 //! Every element is the same sum either way.
 
 use super::blocking::{LITTLE, MOST_DEPTH};
+use super::dots::TRANSPOSED;
 use super::factor::Factor;
 use super::plan::{Block, ContractionPlan};
 use crate::loops::{Blocking, EpiloguePlan};
-use crate::microkernel::Strip;
+use crate::microkernel::{MicroKernel, Strip, micro_kernel};
 
 /// Fewest rows of a result that become columns: below, the right factor is read too rarely to be worth another look.
 const FEWEST_ROWS: usize = 32;
@@ -46,12 +47,28 @@ impl ContractionPlan {
         let Blocking { m, n, .. } = self.blocking;
         self.blocking = Blocking { m: n, n: m, rows: n, columns: m };
         self.turned = true;
+        if !self.kernel.along_depth {
+            self.kernel = micro_kernel(self.isa, n, m);
+        }
     }
 
-    fn turning_pays(&self) -> bool {
+    pub(super) fn turning_pays(&self) -> bool {
+        self.turning_saves_packing() || self.turning_fills_vectors()
+    }
+
+    fn turning_fills_vectors(&self) -> bool {
+        let (Some((1, _)), Blocking { m, n, .. }) = (self.left.strides(), self.blocking) else { return false };
+        let vectors = |columns: usize, kernel: MicroKernel| columns.div_ceil(kernel.vector) as f64;
+        let [rows, columns, depth] = [m, n, self.k].map(|extent| extent as f64);
+        let turned = columns * depth * vectors(m, micro_kernel(self.isa, n, m));
+        let sums = SUM_TURNED as f64 * TRANSPOSED * rows * columns;
+        turned + sums < rows * depth * vectors(n, self.kernel)
+    }
+
+    fn turning_saves_packing(&self) -> bool {
         let Blocking { m, n, .. } = self.blocking;
         let in_rows = |factor: &Factor| matches!(factor.strides(), Some((row, 1)) if row != 1);
-        let wide_enough = m >= FEWEST_ROWS && n >= FEWEST_ROWS;
+        let wide_enough = m >= FEWEST_ROWS && n >= FEWEST_ROWS && !self.kernel.along_depth;
         let (rows, columns) = (self.k.saturating_mul(m), self.k.saturating_mul(n));
         let turned = rows.saturating_add(SUM_TURNED.saturating_mul(m.saturating_mul(n)));
         wide_enough && in_rows(&self.left) && in_rows(&self.right) && turned < columns

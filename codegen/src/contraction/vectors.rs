@@ -6,7 +6,6 @@
 use super::plan::ContractionPlan;
 use crate::loops::Blocking;
 use crate::microkernel::{MicroKernel, vector_kernels};
-use gradc_ir::target::VectorIsa;
 
 /// Fewest columns, and fewest multiplications, for which a call pays.
 const FEWEST_COLUMNS: usize = 8;
@@ -14,12 +13,12 @@ const FEWEST_PRODUCTS: usize = 512;
 
 impl ContractionPlan {
     /// The kernel for a product of one row, and whether its columns are then rows; `None` where there is none for it.
-    pub(super) fn vector_kernel(&self, isa: VectorIsa) -> Option<(MicroKernel, bool)> {
+    pub(super) fn vector_kernel(&self) -> Option<(MicroKernel, bool)> {
         let Blocking { m, n, .. } = self.blocking;
         if m != 1 || n < FEWEST_COLUMNS || n.saturating_mul(self.k) < FEWEST_PRODUCTS {
             return None;
         }
-        let [row, column] = vector_kernels(isa)?;
+        let [row, column] = vector_kernels(self.isa)?;
         match (self.left.strides()?, self.right.strides()?) {
             (_, (1, _)) => Some((row, false)),
             ((_, 1), (_, 1)) => Some((column, true)),
@@ -30,7 +29,7 @@ impl ContractionPlan {
     /// Has the product computed by a kernel for vectors.
     pub(super) fn compute_by(&mut self, (kernel, turned): (MicroKernel, bool)) {
         self.kernel = kernel;
-        // Which of its sixteen sums a product is added to depends on where the depth begins.
+        // There are no tiles that could be left out.
         self.bounds = None;
         if turned {
             self.turn();

@@ -33,7 +33,16 @@ pub(super) fn kernel(rows: usize, columns: usize) -> MicroKernel {
         _ if fewer => (4, 3),
         _ => (6, 2),
     };
-    MicroKernel { rows, columns: vectors * LANES, lanes: LANES, vector: LANES, run, copy: copy::avx, transpose }
+    MicroKernel {
+        rows,
+        columns: vectors * LANES,
+        lanes: LANES,
+        vector: LANES,
+        along_depth: false,
+        run,
+        copy: copy::avx,
+        transpose,
+    }
 }
 
 /// Lanes set, then lanes clear: a window into it is the mask of any number of lanes.

@@ -26,7 +26,16 @@ pub(super) fn kernel(rows: usize, columns: usize) -> MicroKernel {
     }
     let cost = |tile: &[usize; 2]| cost(*tile, rows, columns);
     let [tall, wide] = TILES.into_iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("there are tiles");
-    MicroKernel { rows: tall, columns: wide * LANES, lanes: 1, vector: LANES, run, copy: copy::avx512, transpose }
+    MicroKernel {
+        rows: tall,
+        columns: wide * LANES,
+        lanes: 1,
+        vector: LANES,
+        along_depth: false,
+        run,
+        copy: copy::avx512,
+        transpose,
+    }
 }
 
 /// Half cycles for each depth of a product in tiles of so many rows and vectors.

@@ -1,13 +1,17 @@
 //! Micro-kernels: tiles of a product of f32 matrices, those below each other in one call, for each vector instruction set.
 //!
 //! Every element is one chain of additions over ascending k, so that its bits do not depend on the tile it is in; only
-//! where a matrix meets a vector along its rows, it is sixteen.
+//! where vectors are read along the depth, it is sixteen.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod copy;
+#[cfg(target_arch = "x86_64")]
+mod dots_avx2;
+#[cfg(target_arch = "x86_64")]
+mod dots_avx512;
 #[cfg(target_arch = "x86_64")]
 mod neighbours_avx2;
 mod portable;
@@ -48,8 +52,10 @@ pub(crate) struct Tile {
     pub a_row: isize,
     /// From one k to the next in `a`.
     pub a_step: isize,
-    /// Right factor; its columns are contiguous.
+    /// Right factor.
     pub b: *const f32,
+    /// From one column to the next in `b`: 1, but for kernels that read along the depth.
+    pub b_column: isize,
     /// From one k to the next in `b`.
     pub b_step: isize,
     /// The result; its columns are contiguous.
@@ -103,6 +109,8 @@ pub(crate) struct MicroKernel {
     pub lanes: usize,
     /// Columns of a vector, of which tiles have whole ones where they can.
     pub vector: usize,
+    /// Whether vectors are read along the depth: both factors have their depths next to each other, the left one in place.
+    pub along_depth: bool,
     /// Computes a tile and those below it.
     ///
     /// # Safety
@@ -170,7 +178,18 @@ pub(crate) fn micro_kernel(isa: VectorIsa, rows: usize, columns: usize) -> Micro
 pub(crate) fn vector_kernels(isa: VectorIsa) -> Option<[MicroKernel; 2]> {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx2 | VectorIsa::Avx512 => Some([vectors_avx2::ROW, vectors_avx2::COLUMN]),
+        VectorIsa::Avx2 | VectorIsa::Avx512 => Some([vectors_avx2::ROW, dots_avx2::COLUMN]),
+        _ => None,
+    }
+}
+
+/// The micro-kernel that reads vectors along the depth, and the lanes of these.
+pub(crate) fn dot_kernel(isa: VectorIsa) -> Option<(MicroKernel, usize)> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Avx2 => Some((dots_avx2::KERNEL, avx2::LANES)),
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Avx512 => Some((dots_avx512::KERNEL, avx512::LANES)),
         _ => None,
     }
 }
@@ -178,13 +197,11 @@ pub(crate) fn vector_kernels(isa: VectorIsa) -> Option<[MicroKernel; 2]> {
 /// Calls `$function::<rows, vectors>` for run-time rows and vectors; each list has the rows of tiles of so many vectors.
 #[cfg(target_arch = "x86_64")]
 macro_rules! dispatch {
-    ($function:ident, $tile:expr, $vectors:expr, 1 [$($one:literal)+], 2 [$($two:literal)+], 3 [$($three:literal)*]) => {
+    ($function:ident, $tile:expr, $vectors:expr, $($number:literal [$($rows:literal)+]),+) => {
         // SAFETY: as promised to the caller.
         unsafe {
             match ($tile.rows, $vectors) {
-                $(($one, 1) => $function::<$one, 1>($tile),)+
-                $(($two, 2) => $function::<$two, 2>($tile),)+
-                $(($three, 3) => $function::<$three, 3>($tile),)*
+                $($(($rows, $number) => $function::<$rows, $number>($tile),)+)+
                 _ => unreachable!("a tile is not larger than its kernel"),
             }
         }

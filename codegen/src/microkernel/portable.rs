@@ -9,8 +9,16 @@ const COLUMNS: usize = 8;
 /// Rows and depths that are transposed at a time.
 const SQUARE: usize = 4;
 
-pub(super) const KERNEL: MicroKernel =
-    MicroKernel { rows: ROWS, columns: COLUMNS, lanes: 1, vector: 1, run, copy: copy::portable, transpose };
+pub(super) const KERNEL: MicroKernel = MicroKernel {
+    rows: ROWS,
+    columns: COLUMNS,
+    lanes: 1,
+    vector: 1,
+    along_depth: false,
+    run,
+    copy: copy::portable,
+    transpose,
+};
 
 unsafe fn run(tiles: &Tile) {
     // SAFETY: as promised by the caller.

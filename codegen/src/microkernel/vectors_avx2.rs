@@ -1,12 +1,10 @@
-//! A vector times a matrix in 256-bit vectors: memory is what takes time, so it is read in long runs, each float once.
+//! A row times a matrix in 256-bit vectors: memory is what takes time, so it is read in long runs, each float once.
 
 use super::avx2::{LANES, first_lanes, store, store_sum};
 use super::transpose_avx2::transpose;
 use super::{MicroKernel, Tile, copy};
 use std::arch::x86_64::{
-    __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_ps,
-    _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_maskload_ps,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    __m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_maskload_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
 
 /// Columns whose sums stay in the first-level cache while rows of the matrix pass.
@@ -15,20 +13,18 @@ const COLUMNS: usize = 1024;
 /// Rows of the matrix whose products are added at a time: as many streams of memory.
 const DEPTHS: usize = 8;
 
-/// Rows that meet a column at a time, and the vectors in which each is summed: eight chains of additions hide their
-/// latency, and few streams of memory are followed best.
-const TOGETHER: usize = 4;
-const VECTORS: usize = 2;
-
 /// One row of a product, whose right factor has its columns next to each other. Every element is the sum that it is in
 /// other tiles.
-pub(super) const ROW: MicroKernel =
-    MicroKernel { rows: 1, columns: COLUMNS, lanes: 1, vector: 1, run: row, copy: copy::avx, transpose };
-
-/// One column of a product; both factors have their depths next to each other. These are in vectors, so sums are not
-/// those of other tiles.
-pub(super) const COLUMN: MicroKernel =
-    MicroKernel { rows: 4 * TOGETHER, columns: 1, lanes: 1, vector: 1, run: column, copy: copy::avx, transpose };
+pub(super) const ROW: MicroKernel = MicroKernel {
+    rows: 1,
+    columns: COLUMNS,
+    lanes: 1,
+    vector: 1,
+    along_depth: false,
+    run: row,
+    copy: copy::avx,
+    transpose,
+};
 
 unsafe fn row(tiles: &Tile) {
     // SAFETY: as promised by the caller.
@@ -88,56 +84,4 @@ unsafe fn add_rows<const COUNT: usize>(t: &Tile, k: usize, sums: *mut f32) {
 /// Lanes of the vector that begins at column `first`, if they are not all columns, else 0.
 fn rest(columns: usize, first: usize) -> usize {
     if columns - first < LANES { columns - first } else { 0 }
-}
-
-/// The rows of each tile against a column whose elements follow each other.
-unsafe fn column(tiles: &Tile) {
-    // SAFETY: as promised by the caller.
-    tiles.each(|tile| unsafe { compute_column(tile) });
-}
-
-unsafe fn compute_column(tile: &Tile) {
-    let whole = tile.rows - tile.rows % TOGETHER;
-    // SAFETY: as promised by the caller.
-    unsafe {
-        (0..whole).step_by(TOGETHER).for_each(|row| multiply_rows::<TOGETHER>(tile, row));
-        (whole..tile.rows).for_each(|row| multiply_rows::<1>(tile, row));
-    }
-}
-
-/// The rows from `first` on. However many there are, each is summed in the lanes of the same vectors, which meet at last.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn multiply_rows<const ROWS: usize>(t: &Tile, first: usize) {
-    let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
-    let whole = t.depth - t.depth % (VECTORS * LANES);
-    let rows: [*const f32; ROWS] = std::array::from_fn(|r| t.a.wrapping_offset((first + r) as isize * t.a_row));
-    // SAFETY: depths and rows are those of the tile, for which the caller vouches; masked lanes are not touched.
-    unsafe {
-        for k in (0..whole).step_by(VECTORS * LANES) {
-            let x: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(t.b.add(k + LANES * v)));
-            for (row, sums) in rows.iter().zip(&mut sums) {
-                for (v, (sum, x)) in sums.iter_mut().zip(x).enumerate() {
-                    *sum = _mm256_fmadd_ps(_mm256_loadu_ps(row.add(k + LANES * v)), x, *sum);
-                }
-            }
-        }
-        for k in (whole..t.depth).step_by(LANES) {
-            let mask = first_lanes(LANES.min(t.depth - k));
-            let x = _mm256_maskload_ps(t.b.add(k), mask);
-            for (row, sums) in rows.iter().zip(&mut sums) {
-                sums[0] = _mm256_fmadd_ps(_mm256_maskload_ps(row.add(k), mask), x, sums[0]);
-            }
-        }
-        for (r, sums) in sums.into_iter().enumerate() {
-            let (at, sum) = ((first + r) * t.c_row, sum_of_lanes(_mm256_add_ps(sums[0], sums[1])));
-            *t.c.add(at) = if t.add.is_null() { sum } else { *t.add.add(at) + sum };
-        }
-    }
-}
-
-#[target_feature(enable = "avx2")]
-fn sum_of_lanes(x: __m256) -> f32 {
-    let quad = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-    let pair = _mm_add_ps(quad, _mm_movehl_ps(quad, quad));
-    _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
 }
