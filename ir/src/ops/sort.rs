@@ -7,7 +7,6 @@ use crate::lower::Lowering;
 use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, arity, op_struct};
 use crate::tensor::{Data, Tensor};
 use crate::types::{DType, TensorType, TypeError};
-use std::cmp::Ordering;
 
 op_struct! {
     /// Results: the elements of `x` in order along `axis`, and their i64 indices along it before.
@@ -22,16 +21,28 @@ op_struct! {
     }
 }
 
-/// Total preorder of floats: by value, NaN last, the zeros equal.
-fn compare_floats(a: f64, b: f64) -> Ordering {
-    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+const SIGN: u64 = 1 << 63;
+
+/// Numbers in the order of floats: by value, NaN last, the zeros equal.
+fn key_of_float(x: f64) -> u64 {
+    let bits = (x + 0.0).to_bits();
+    match x.is_nan() {
+        true => u64::MAX,
+        false if bits & SIGN == 0 => bits | SIGN,
+        false => !bits,
+    }
+}
+
+fn key_of_int(x: i64) -> u64 {
+    x.cast_unsigned() ^ SIGN
 }
 
 impl Sort {
-    /// Positions along the axis in sorted order, given how two positions compare.
-    fn order(&self, extent: usize, compare: impl Fn(usize, usize) -> Ordering) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..extent).collect();
-        order.sort_by(|&a, &b| if self.descending { compare(b, a) } else { compare(a, b) });
+    /// Puts positions along the axis in sorted order, given the keys by which they are compared.
+    fn order(&self, extent: usize, key: impl Fn(usize) -> u64) -> Vec<(u64, usize)> {
+        let key = |k: usize| if self.descending { !key(k) } else { key(k) };
+        let mut order: Vec<(u64, usize)> = (0..extent).map(|k| (key(k), k)).collect();
+        order.sort_unstable(); // Positions decide between equal keys.
         order
     }
 
@@ -65,11 +76,11 @@ impl OpDef for Sort {
         let mut sources = vec![0; x.ty.elements()];
         for line in 0..x.ty.elements() / extent.max(1) {
             let element = |k: usize| (line / inner * extent + k) * inner + line % inner;
-            let order = self.order(extent, |a, b| match &x.data {
-                Data::Float(v) => compare_floats(v[element(a)], v[element(b)]),
-                Data::Int(v) => v[element(a)].cmp(&v[element(b)]),
+            let order = self.order(extent, |k| match &x.data {
+                Data::Float(v) => key_of_float(v[element(k)]),
+                Data::Int(v) => key_of_int(v[element(k)]),
             });
-            order.iter().enumerate().for_each(|(k, &from)| sources[element(k)] = element(from));
+            order.iter().enumerate().for_each(|(k, &(_, from))| sources[element(k)] = element(from));
         }
         let indices = sources.iter().map(|&s| (s / inner % extent) as i64).collect();
         let values = x.gather_flat(x.ty.clone(), |k| sources[k]);
@@ -99,16 +110,21 @@ impl OpDef for Sort {
 mod tests {
     use super::*;
 
-    fn sort(values: &[f64], descending: bool) -> Vec<i64> {
-        let x = Tensor::float(TensorType::f32([values.len()]), values.to_vec());
+    fn places(x: Tensor, descending: bool) -> Vec<i64> {
         Sort { axis: 0, descending }.eval(&[&x]).unwrap()[1].ints().to_vec()
+    }
+
+    fn sort(values: &[f64], descending: bool) -> Vec<i64> {
+        places(Tensor::float(TensorType::f32([values.len()]), values.to_vec()), descending)
     }
 
     #[test]
     fn ties_keep_their_order_and_nan_is_greatest() {
-        let x = [1.0, f64::NAN, -0.0, 1.0, 0.0, f64::INFINITY];
-        assert_eq!(sort(&x, false), [2, 4, 0, 3, 5, 1]);
-        assert_eq!(sort(&x, true), [1, 5, 0, 3, 2, 4]);
+        let x = [1.0, f64::NAN, -0.0, 1.0, 0.0, f64::INFINITY, -f64::NAN, -3.0, f64::NEG_INFINITY];
+        assert_eq!(sort(&x, false), [8, 7, 2, 4, 0, 3, 5, 1, 6]);
+        assert_eq!(sort(&x, true), [1, 6, 5, 0, 3, 2, 4, 7, 8]);
+        let x = Tensor::int(TensorType::new(DType::I64, [4]), vec![0, -1, i64::MIN, i64::MAX]);
+        assert_eq!(places(x, false), [2, 1, 0, 3]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use super::SumPoolGrad;
 use super::max_pool::{require_pooled, with_plane};
 use super::windows::{Slide, Windows};
+use crate::builder::Builder;
+use crate::graph::Value;
 use crate::lower::{Access, Affine, Combine, Lowering, Nest};
 use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, arity, op_struct};
 use crate::tensor::Tensor;
@@ -38,6 +40,25 @@ impl SumPool {
         let SumPool { window, stride, pad_low, pad_high } = self.clone();
         SumPoolGrad { window, stride, pad_low, pad_high, input: input.to_vec() }
     }
+
+    /// Whether each element of an input with these spatial extents is in exactly one window.
+    fn tiles(&self, input: &[usize]) -> bool {
+        let SumPool { window, stride, pad_low, pad_high } = self;
+        let dense = window == stride && [pad_low, pad_high].into_iter().flatten().all(|&pad| pad == 0);
+        dense && input.iter().zip(window).all(|(extent, window)| extent.is_multiple_of(*window))
+    }
+
+    /// Each element of `g` at all places of its window, where windows tile the input.
+    fn repeat(&self, b: &mut Builder, g: Value) -> Result<Value, TypeError> {
+        let (leading, positions) = b.shape(g).split_at(2);
+        let places = positions.iter().zip(&self.window);
+        let split: Vec<usize> = places.clone().flat_map(|(&position, &window)| [position, window]).collect();
+        let whole: Vec<usize> = places.map(|(position, window)| position * window).collect();
+        let [split, whole] = [split, whole].map(|spatial| [leading, &spatial].concat());
+        let dims: Vec<usize> = [0, 1].into_iter().chain((2..split.len()).step_by(2)).collect();
+        let repeated = b.broadcast(g, &split, &dims)?;
+        b.reshape(repeated, &whole)
+    }
 }
 
 /// Geometries on which pooling and its adjoint are checked, with the shape of `x`.
@@ -65,7 +86,10 @@ impl OpDef for SumPool {
 
     fn vjp(&self, cx: &mut VjpContext) -> Result<Vec<Cotangent>, TypeError> {
         let (g, x) = (cx.grad(), cx.inputs[0]);
-        Ok(vec![cx.flow(0, |b| b.sum_pool_grad(g, self.grad(&b.shape(x)[2..])))?])
+        Ok(vec![cx.flow(0, |b| match self.tiles(&b.shape(x)[2..]) {
+            true => self.repeat(b, g),
+            false => b.sum_pool_grad(g, self.grad(&b.shape(x)[2..])),
+        })?])
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {

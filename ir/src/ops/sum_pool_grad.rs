@@ -4,7 +4,7 @@ use super::SumPool;
 use super::max_pool::{require_pooled, with_plane};
 use super::sum_pool::sample_geometries;
 use super::windows::Windows;
-use crate::lower::{Access, Affine, Combine, Index, Lowering, Nest};
+use crate::lower::{Access, Affine, BinaryFn, Combine, Index, Lowering, Nest, ScalarId};
 use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, arity, op_struct, require};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, TypeError};
@@ -65,14 +65,9 @@ impl OpDef for SumPoolGrad {
 
     fn lower(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> Lowering {
         let windows = self.windows(inputs[0]).expect("inference accepted the operand");
-        let space = &outputs[0].shape;
-        let rank = space.len() + windows.rank();
-        let leading = [0, 1].map(|d| Index::from(Affine::dim(rank, d)));
-        let indices = leading.into_iter().chain(windows.position_indices(rank, 2, space.len())).collect();
-        let access = Access { operand: 0, view: inputs[0].shape.clone(), indices, fill: None };
-        let access = if windows.is_pointwise() { access } else { access.filled(0.0) };
-        let sum = Nest::reduction(space, &windows.kernel, Combine::Sum, |body| body.load(inputs[0].dtype, access));
-        Lowering::Nests(vec![sum])
+        let adjoint = Adjoint { windows, g: inputs[0], space: &outputs[0].shape };
+        let spelled_out = adjoint.windows.is_spelled_out();
+        Lowering::Nests(vec![if spelled_out { adjoint.spelled_out() } else { adjoint.reduction() }])
     }
 
     fn numerics(&self) -> Numerics {
@@ -85,5 +80,41 @@ impl OpDef for SumPoolGrad {
             Sample::new(op.grad(&x[2..])).float(&g, -1.0..1.0)
         };
         sample_geometries().into_iter().map(sample).collect()
+    }
+}
+
+/// The nest of an adjoint.
+struct Adjoint<'a> {
+    windows: Windows,
+    g: &'a TensorType,
+    /// Shape of the result.
+    space: &'a [usize],
+}
+
+impl Adjoint<'_> {
+    /// What the windows that meet an element got, in ascending order of windows.
+    fn spelled_out(&self) -> Nest {
+        let rank = self.space.len();
+        Nest::map(self.space, |body| {
+            let read = |tap: usize| self.read(rank, self.windows.positions_of_tap(tap, rank, 2));
+            let terms = (0..self.windows.taps()).rev().map(|tap| body.load(self.g.dtype, read(tap)));
+            let terms: Vec<ScalarId> = terms.collect();
+            terms.into_iter().reduce(|sum, term| body.binary(BinaryFn::Add, sum, term)).expect("a window has taps")
+        })
+    }
+
+    /// A loop over the taps.
+    fn reduction(&self) -> Nest {
+        let rank = self.space.len() + self.windows.rank();
+        let access = self.read(rank, self.windows.position_indices(rank, 2, self.space.len()));
+        Nest::reduction(self.space, &self.windows.kernel, Combine::Sum, |body| body.load(self.g.dtype, access))
+    }
+
+    /// The cotangent at a position in the plane.
+    fn read(&self, rank: usize, position: Vec<Index>) -> Access {
+        let leading = [0, 1].map(|d| Index::from(Affine::dim(rank, d)));
+        let indices = leading.into_iter().chain(position).collect();
+        let access = Access { operand: 0, view: self.g.shape.clone(), indices, fill: None };
+        if self.windows.is_pointwise() { access } else { access.filled(0.0) }
     }
 }

@@ -7,7 +7,7 @@ use gradc_ir::layout::Layout;
 use gradc_ir::lower::{Access, Contraction, Index};
 
 /// Channels from which on it pays to have them innermost: the floats of a 128-bit vector.
-const CHANNELS: usize = 4;
+const CHANNELS: usize = 2;
 
 /// The loops of a contraction by who uses them.
 pub(super) struct Roles<'a> {
