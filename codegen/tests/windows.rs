@@ -148,8 +148,13 @@ fn dense_windows() {
 #[test]
 fn few_channels() {
     let same = convolution([1; 2], [2; 2], [2; 2], [1; 2], 1);
-    for outputs in 2..=9 {
+    for outputs in 1..=9 {
         check(&same, [3, 1, 19, 21], [outputs, 1, 5, 5]);
+    }
+    // One column, also where windows have holes and where images are side by side.
+    check(&convolution([2, 1], [1, 2], [1, 0], [1, 2], 1), [9, 1, 12, 11], [5, 1, 3, 3]);
+    for ordered in all_three(&same, &[16, 12, 10, 9], &[1, 12, 5, 5], 19) {
+        ordered.check(Some((0.5, -1.0)));
     }
     check(&convolution([1; 2], [1, 2], [2, 0], [1, 2], 1), [2, 2, 20, 9], [7, 2, 3, 4]);
     check(&convolution([1, 2], [2; 2], [2; 2], [1; 2], 1), [2, 1, 16, 17], [6, 1, 5, 5]);

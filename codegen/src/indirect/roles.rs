@@ -4,7 +4,7 @@ use super::factor::step;
 use crate::loops::{Groups, LoadPlan};
 use gradc_ir::lower::Contraction;
 
-/// Fewest columns: with one, there is nothing to put into vectors.
+/// Fewest columns, unless there is one because rows are the innermost loop.
 const FEWEST_COLUMNS: usize = 2;
 
 /// Most rows that share tables.
@@ -25,7 +25,7 @@ pub(super) struct Roles {
     pub outer: Vec<usize>,
     /// Loops over rows.
     pub rows: Vec<usize>,
-    /// The innermost loops of the space.
+    /// The innermost loops of the space; none where there is one column.
     pub columns: Vec<usize>,
     /// The loop summed over in runs.
     pub run: Option<usize>,
@@ -50,7 +50,12 @@ impl Roles {
         let space: Vec<usize> = (0..contraction.space.len()).filter(|&d| extents[d] != 1).collect();
         let [lhs, rhs] = [&contraction.lhs, &contraction.rhs].map(|access| LoadPlan::new(access, &extents));
         let last = *space.last()?;
+        // Windows that slide along the innermost loop are rows: of one column.
+        let slides = |window: &LoadPlan, other: &LoadPlan| guards(window, last) && other.axes.is_empty();
+        let one_column = slides(&lhs, &rhs) || slides(&rhs, &lhs);
         let (left, right, lanewise) = match (uses(&lhs, last), uses(&rhs, last)) {
+            (true, false) if one_column => (lhs, rhs, false),
+            (false, true) if one_column => (rhs, lhs, false),
             (true, true) if lhs.axes.is_empty() && !rhs.axes.is_empty() => (rhs, lhs, true),
             (true, true) => (lhs, rhs, true),
             (true, false) => (rhs, lhs, false),
@@ -65,7 +70,8 @@ impl Roles {
         let run = run(&depth, &extents, &left, &right);
         let lines = depth.into_iter().filter(|&d| Some(d) != run).collect();
         let roles = Roles { extents, left, right, lanewise, outer, rows, columns, run, lines };
-        (roles.count(&roles.columns) >= FEWEST_COLUMNS && roles.is_windowed()).then_some(roles)
+        let has_columns = roles.count(&roles.columns) >= FEWEST_COLUMNS || one_column && !roles.lanewise;
+        (has_columns && roles.is_windowed()).then_some(roles)
     }
 
     /// Where rows and columns begin, when the loops that repeat the product come before all rows.

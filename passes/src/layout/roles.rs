@@ -6,7 +6,7 @@ use crate::axes::{block, groups};
 use gradc_ir::layout::Layout;
 use gradc_ir::lower::{Access, Contraction, Index};
 
-/// Channels from which on it pays to have them innermost: the floats of a 128-bit vector.
+/// Channels from which on it pays to have them innermost: what a window meets at one place is then read, and made, together.
 const CHANNELS: usize = 2;
 
 /// The loops of a contraction by who uses them.
