@@ -361,6 +361,10 @@ fn shapes() {
 fn new_tensors() {
     check("arange.start_step", &[("start", int(2)), ("end", int(9)), ("step", int(3))], (I64, &[3], &[2.0, 5.0, 8.0]));
     check("arange.default", &[("end", int(3))], (F32, &[3], &[0.0, 1.0, 2.0]));
+    check("arange.start_step", &[("start", int(5)), ("end", int(0)), ("step", int(-2))], (I64, &[3], &[5.0, 3.0, 1.0]));
+    check("arange.default", &[("end", float(2.5))], (F32, &[3], &[0.0, 1.0, 2.0]));
+    let tenths = [("start", float(0.5)), ("end", float(0.2)), ("step", float(-0.1))];
+    check("arange.start_step", &tenths, (F32, &[3], &[0.5, 0.4, 0.5 - 0.1 * 2.0]));
     check("full.default", &[("size", ints(&[2])), ("fill_value", float(1.5))], (F32, &[2], &[1.5, 1.5]));
     check("ones.default", &[("size", ints(&[1, 2]))], (I64, &[1, 2], &[1.0, 1.0]));
 }

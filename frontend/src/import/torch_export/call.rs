@@ -181,6 +181,11 @@ impl Call<'_> {
         }
     }
 
+    /// Whether an argument is a number that is written as a float.
+    pub fn is_float(&self, name: &str) -> bool {
+        matches!(self.args.get(name), Some(Arg::Float(_)))
+    }
+
     /// A number that may be absent.
     pub fn optional_float(&self, name: &str) -> Result<Option<f64>, Fault> {
         if self.is_none(name) { Ok(None) } else { self.float(name).map(Some) }

@@ -7,6 +7,9 @@ use crate::layers::offset;
 use gradc_ir::graph::Value;
 use gradc_ir::types::{DType, TensorType};
 
+/// Elements of a range of floats, of which there are fewer: indices are exact.
+const MOST_ELEMENTS: f64 = (1u64 << 53) as f64;
+
 fn filled(call: &mut Call, value: f64) -> Result<Value, Fault> {
     let shape = call.new_shape("size")?;
     splat(call, &shape, value)
@@ -61,16 +64,20 @@ pub fn linspace(call: &mut Call) -> Result<Value, Fault> {
     Ok(offset(call.b, scaled, start)?)
 }
 
-/// start, start + step, … below end; of integers.
+/// start, start + step, … before end. Floats are made in f64 and rounded once, as PyTorch does.
 pub fn arange(call: &mut Call) -> Result<Value, Fault> {
+    if ["start", "end", "step"].iter().any(|name| call.is_float(name)) {
+        return float_range(call);
+    }
     let int = |name: &str, absent: i64| if call.is_none(name) { Ok(absent) } else { call.int(name) };
     let (start, end, step) = (int("start", 0)?, int("end", 0)?, int("step", 1)?);
-    if step <= 0 {
-        return Err(invalid("step", "a positive integer", step));
+    if step == 0 {
+        return Err(invalid("step", "an integer other than 0", step));
     }
     call.resize.not_the_batch(end)?;
     let distance = i128::from(end) - i128::from(start);
-    let count = usize::try_from((distance + i128::from(step) - 1).max(0) / i128::from(step))
+    let (distance, apart) = if step < 0 { (-distance, -i128::from(step)) } else { (distance, i128::from(step)) };
+    let count = usize::try_from((distance + apart - 1).max(0) / apart)
         .map_err(|_| invalid("end", "a range that can be held", end))?;
     let ty = TensorType::checked(DType::I64, [count])?;
     let mut values = call.b.iota(DType::I64, &ty.shape, 0)?;
@@ -82,5 +89,19 @@ pub fn arange(call: &mut Call) -> Result<Value, Fault> {
         values = call.b.add(values, start)?;
     }
     let dtype = call.dtype()?;
+    Ok(call.b.cast(values, dtype)?)
+}
+
+fn float_range(call: &mut Call) -> Result<Value, Fault> {
+    let float = |name: &str, absent: f64| call.optional_float(name).map(|number| number.unwrap_or(absent));
+    let (start, end, step) = (float("start", 0.0)?, float("end", 0.0)?, float("step", 1.0)?);
+    let count = ((end - start) / step).ceil();
+    if !(0.0..MOST_ELEMENTS).contains(&count) {
+        return Err(invalid("step", "one that leads from start to end", step));
+    }
+    let ty = TensorType::checked(DType::F64, [count as usize])?;
+    let index = call.b.iota(DType::F64, &ty.shape, 0)?;
+    let scaled = call.b.scale(index, step)?;
+    let (values, dtype) = (offset(call.b, scaled, start)?, call.dtype()?);
     Ok(call.b.cast(values, dtype)?)
 }
