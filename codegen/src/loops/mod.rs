@@ -4,6 +4,7 @@ mod access;
 mod emitter;
 mod epilogue;
 mod lanes;
+mod lines;
 mod parts;
 mod pieces;
 mod plan;

@@ -5,6 +5,7 @@
 //! window which taps meet the point. In a box of points, or in every second point of one, where all answers are known,
 //! nothing is asked: the other parts are not read, nothing is divided, and the guards of this one hold.
 
+use super::lines::by_lines;
 use super::plan::range;
 use gradc_ir::kernel::LoopKernel;
 use gradc_ir::lower::{Access, Affine, BinaryFn, Body, CompareFn, Index, Scalar, ScalarId};
@@ -59,7 +60,7 @@ pub(crate) fn pieces(kernel: &LoopKernel) -> Vec<Piece> {
     let parts: Vec<Vec<Part>> = parts(kernel);
     let count = parts.iter().map(Vec::len).product::<usize>();
     if kernel.accumulate.is_some() || !(2..=MOST_PIECES).contains(&count) {
-        return vec![Piece::whole(kernel)];
+        return vec![by_lines(kernel).unwrap_or_else(|| Piece::whole(kernel))];
     }
     let mut boxes: Vec<Vec<Part>> = vec![vec![]];
     for of_loop in &parts {
