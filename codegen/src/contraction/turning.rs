@@ -1,8 +1,8 @@
 //! Products whose rows are the columns of the result: `Yᵀ = W·Xᵀ` for `Y = X·Wᵀ`, and `dWᵀ = dYᵀ·X` for `dW = Xᵀ·dY`.
 //!
-//! Where a result has few columns and many rows, these fill vectors better. And depths of `W` follow each other in memory, so as the right factor it has to be transposed into panels; as the left
-//! factor it is read where it is. Then `X` is transposed instead, and the sums, which pays where there are fewer of both.
-//! Every element is the same sum either way.
+//! Where a result has few columns and many rows, these fill vectors better. And depths of `W` follow each other in memory,
+//! so as the right factor it has to be transposed into panels; as the left factor it is read where it is. Then `X` is
+//! transposed instead, and the sums, which pays where there are fewer of both. Every element is the same sum either way.
 
 use super::blocking::{LITTLE, MOST_DEPTH};
 use super::dots::TRANSPOSED;

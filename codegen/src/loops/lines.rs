@@ -16,6 +16,10 @@ const LINE: usize = 16;
 /// Elements of an operand from which on lines do not wait in the second-level cache.
 const LARGE: usize = 1 << 18;
 
+/// Elements from one read to the next from which on these compete for few places in the caches. Closer lines do wait until
+/// they are asked for again, which takes less time than as many streams.
+const FAR: u64 = 512;
+
 /// The kernel by lines of an operand that is read against the order of the results; `None` where there is none.
 pub(super) fn by_lines(kernel: &LoopKernel) -> Option<Piece> {
     if kernel.accumulate.is_some() {
@@ -28,13 +32,13 @@ pub(super) fn by_lines(kernel: &LoopKernel) -> Option<Piece> {
     divides.then(|| cut(kernel, dim))
 }
 
-/// The loop along which a large operand is contiguous, if it is another one than the innermost, which leads to other lines.
+/// The loop along which a large operand is contiguous, if it is another one than the innermost, which leads far away.
 fn against(scalar: &Scalar, space: &[usize], innermost: usize) -> Option<usize> {
     let Scalar::Load(access) = scalar else { return None };
     let load = LoadPlan::new(access, space);
     let is_large = access.view.iter().product::<usize>() >= LARGE && load.axes.is_empty();
-    let leads_away = load.flat.coeffs[innermost].unsigned_abs() >= LINE as u64;
-    (is_large && leads_away).then(|| load.flat.coeffs.iter().position(|&step| step == 1))?
+    let leads_far = load.flat.coeffs[innermost].unsigned_abs() >= FAR;
+    (is_large && leads_far).then(|| load.flat.coeffs.iter().position(|&step| step == 1))?
 }
 
 /// The loop in two: over lines where it was, and within each innermost.
@@ -88,8 +92,9 @@ mod tests {
     }
 
     #[test]
-    fn small_operands_and_broken_lines_are_left() {
-        assert!(by_lines(&transposed(500, 1000)).is_none());
-        assert!(by_lines(&transposed(256, 512)).is_none());
+    fn small_operands_close_lines_and_broken_ones_are_left() {
+        assert!(by_lines(&transposed(512, 500)).is_none());
+        assert!(by_lines(&transposed(256, 2000)).is_none());
+        assert!(by_lines(&transposed(520, 1000)).is_none());
     }
 }
