@@ -184,9 +184,19 @@ fn transformer(c: &mut Criterion) {
     compare(c, "transformer", &shapes.map(layer).concat());
 }
 
-/// One row, or fewer columns than a vector has lanes.
+/// A few rows, or fewer columns than a vector has lanes.
 fn narrow(c: &mut Criterion) {
-    let shapes = [[1, 256, 256], [1, 512, 784], [1, 784, 512], [1, 2048, 2048], [64, 4, 512], [512, 1, 512]];
+    let shapes = [
+        [1, 256, 256],
+        [1, 512, 784],
+        [1, 784, 512],
+        [1, 2048, 2048],
+        [4, 512, 784],
+        [8, 512, 784],
+        [64, 2, 512],
+        [64, 4, 512],
+        [512, 1, 512],
+    ];
     compare(c, "narrow", &shapes.map(layer).concat());
 }
 
