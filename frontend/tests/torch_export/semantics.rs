@@ -178,6 +178,20 @@ fn integers_computed_from_sizes_follow_a_symbolic_batch() {
 }
 
 #[test]
+fn ranges_as_long_as_the_batch_do_not_become_another() {
+    let imported = |end: serde_json::Value, batch| {
+        let range = [("end", end)];
+        let program = Program::new().input("x", F32, &[4]).node("arange.default", &range, "range", F32, &[4]);
+        let program = program.node("abs.default", &[("self", tensor("x"))], "y", F32, &[4]).output("y").output("range");
+        program.import_with(&ImportOptions { batch, ..Default::default() })
+    };
+    for end in [json!({"as_int": 4}), json!({"as_float": 3.5})] {
+        assert!(imported(end.clone(), None).is_ok());
+        assert!(imported(end, Some(2)).is_err());
+    }
+}
+
+#[test]
 fn constants_are_read_from_their_own_folder_and_labels_may_be_integers() {
     let mut program = Program::new().input("ids", I64, &[3]);
     let spec = json!({"tensor_constant": {"arg": {"name": "c_limit"}, "tensor_constant_name": "limit"}});

@@ -99,6 +99,7 @@ fn float_range(call: &mut Call) -> Result<Value, Fault> {
     if !(0.0..MOST_ELEMENTS).contains(&count) {
         return Err(invalid("step", "one that leads from start to end", step));
     }
+    call.resize.not_the_batch(count as i64)?;
     let ty = TensorType::checked(DType::F64, [count as usize])?;
     let index = call.b.iota(DType::F64, &ty.shape, 0)?;
     let scaled = call.b.scale(index, step)?;
