@@ -65,9 +65,29 @@ impl OpDef for SumPoolGrad {
 
     fn lower(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> Lowering {
         let windows = self.windows(inputs[0]).expect("inference accepted the operand");
-        let adjoint = Adjoint { windows, g: inputs[0], space: &outputs[0].shape };
-        let spelled_out = adjoint.windows.is_spelled_out();
-        Lowering::Nests(vec![if spelled_out { adjoint.spelled_out() } else { adjoint.reduction() }])
+        let (g, space) = (inputs[0], &outputs[0].shape[..]);
+        let read = |rank: usize, position: Vec<Index>| {
+            let leading = [0, 1].map(|d| Index::from(Affine::dim(rank, d)));
+            let indices = leading.into_iter().chain(position).collect();
+            let access = Access { operand: 0, view: g.shape.clone(), indices, fill: None };
+            if windows.is_pointwise() { access } else { access.filled(0.0) }
+        };
+        let rank = space.len();
+        let nest = if windows.is_spelled_out() {
+            Nest::map(space, |body| {
+                // In ascending order of windows.
+                let taps = (0..windows.taps()).rev();
+                let terms: Vec<ScalarId> = taps
+                    .map(|tap| body.load(g.dtype, read(rank, windows.positions_of_tap(tap, rank, 2))))
+                    .collect();
+                terms.into_iter().reduce(|sum, term| body.binary(BinaryFn::Add, sum, term)).expect("a window has taps")
+            })
+        } else {
+            let loops = rank + windows.rank();
+            let access = read(loops, windows.position_indices(loops, 2, rank));
+            Nest::reduction(space, &windows.kernel, Combine::Sum, |body| body.load(g.dtype, access))
+        };
+        Lowering::Nests(vec![nest])
     }
 
     fn numerics(&self) -> Numerics {
@@ -80,41 +100,5 @@ impl OpDef for SumPoolGrad {
             Sample::new(op.grad(&x[2..])).float(&g, -1.0..1.0)
         };
         sample_geometries().into_iter().map(sample).collect()
-    }
-}
-
-/// The nest of an adjoint.
-struct Adjoint<'a> {
-    windows: Windows,
-    g: &'a TensorType,
-    /// Shape of the result.
-    space: &'a [usize],
-}
-
-impl Adjoint<'_> {
-    /// What the windows that meet an element got, in ascending order of windows.
-    fn spelled_out(&self) -> Nest {
-        let rank = self.space.len();
-        Nest::map(self.space, |body| {
-            let read = |tap: usize| self.read(rank, self.windows.positions_of_tap(tap, rank, 2));
-            let terms = (0..self.windows.taps()).rev().map(|tap| body.load(self.g.dtype, read(tap)));
-            let terms: Vec<ScalarId> = terms.collect();
-            terms.into_iter().reduce(|sum, term| body.binary(BinaryFn::Add, sum, term)).expect("a window has taps")
-        })
-    }
-
-    /// A loop over the taps.
-    fn reduction(&self) -> Nest {
-        let rank = self.space.len() + self.windows.rank();
-        let access = self.read(rank, self.windows.position_indices(rank, 2, self.space.len()));
-        Nest::reduction(self.space, &self.windows.kernel, Combine::Sum, |body| body.load(self.g.dtype, access))
-    }
-
-    /// The cotangent at a position in the plane.
-    fn read(&self, rank: usize, position: Vec<Index>) -> Access {
-        let leading = [0, 1].map(|d| Index::from(Affine::dim(rank, d)));
-        let indices = leading.into_iter().chain(position).collect();
-        let access = Access { operand: 0, view: self.g.shape.clone(), indices, fill: None };
-        if self.windows.is_pointwise() { access } else { access.filled(0.0) }
     }
 }
