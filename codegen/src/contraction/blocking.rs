@@ -11,7 +11,7 @@ use std::ops::{Range, RangeInclusive};
 /// A panel of this depth and the rows it meets fit into the first-level cache together, with room to spare.
 pub(super) const MOST_DEPTH: usize = 256;
 
-/// The same of a row that meets a vector in sixteen sums, each as long.
+/// The same where vectors are read along the depth: of sixteen sums, each as long.
 const MOST_VECTOR_DEPTH: usize = 16 * MOST_DEPTH;
 
 /// Rows whose panels are packed at a time; those of a block's depth fill a quarter of the second-level cache.
