@@ -63,8 +63,9 @@ def main():
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = sorted(measured(a, pathlib.Path(folder)), key=lambda row: row[1] / row[2])
-    if not rows:
-        sys.exit(f"no case ran of {', '.join(a.names) or 'all'}: benches/sweep_models.py has their names")
+    missing = set(a.names) - {name for name, _, _ in rows}
+    if missing or not rows:
+        sys.exit(f"without a result: {', '.join(sorted(missing)) or 'all'} (benches/sweep_models.py has the names of cases)")
     print("| case | PyTorch µs | gradc µs | PyTorch ÷ gradc |\n|---|---|---|---|")
     for name, torch_us, own_us in rows:
         print(f"| {name} | {torch_us:,.1f} | {own_us:,.1f} | {torch_us / own_us:.2f} |")
