@@ -252,6 +252,30 @@ fn recurrences_agree_for_any_number_of_threads() {
     check(&recurrence(6, true), &inputs, 1);
 }
 
+/// Each step multiplies a sum by the same matrix of few columns, stored with its depths or its columns side by side.
+#[test]
+fn steps_multiply_by_few_columns() {
+    for (rows, axis) in [(2, 1), (4, 1), (64, 1), (4, 0), (64, 0)] {
+        let w = [[1536, 3], [3, 1536]][axis];
+        let body = body("product", &[&[rows, 1536], &[rows, 1536], &w], |b, x| {
+            let sum = b.add(x[0], x[1])?;
+            Ok(vec![sum, b.dot_general(sum, x[2], [&[], &[]], [&[1], &[axis]])?])
+        });
+        let mut b = Builder::new("products");
+        let carry = b.input("carry", TensorType::f32([rows, 1536])).unwrap();
+        let x = b.input("x", TensorType::f32([3, rows, 1536])).unwrap();
+        let weight = b.input("w", TensorType::f32(w)).unwrap();
+        let (_, products) = b.scan(&body, &[carry], &[x], &[weight], false).unwrap();
+        outputs_of(&mut b, products);
+        let inputs = [
+            ramp(TensorType::f32([rows, 1536]), 0.5, 1e-5),
+            ramp(TensorType::f32([3, rows, 1536]), -1.0, 1e-5),
+            ramp(TensorType::f32(w), 1.0, -3e-4),
+        ];
+        check(&b.finish(), &inputs, 1);
+    }
+}
+
 /// The weight of a loop is brought into the order of its product once, before the loop.
 #[test]
 fn weights_are_copied_outside() {

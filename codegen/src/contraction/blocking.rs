@@ -246,11 +246,12 @@ impl ContractionPlan {
         }
     }
 
-    /// Whether panels of the right factor had better be packed once for the steps of a loop.
+    /// Whether panels of the right factor had better be packed once for the steps of a loop; what is read along the depth
+    /// has none.
     fn keeps_right(&self, packs_right: bool, room: usize) -> bool {
         let (Blocking { m, n, .. }, MicroKernel { rows, columns, .. }) = (self.blocking, self.kernel);
-        let one_matrix =
-            !self.by_library && !self.turned && !self.is_one_row() && self.outer == 1 && self.right.guarded.is_empty();
+        let in_tiles = !self.by_library && !self.is_one_row() && !self.kernel.along_depth;
+        let one_matrix = in_tiles && !self.turned && self.outer == 1 && self.right.guarded.is_empty();
         let pays = self.depth_parts == 1 && m <= FEW_ROW_TILES * rows && (packs_right || self.k * n > LITTLE);
         one_matrix && pays && self.k * n.next_multiple_of(columns) <= room
     }
