@@ -26,7 +26,7 @@ use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::rules::NumericClass;
 use gradc_passes::egraph::{self, OptimizeOptions, fold_loops};
 use gradc_passes::fit::{Rematerialised, rematerialise, rematerialise_in_spare_time};
-use gradc_passes::layout::{LaidOut, assign_layouts};
+use gradc_passes::layout::{LaidOut, assign_layouts, kept_layouts};
 use gradc_passes::loops::{cut_loops, hoist};
 use gradc_passes::memory::{SharedLayout, check_plan, guarded_live_bytes, largest_action_bytes, plan_memory};
 use gradc_passes::micro_batch::map_parts;
@@ -63,10 +63,14 @@ pub(crate) fn compile_rolled(
 ) -> Result<CompiledStep, Diagnostics> {
     let derived = report.time("derive", || entries::derive(model, recipe, chosen, options))?;
     (report.notes, report.parameters) = (derived.notes, derived.parameters);
-    let shared = Shared::of(&derived.entries, model);
+    let mut shared = Shared::of(&derived.entries, model);
     let mut planned = Vec::new();
     for entry in derived.entries {
-        planned.push(plan_entry(entry, derived.training.as_ref(), &shared, options, &mut report)?);
+        let graph = optimized(&entry, options, &mut report)?;
+        if planned.is_empty() {
+            shared.keep_as_wanted_by(&graph, &mut report)?;
+        }
+        planned.push(plan_entry((entry, graph), derived.training.as_ref(), &shared, options, &mut report)?);
     }
     if let Some((_, plan)) = planned.iter().find(|(entry, _)| entry.kind == EntryKind::Step) {
         report.training = Some(TrainingCost::of(plan, trained_bytes(&report.parameters)));
@@ -116,17 +120,20 @@ pub(crate) fn plan_step(
     let quiet = Options { explain: false, emit: vec![], ..options.clone() };
     let options = Options { spare_time: false, gradients: false, importances: false, ..quiet };
     let derived = entries::derive(model, Some(recipe), chosen, &options)?;
-    let shared = Shared::of(&derived.entries, model);
+    let mut report = CompileReport::default();
+    let mut shared = Shared::of(&derived.entries, model);
     let step = derived.entries.into_iter().find(|entry| entry.kind == EntryKind::Step);
     let step = step.expect("a recipe asks for a training step");
-    let (_, plan) = plan_entry(step, derived.training.as_ref(), &shared, &options, &mut CompileReport::default())?;
+    let graph = optimized(&step, &options, &mut report)?;
+    shared.keep_as_wanted_by(&graph, &mut report)?;
+    let (_, plan) = plan_entry((step, graph), derived.training.as_ref(), &shared, &options, &mut report)?;
     let cost = TrainingCost::of(&plan, trained_bytes(&derived.parameters));
     Ok(PlannedStep { plan, cost, parameters: derived.parameters })
 }
 
 /// What the entries of a model have in common.
 pub(crate) struct Shared {
-    /// Places of the tensors that live between calls.
+    /// Places and layouts of the tensors that live between calls.
     pub layout: SharedLayout,
     /// What is known of the model's constants.
     pub constants: KnownConstants,
@@ -138,6 +145,12 @@ impl Shared {
         let constants = layout.constants.keys().filter_map(|name| Some((&name[..], model.tensors.get(name)?)));
         let constants = KnownConstants::of(constants);
         Shared { layout, constants }
+    }
+
+    /// Has all entries store what is kept as the first of them wants it: the training step, if there is one.
+    fn keep_as_wanted_by(&mut self, graph: &Graph, report: &mut CompileReport) -> Result<(), Diagnostics> {
+        self.layout.kept = report.time("layout", || Ok::<_, Diagnostic>(kept_layouts(graph)))?;
+        Ok(())
     }
 }
 
@@ -180,18 +193,24 @@ fn folded(
     Ok(folded)
 }
 
+/// The graph of an entry, optimized if that is asked for.
+fn optimized(entry: &Entry, options: &Options, report: &mut CompileReport) -> Result<Graph, Diagnostics> {
+    let name = entry.kind.name();
+    checked(&entry.graph, "derive")?;
+    report.keep(options, Stage::Train, name, || text::print(&entry.graph));
+    let graph = if options.optimize { optimize(entry, options, report)? } else { entry.graph.clone() };
+    report.keep(options, Stage::Optimized, name, || text::print(&graph));
+    Ok(graph)
+}
+
 fn plan_entry(
-    entry: Entry,
+    (entry, optimized): (Entry, Graph),
     training: Option<&Training>,
     shared: &Shared,
     options: &Options,
     report: &mut CompileReport,
 ) -> Result<(Entry, MemoryPlan), Diagnostics> {
     let name = entry.kind.name();
-    checked(&entry.graph, "derive")?;
-    report.keep(options, Stage::Train, name, || text::print(&entry.graph));
-    let optimized = if options.optimize { optimize(&entry, options, report)? } else { entry.graph.clone() };
-    report.keep(options, Stage::Optimized, name, || text::print(&optimized));
     let Planned { plan, peaks, copies, again, parts, checkpointed } = match arena_limit(&shared.layout, options) {
         Some(limit_bytes) => {
             let source = match (entry.kind, training) {
@@ -254,7 +273,8 @@ fn plan_in_blocks(
     options: &Options,
     report: &mut CompileReport,
 ) -> Result<Planned, Diagnostics> {
-    let laid_out: LaidOut = report.time("layout", || Ok::<_, Diagnostic>(assign_layouts(graph)))?;
+    let laid_out: LaidOut =
+        report.time("layout", || Ok::<_, Diagnostic>(assign_layouts(graph, &shared.layout.kept)))?;
     checked(&laid_out.graph, "layout")?;
     let copies = laid_out.graph.nodes().len() - graph.nodes().len();
     let (scheduled, peaks): (Schedule, Peaks) = report.time("schedule", || schedule(laid_out, options.ordering))?;
@@ -285,8 +305,9 @@ fn plan_in_spare_time(
     if !options.spare_time {
         return plan_in_blocks(graph, shared, options, report);
     }
-    let found: Option<Rematerialised> =
-        report.time("rematerialise", || rematerialise_in_spare_time(graph, options.ordering, &options.target))?;
+    let found: Option<Rematerialised> = report.time("rematerialise", || {
+        rematerialise_in_spare_time(graph, &shared.layout.kept, options.ordering, &options.target)
+    })?;
     match found {
         Some(found) => plan_made_again(found, shared, report),
         None => plan_in_blocks(graph, shared, options, report),
@@ -366,8 +387,9 @@ fn plan_with_values_made_again(
         if best.plan.memory.arena_bytes <= limit_bytes {
             break;
         }
-        let fitted: Rematerialised =
-            report.time("rematerialise", || rematerialise(graph, aim_bytes, options.ordering, &options.target))?;
+        let fitted: Rematerialised = report.time("rematerialise", || {
+            rematerialise(graph, aim_bytes, &shared.layout.kept, options.ordering, &options.target)
+        })?;
         let is_met = fitted.peaks.chosen_bytes <= aim_bytes;
         let planned = plan_made_again(fitted, shared, report)?;
         let arena_bytes = planned.plan.memory.arena_bytes;

@@ -177,8 +177,11 @@ impl Plan<'_> {
         let excess_bytes = found.arena_bytes().saturating_sub(self.limit_bytes);
         let aim_bytes = found.work_bytes().saturating_sub(excess_bytes);
         let (ordering, target) = (self.options.ordering, &self.options.target);
+        let kept = &self.shared.layout.kept;
         let graph = report.time("rematerialise", || {
-            map_parts(&found.graph, |part| rematerialise(part, aim_bytes, ordering, target).map(|made| made.graph))
+            map_parts(&found.graph, |part| {
+                rematerialise(part, aim_bytes, kept, ordering, target).map(|made| made.graph)
+            })
         })?;
         let planned = plan_graph(&graph, self.shared, self.options, report)?;
         let again = InParts { graph, planned, split: found.split };

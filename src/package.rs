@@ -11,7 +11,8 @@ use crate::step::CompiledStep;
 use gradc_codegen::EntryCode;
 use gradc_frontend::weights;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
-use gradc_ir::plan::MemoryPlan;
+use gradc_ir::layout::Layout;
+use gradc_ir::plan::{MemoryPlan, Schedule};
 use gradc_ir::text;
 use gradc_ir::verify::verify;
 use gradc_passes::memory::{SharedLayout, check_plan};
@@ -56,7 +57,9 @@ pub fn load(path: &Path, options: &Options) -> Result<CompiledStep, Diagnostics>
     for kind in EntryKind::ALL {
         planned.extend(entry(kind, &metadata).map_err(|d| d.in_file(path.display()))?);
     }
-    let layout = SharedLayout::of(planned.iter().map(|(entry, _): &(Entry, MemoryPlan)| &entry.graph));
+    let schedules = planned.iter().map(|(_, plan): &(Entry, MemoryPlan)| &plan.schedule);
+    let kept = schedules.flat_map(kept_as_scheduled).collect();
+    let layout = SharedLayout { kept, ..SharedLayout::of(planned.iter().map(|(entry, _)| &entry.graph)) };
     planned.iter().try_for_each(|(_, plan)| check_plan(plan, &layout).map_err(|d| d.in_file(path.display())))?;
     let codes: Vec<EntryCode> = planned.iter().map(|(entry, plan)| entry_code(entry.kind.name(), plan)).collect();
     let mut report = CompileReport::default();
@@ -65,6 +68,12 @@ pub fn load(path: &Path, options: &Options) -> Result<CompiledStep, Diagnostics>
     let name = metadata.get("name").cloned().unwrap_or_default();
     let recipe = json_field(&metadata, "recipe", path)?;
     CompiledStep::new(name, &tensors, executable, planned, (loss, recipe), layout, options.pool()?, report)
+}
+
+/// The layouts in which a schedule has what is kept between calls.
+fn kept_as_scheduled(schedule: &Schedule) -> impl Iterator<Item = (String, Layout)> {
+    let kept = schedule.graph.inputs().iter().filter(|input| input.role.is_persistent());
+    kept.filter_map(|input| Some((input.name.clone(), schedule.layouts.get(&input.value)?.clone())))
 }
 
 fn check_version(metadata: &BTreeMap<String, String>, path: &Path) -> Result<(), Diagnostic> {

@@ -71,11 +71,11 @@ impl Session {
         };
         for tensor in step.persistent() {
             match values.remove(&tensor.name) {
-                Some(data) => write(&mut session.persistent, tensor.offset_bytes, data.bytes()),
+                Some(data) => store(&mut session.persistent, tensor, data.bytes()),
                 None if tensor.default == 0.0 => {}
                 None => {
                     let initial = HostTensor::splat(tensor.ty.clone(), tensor.default);
-                    write(&mut session.persistent, tensor.offset_bytes, initial.bytes());
+                    store(&mut session.persistent, tensor, initial.bytes());
                 }
             }
         }
@@ -223,15 +223,18 @@ impl Session {
         Ok(())
     }
 
-    /// A parameter, buffer or state tensor.
+    /// A parameter, buffer or state tensor; copied where it is kept in another order than row-major.
     pub fn parameter(&self, name: &str) -> Option<TensorView<'_>> {
         self.step.persistent().iter().find(|t| t.name == name).map(|t| self.persistent_view(t))
     }
 
     fn persistent_view(&self, tensor: &PersistentTensor) -> TensorView<'_> {
-        let bytes =
-            &self.segment(Segment::Persistent)[tensor.offset_bytes..tensor.offset_bytes + tensor.ty.size_bytes()];
-        TensorView::new(tensor.ty.clone(), bytes).expect("a place is as large as its tensor")
+        let PersistentTensor { ty, offset_bytes, layout, .. } = tensor;
+        let bytes = &self.segment(Segment::Persistent)[*offset_bytes..offset_bytes + ty.size_bytes()];
+        match layout {
+            None => TensorView::new(ty.clone(), bytes).expect("a place is as large as its tensor"),
+            Some(layout) => TensorView::owned(ty.clone(), layout.restore(ty, bytes)),
+        }
     }
 
     /// How often the gradient of each guarded solver was computed exactly because its guard did not hold, by the
@@ -254,7 +257,7 @@ impl Session {
             let wrong = Diagnostic::new("weight-type", format!("data of `{name}` has the wrong type"));
             return Err(SessionError::Input(wrong.expected(&tensor.ty).found(value.ty())));
         }
-        write(&mut self.persistent, tensor.offset_bytes, value.bytes());
+        store(&mut self.persistent, tensor, value.bytes());
         Ok(())
     }
 
@@ -298,7 +301,7 @@ impl Session {
             check_stored(tensor, &tensors, path.as_ref()).map_err(SessionError::Checkpoint)?;
         }
         for tensor in step.persistent() {
-            write(&mut self.persistent, tensor.offset_bytes, tensors[&file_name(tensor)].bytes());
+            store(&mut self.persistent, tensor, tensors[&file_name(tensor)].bytes());
         }
         Ok(metadata)
     }
@@ -353,6 +356,17 @@ fn write(buffer: &mut AlignedBuffer, offset: usize, bytes: &[u8]) {
     buffer.bytes_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
+/// Writes a tensor, given in row-major order, as it is kept.
+fn store(persistent: &mut AlignedBuffer, tensor: &PersistentTensor, bytes: &[u8]) {
+    let PersistentTensor { ty, offset_bytes, layout, .. } = tensor;
+    match layout {
+        None => write(persistent, *offset_bytes, bytes),
+        Some(layout) => {
+            layout.store(ty, bytes, &mut persistent.bytes_mut()[*offset_bytes..offset_bytes + ty.size_bytes()]);
+        }
+    }
+}
+
 type Hyper = BTreeMap<String, HostTensor>;
 
 /// The bytes of each input of the entry, in its order: given by the caller or kept.
@@ -380,7 +394,7 @@ fn unknown_input(name: &str, entry: &EntryInfo) -> Diagnostic {
     Diagnostic::new("unknown-input", format!("the model has no input `{name}`")).expected(names.join(", "))
 }
 
-fn bind_view<'a>(declared: &HostInput, view: &TensorView<'a>) -> Result<&'a [u8], Diagnostic> {
+fn bind_view<'a>(declared: &HostInput, view: &'a TensorView) -> Result<&'a [u8], Diagnostic> {
     if *view.ty() != declared.ty {
         let message = format!("input `{}` has the wrong type", declared.name);
         return Err(Diagnostic::new("input-type", message).expected(&declared.ty).found(view.ty()));

@@ -8,6 +8,7 @@ use gradc_codegen::{Engine, Executable, Pool};
 use gradc_frontend::recipe::Recipe;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
 use gradc_ir::graph::{Graph, OutputKind, Role};
+use gradc_ir::layout::Layout;
 use gradc_ir::plan::{Action, MemoryPlan, Place, Schedule};
 use gradc_ir::tensor::HostTensor;
 use gradc_ir::text;
@@ -50,6 +51,8 @@ pub struct PersistentTensor {
     pub ty: TensorType,
     /// Offset in the persistent segment, bytes.
     pub(crate) offset_bytes: usize,
+    /// How it is stored there; `None` is row-major.
+    pub(crate) layout: Option<Layout>,
     /// Initial value where the model has none.
     pub(crate) default: f64,
 }
@@ -315,6 +318,7 @@ fn persistent_tensors(planned: &[(Entry, MemoryPlan)], layout: &SharedLayout) ->
                 role: input.role,
                 ty: graph.ty(input.value).clone(),
                 offset_bytes,
+                layout: layout.kept.get(&input.name).cloned(),
                 default,
             };
             found.entry(offset_bytes).or_insert(tensor);

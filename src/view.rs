@@ -1,23 +1,29 @@
-//! Tensors borrowed from a host: no copies on the way in or out.
+//! Tensors borrowed from a host, or by it: copied only where they are stored in another order.
 
 use gradc_ir::tensor::HostTensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
+use std::borrow::Cow;
 
-/// A contiguous row-major tensor in somebody else's memory.
+/// A contiguous row-major tensor, in somebody else's memory unless it had to be put in that order.
 #[derive(Clone, Debug)]
 pub struct TensorView<'a> {
     ty: TensorType,
-    bytes: &'a [u8],
+    bytes: Cow<'a, [u8]>,
 }
 
 impl<'a> TensorView<'a> {
     /// A view of bytes; fails when their number does not fit the type.
     pub fn new(ty: TensorType, bytes: &'a [u8]) -> Result<Self, TypeError> {
         if ty.size_bytes() == bytes.len() {
-            return Ok(TensorView { ty, bytes });
+            return Ok(TensorView { ty, bytes: Cow::Borrowed(bytes) });
         }
         let error = TypeError::new(format!("data of a {ty} tensor has the wrong size"));
         Err(error.expected(format!("{} bytes", ty.size_bytes())).found(format!("{} bytes", bytes.len())))
+    }
+
+    /// The tensor of as many bytes as its type has.
+    pub(crate) fn owned(ty: TensorType, bytes: Vec<u8>) -> Self {
+        TensorView { ty, bytes: Cow::Owned(bytes) }
     }
 
     /// A view of f32 values.
@@ -36,8 +42,8 @@ impl<'a> TensorView<'a> {
     }
 
     /// Little-endian bytes in row-major order.
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Elements as f32, converted when the dtype is another.
@@ -82,6 +88,6 @@ impl<'a> TensorView<'a> {
 
 impl<'a> From<&'a HostTensor> for TensorView<'a> {
     fn from(tensor: &'a HostTensor) -> Self {
-        TensorView { ty: tensor.ty().clone(), bytes: tensor.bytes() }
+        TensorView { ty: tensor.ty().clone(), bytes: Cow::Borrowed(tensor.bytes()) }
     }
 }

@@ -66,7 +66,6 @@ fn bundled_models_with_and_without_the_optimizer() {
     }
 }
 
-/// What a recipe can say about updates: native and interpreted steps agree, and it makes a difference.
 /// A transformer whose head reads the embedding: groups of its schedule span others, so that some that could be joined
 /// would wait for each other.
 #[test]
@@ -75,6 +74,14 @@ fn tied_transformer() {
     compare("tied_gpt", &model, &recipe, true);
 }
 
+/// Weights that are kept as they are multiplied.
+#[test]
+fn convolutions_of_many_channels() {
+    let (model, recipe) = bundled("images");
+    compare("images", &model, &recipe, true);
+}
+
+/// What a recipe can say about updates: native and interpreted steps agree, and it makes a difference.
 #[test]
 fn update_settings_take_effect() {
     const SGD: &str = r#"{"kind": "sgd", "lr": 0.1, "momentum": 0.5}"#;

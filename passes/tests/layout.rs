@@ -1,10 +1,10 @@
 //! Where copies stand, and what is read as it is.
 
 use gradc_ir::builder::Builder;
-use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Role, Value};
-use gradc_ir::ops::{Barrier, Convolution, DotGeneral, MaxPool, MaxPoolGrad, Op};
+use gradc_ir::graph::{Def, Graph, InputId, NodeId, OutputKind, Role, Value};
+use gradc_ir::ops::{Barrier, Convolution, ConvolutionWeightGrad, DotGeneral, MaxPool, MaxPoolGrad, Op};
 use gradc_ir::types::TensorType;
-use gradc_passes::layout::{LaidOut, assign_layouts};
+use gradc_passes::layout::{KeptLayouts, LaidOut, assign_layouts, kept_layouts};
 
 /// A pooled convolution, whose taps are stored with channels innermost, and what is made of it and of an input that has
 /// the pooling's shape in row-major order.
@@ -21,7 +21,7 @@ fn pooled(make: impl Fn(&mut Builder, [Value; 2], Value) -> Value) -> LaidOut {
     let results = b.apply(pool, &[y]).expect("the shapes fit");
     let made = make(&mut b, [results[0], results[1]], g);
     b.output("made", made, OutputKind::Result);
-    assign_layouts(&b.finish())
+    assign_layouts(&b.finish(), &KeptLayouts::new())
 }
 
 /// The operation of an operand of the only node with such an op.
@@ -58,7 +58,7 @@ fn two_channels_are_innermost() {
     let y = b.convolution(x, w, op).expect("the shapes fit");
     let made = b.add(y, y).expect("the shapes are the same");
     b.output("made", made, OutputKind::Result);
-    let laid_out = assign_layouts(&b.finish());
+    let laid_out = assign_layouts(&b.finish(), &KeptLayouts::new());
     let is_window = |id: &NodeId| matches!(&laid_out.graph.node(*id).def, Def::Op(Op::Convolution(_)));
     let node = laid_out.graph.node_ids().find(is_window).expect("the node is there");
     let layout = laid_out.layouts.get(&Value { node, result: 0 });
@@ -84,7 +84,7 @@ fn mixed(make: impl Fn(&mut Builder, Value, Value)) -> LaidOut {
         DotGeneral { lhs_batch: vec![0, 1], rhs_batch: vec![0, 2], lhs_contract: vec![3], rhs_contract: vec![1] };
     let heads = b.op(heads, &[scores, values]).expect("the shapes fit");
     make(&mut b, heads, projection);
-    assign_layouts(&b.finish())
+    assign_layouts(&b.finish(), &KeptLayouts::new())
 }
 
 /// All heads of a position, times the projection.
@@ -167,7 +167,10 @@ fn a_wish_does_not_part_what_the_product_has_together() {
     let op = DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![0, 2], rhs_contract: vec![0, 1] };
     let read = b.op(op, &[rows, v]).expect("the shapes fit");
     b.output("read", read, OutputKind::Result);
-    assert!(assign_layouts(&b.finish()).layouts.is_empty(), "batches, heads and positions are rows of one product");
+    assert!(
+        assign_layouts(&b.finish(), &KeptLayouts::new()).layouts.is_empty(),
+        "batches, heads and positions are rows of one product"
+    );
 }
 
 /// What only has to be made before something else is not read by it.
@@ -204,7 +207,50 @@ fn no_wish_takes_the_columns_of_a_product_apart() {
     let read = DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![0, 2], rhs_contract: vec![0, 1] };
     let read = b.op(read, &[made, w]).expect("the shapes fit");
     b.output("read", read, OutputKind::Result);
-    let laid_out = assign_layouts(&b.finish());
+    let laid_out = assign_layouts(&b.finish(), &KeptLayouts::new());
     let order = laid_out.layouts.get(&Value { node: made.node, result: 0 }).map(|layout| layout.order().to_vec());
     assert_eq!(order, Some(vec![1, 0, 2]), "batches and columns are summed over, columns innermost");
+}
+
+/// A convolution whose weights, with a state of theirs, are updated; `more` may read them again.
+fn updated(more: impl Fn(&mut Builder, Value)) -> Graph {
+    let mut b = Builder::new("updated");
+    let mut input = |name: &str, role, shape: &[usize]| {
+        b.declare(name, role, TensorType::f32(shape), Some(0.0)).expect("names are unique")
+    };
+    let [x, g] = ["x", "g"].map(|name| input(name, Role::Input, &[2, 8, 6, 6]));
+    let [w, m] = [("w", Role::Parameter), ("m", Role::State)].map(|(name, role)| input(name, role, &[8, 8, 3, 3]));
+    let both = |v: usize| vec![v; 2];
+    let op = Convolution { stride: both(1), pad_low: both(1), pad_high: both(1), dilation: both(1), groups: 1 };
+    let y = b.convolution(x, w, op.clone()).expect("the shapes fit");
+    b.output("y", y, OutputKind::Result);
+    let Convolution { stride, pad_low, pad_high, dilation, groups } = op;
+    let gradient = ConvolutionWeightGrad { stride, pad_low, pad_high, dilation, groups, kernel: both(3) };
+    let gradient = b.op(gradient, &[x, g]).expect("the shapes fit");
+    let next = b.add(m, gradient).expect("the shapes are the same");
+    let trained = b.sub(w, next).expect("the shapes are the same");
+    b.update(InputId(3), next).expect("it is declared");
+    b.update(InputId(2), trained).expect("it is declared");
+    more(&mut b, w);
+    b.finish()
+}
+
+#[test]
+fn weights_and_their_states_are_kept_as_windows_multiply_them() {
+    let graph = updated(|_, _| {});
+    let kept = kept_layouts(&graph);
+    let orders: Vec<(&str, &[usize])> = kept.iter().map(|(name, layout)| (&name[..], layout.order())).collect();
+    assert_eq!(orders, [("m", &[2, 3, 1, 0][..]), ("w", &[2, 3, 1, 0])], "columns, the outputs, are innermost");
+    let [before, after] = [&KeptLayouts::new(), &kept].map(|kept| copies(&assign_layouts(&graph, kept)));
+    assert_eq!([before, after], [4, 3], "only images are copied");
+}
+
+#[test]
+fn what_a_product_reads_too_is_kept_in_row_major_order() {
+    let graph = updated(|b, w| {
+        let op = DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![1], rhs_contract: vec![1] };
+        let product = b.op(op, &[w, w]).expect("the shapes fit");
+        b.output("product", product, OutputKind::Result);
+    });
+    assert!(kept_layouts(&graph).is_empty());
 }

@@ -9,6 +9,7 @@ use gradc_ir::types::{TensorType, TypeError};
 use gradc_ir::verify::verify;
 use gradc_passes::cost::graph_cost;
 use gradc_passes::fit::{Rematerialised, rematerialise, rematerialise_in_spare_time};
+use gradc_passes::layout::KeptLayouts;
 use gradc_passes::memory::{SharedLayout, check_plan, largest_action_bytes, live_bytes, plan_memory};
 use gradc_passes::optimizers::{Optimizer, Sgd};
 use gradc_passes::schedule::{Ordering, schedule};
@@ -55,7 +56,8 @@ fn step_of(layers: usize, n: usize, activation: fn(&mut Builder, Value) -> Resul
 
 fn fitted(graph: &Graph, limit_bytes: usize) -> Rematerialised {
     let target = Target::of(VectorIsa::Portable);
-    let fitted = rematerialise(graph, limit_bytes, Ordering::Memory, &target).expect("the copy is well typed");
+    let fitted = rematerialise(graph, limit_bytes, &KeptLayouts::new(), Ordering::Memory, &target)
+        .expect("the copy is well typed");
     verify(&fitted.graph).expect("the copy is well formed");
     fitted
 }
@@ -137,7 +139,8 @@ fn what_cannot_fit_is_as_small_as_was_found() {
 #[test]
 fn without_a_limit_that_is_made_again_which_takes_next_to_no_time() {
     let (graph, target) = (gated(8, 1024), Target::of(VectorIsa::Portable));
-    let found = rematerialise_in_spare_time(&graph, Ordering::Memory, &target).expect("the copy is well typed");
+    let found = rematerialise_in_spare_time(&graph, &KeptLayouts::new(), Ordering::Memory, &target)
+        .expect("the copy is well typed");
     let found = found.expect("a product of 1024 rows takes long against a map");
     verify(&found.graph).expect("the copy is well formed");
     assert_eq!(planned_bytes(&graph).0, found.without_bytes);
@@ -157,7 +160,8 @@ fn without_a_limit_nothing_costly_or_small_is_made_again() {
     let target = Target::of(VectorIsa::Portable);
     // A map of 32 rows takes several hundredths of a product of as many; 64 rows save less than a mebibyte.
     for graph in [gated(128, 32), gated(6, N)] {
-        let found = rematerialise_in_spare_time(&graph, Ordering::Memory, &target).expect("the copy is well typed");
+        let found = rematerialise_in_spare_time(&graph, &KeptLayouts::new(), Ordering::Memory, &target)
+            .expect("the copy is well typed");
         assert!(found.is_none_or(|found| found.dropped == 0));
     }
 }

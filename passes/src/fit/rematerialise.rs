@@ -2,6 +2,7 @@
 
 use super::simulate::Simulation;
 use crate::cost::{Cost, graph_cost, op_cost};
+use crate::layout::KeptLayouts;
 use crate::recompute::{Chains, Repeated, needed_by_the_loss, repeat};
 use crate::schedule::{Forms, Ordering, Peaks};
 use gradc_ir::diagnostic::Diagnostic;
@@ -60,11 +61,12 @@ pub struct Rematerialised {
 pub fn rematerialise(
     graph: &Graph,
     limit_bytes: usize,
+    kept: &KeptLayouts,
     ordering: Ordering,
     target: &Target,
 ) -> Result<Rematerialised, Diagnostic> {
     let forms = Forms::row_major(graph);
-    let mut search = Search::new(&forms, ordering, target)?;
+    let mut search = Search::new(&forms, kept, ordering, target)?;
     let unlimited = Cost { flops: f64::INFINITY, bytes: f64::INFINITY, time_ns: f64::INFINITY };
     search.run(&Bounds { peak_bytes: limit_bytes, value_bytes: 0, again: unlimited }, MOST_TRIALS)?;
     Ok(search.found())
@@ -74,6 +76,7 @@ pub fn rematerialise(
 /// if that is worth it; `None` where it reads too little to ask.
 pub fn rematerialise_in_spare_time(
     graph: &Graph,
+    kept: &KeptLayouts,
     ordering: Ordering,
     target: &Target,
 ) -> Result<Option<Rematerialised>, Diagnostic> {
@@ -82,7 +85,7 @@ pub fn rematerialise_in_spare_time(
     if read.iter().flat_map(|&id| &graph.node(id).types).map(TensorType::size_bytes).sum::<usize>() < LEAST_BYTES {
         return Ok(None);
     }
-    let mut search = Search::new(&forms, ordering, target)?;
+    let mut search = Search::new(&forms, kept, ordering, target)?;
     let share_bytes = |share: f64| (share * search.without_bytes as f64) as usize;
     let whole = graph_cost(graph, target);
     let again = Cost { flops: SPARE_FLOPS * whole.flops, bytes: f64::INFINITY, time_ns: SPARE_TIME * whole.time_ns };
@@ -126,6 +129,8 @@ fn in_kernels(cost: Cost, kernels: usize) -> Cost {
 /// A search for what to drop.
 struct Search<'a> {
     forms: &'a Forms<'a>,
+    /// How what is kept between calls is stored.
+    kept_layouts: &'a KeptLayouts,
     ordering: Ordering,
     target: &'a Target,
     /// Which nodes the loss needs.
@@ -148,15 +153,34 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(forms: &'a Forms<'a>, ordering: Ordering, target: &'a Target) -> Result<Self, Diagnostic> {
+    fn new(
+        forms: &'a Forms<'a>,
+        kept_layouts: &'a KeptLayouts,
+        ordering: Ordering,
+        target: &'a Target,
+    ) -> Result<Self, Diagnostic> {
         let forward = needed_by_the_loss(forms);
         let best = repeat(forms, &forward, &Chains::new())?;
-        let now = Simulation::new(&best, &forward, ordering)?;
+        let now = Simulation::new(&best, &forward, kept_layouts, ordering)?;
         let read = read_by_the_backward_pass(forms.graph, &forward);
         let stored = now.stored.keys().copied().collect();
         let kept = now.stored.iter().filter(|(_, s)| s.crosses).map(|(id, _)| *id).collect();
         let (dropped, refused, without_bytes) = (BTreeSet::new(), BTreeSet::new(), now.peaks.chosen_bytes);
-        Ok(Search { forms, ordering, target, forward, read, stored, kept, dropped, refused, best, now, without_bytes })
+        Ok(Search {
+            forms,
+            kept_layouts,
+            ordering,
+            target,
+            forward,
+            read,
+            stored,
+            kept,
+            dropped,
+            refused,
+            best,
+            now,
+            without_bytes,
+        })
     }
 
     /// Drops values until the peak is low enough or nothing helps any more.
@@ -195,7 +219,7 @@ impl<'a> Search<'a> {
     fn try_dropping(&mut self, chosen: &[NodeId]) -> Result<bool, Diagnostic> {
         let dropped: BTreeSet<NodeId> = self.dropped.iter().chain(chosen).copied().collect();
         let trial = repeat(self.forms, &self.forward, &self.chains(&dropped))?;
-        let simulation = Simulation::new(&trial, &self.forward, self.ordering)?;
+        let simulation = Simulation::new(&trial, &self.forward, self.kept_layouts, self.ordering)?;
         let helps = simulation.peaks.chosen_bytes < self.now.peaks.chosen_bytes;
         if helps {
             (self.best, self.now, self.dropped) = (trial, simulation, dropped);

@@ -1,6 +1,6 @@
 //! What a graph would keep in memory, and why, if it were planned now.
 
-use crate::layout::assign_traced;
+use crate::layout::{KeptLayouts, assign_traced};
 use crate::memory::{Lifetimes, lifetimes, storage_of};
 use crate::recompute::Repeated;
 use crate::schedule::{Forms, Ordering, Peaks, schedule};
@@ -31,8 +31,13 @@ pub(crate) struct Stored {
 
 impl Simulation {
     /// Schedules a graph; `forward` says which nodes of the original belong to the forward pass.
-    pub fn new(repeated: &Repeated, forward: &[bool], ordering: Ordering) -> Result<Self, Diagnostic> {
-        let (laid_out, values) = assign_traced(&repeated.graph);
+    pub fn new(
+        repeated: &Repeated,
+        forward: &[bool],
+        kept: &KeptLayouts,
+        ordering: Ordering,
+    ) -> Result<Self, Diagnostic> {
+        let (laid_out, values) = assign_traced(&repeated.graph, kept);
         let (schedule, peaks) = schedule(laid_out, ordering)?;
         let forms = Forms::of(&schedule);
         let live = storage_of(&forms, &schedule).live();

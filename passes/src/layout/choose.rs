@@ -29,7 +29,7 @@ pub(super) struct Choice {
     pub operands: Vec<Option<Layout>>,
     /// How it makes each result.
     pub results: Vec<Option<Layout>>,
-    /// Whether the results may become persistent tensors, which are row-major.
+    /// Whether the results may become persistent tensors, and are stored like them.
     pub pins: bool,
 }
 
@@ -52,8 +52,11 @@ impl Choice {
         let mut pins = false;
         match lowering {
             Lowering::Nests(nests) => {
-                pins = nests.iter().any(|nest| replaces(nest, pinned, stored));
-                if !pins {
+                let replaced: Vec<_> = nests.iter().map(|nest| replaced(nest, pinned, stored)).collect();
+                pins = replaced.iter().any(Option::is_some);
+                if pins {
+                    results = replaced.into_iter().map(Option::flatten).collect();
+                } else {
                     let tensors = with_layouts(stored, &operands);
                     results = nests.iter().map(|nest| followed(nest, &tensors)).collect();
                     for (nest, result) in nests.iter().zip(&results) {
@@ -74,7 +77,7 @@ impl Choice {
                     }
                 }
             }
-            Lowering::Scatter(_) if pinned[0] => (operands[0], pins) = (None, true),
+            Lowering::Scatter(_) if pinned[0] => (results[0], pins) = (operands[0].clone(), true),
             Lowering::Scatter(scatter) => {
                 results[0] = scattered(scatter, &with_layouts(stored, &operands), &types[0].shape);
                 operands[0] = results[0].clone();
@@ -110,15 +113,20 @@ fn covering_places(access: &Access, space: &[usize], tensors: &[Stored]) -> Opti
     covers.then_some(places)
 }
 
-/// Whether a map reads a pinned tensor of its own size at every point.
-fn replaces(nest: &Nest, pinned: &[bool], stored: &[Stored]) -> bool {
+/// The layout in which a map that reads a pinned tensor of its own size at every point may replace it; `None` for others.
+fn replaced(nest: &Nest, pinned: &[bool], stored: &[Stored]) -> Option<Option<Layout>> {
     let size = |extents: &[usize]| extents.iter().product::<usize>();
-    nest.combine.is_none()
-        && loads(&nest.body).any(|a| {
-            pinned.get(a.operand) == Some(&true)
-                && size(&a.view) == size(&nest.space)
-                && covering_places(a, &nest.space, stored).is_some()
-        })
+    let is_pinned = |a: &&Access| pinned.get(a.operand) == Some(&true) && size(&a.view) == size(&nest.space);
+    let mut reads = loads(&nest.body).filter(|_| nest.combine.is_none()).filter(is_pinned);
+    let (read, places) = reads.find_map(|a| Some((a, covering_places(a, &nest.space, stored)?)))?;
+    Some(stored[read.operand].layout.and_then(|_| in_order(&places, &nest.space)))
+}
+
+/// The layout of a tensor with its axes in the order of their places.
+fn in_order(places: &[usize], shape: &[usize]) -> Option<Layout> {
+    let mut order: Vec<usize> = (0..shape.len()).collect();
+    order.sort_by_key(|&d| places[d]);
+    Layout::new(&order, shape)
 }
 
 /// The layout in which a nest's result follows the largest operand that has one.
@@ -129,9 +137,7 @@ fn followed(nest: &Nest, tensors: &[Stored]) -> Option<Layout> {
     let reads = loads(&nest.body).filter(|a| only_moves || tensors.get(a.operand).is_some_and(|t| t.layout.is_some()));
     let covering = reads.filter_map(|a| Some((a, covering_places(a, &nest.space, tensors)?)));
     let (_, places) = covering.enumerate().max_by_key(|(k, (a, _))| (a.view.iter().product::<usize>(), Reverse(*k)))?.1;
-    let mut order: Vec<usize> = (0..nest.space.len()).collect();
-    order.sort_by_key(|&d| places[d]);
-    Layout::new(&order, &nest.space)
+    in_order(&places, &nest.space)
 }
 
 /// The layout of a row-major operand in the order of a nest's result, where each element is read several times: a copy

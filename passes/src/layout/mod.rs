@@ -6,19 +6,22 @@
 //! that kernels see nothing but dense row-major buffers of the stored shapes.
 
 mod choose;
+mod kept;
 mod reorder;
 mod roles;
 mod runs;
 mod wishes;
 
+pub use kept::{KeptLayouts, kept_layouts};
 pub(crate) use reorder::{loads, reordered};
 
+use crate::micro_batch::takes_parts;
 use choose::{Choice, Demand, argument_layouts};
 use gradc_ir::builder::Builder;
-use gradc_ir::graph::{Def, Graph, NodeId, Value};
+use gradc_ir::graph::{Def, Graph, NodeId, OutputKind, Value};
 use gradc_ir::layout::{Layout, Layouts};
 use gradc_ir::ops::{Copy, Op};
-use gradc_ir::region::{RegionForm, closed};
+use gradc_ir::region::{Argument, RegionForm, closed};
 use gradc_ir::types::TensorType;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -67,14 +70,16 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// Chooses the layouts of a graph's values and inserts the copies they need.
-pub fn assign_layouts(graph: &Graph) -> LaidOut {
-    assign_traced(graph).0
+/// Chooses the layouts of a graph's values and inserts the copies they need; what is kept between calls is stored as
+/// `kept` says.
+pub fn assign_layouts(graph: &Graph, kept: &KeptLayouts) -> LaidOut {
+    assign_traced(graph, kept).0
 }
 
 /// As [`assign_layouts`], and where the results of each node of the graph are then.
-pub(crate) fn assign_traced(graph: &Graph) -> (LaidOut, Vec<Vec<Value>>) {
-    Assignment::new(graph).run()
+pub(crate) fn assign_traced(graph: &Graph, kept: &KeptLayouts) -> (LaidOut, Vec<Vec<Value>>) {
+    let layouts: Vec<Option<Layout>> = graph.inputs().iter().map(|input| kept.get(&input.name).cloned()).collect();
+    Assignment::new(graph).with_inputs(&layouts).run()
 }
 
 /// The graph laid out so far.
@@ -167,7 +172,11 @@ impl<'a> Assignment<'a> {
     /// alike, which is stored before as the steps want it.
     fn apply_region(&mut self, id: NodeId, op: &Op, form: &RegionForm, operands: &[Value]) {
         let frames = form.frames();
-        let arguments = argument_layouts(form, &frames);
+        let arguments = if takes_parts(form) {
+            self.layouts_of_arguments(form, &frames[0], operands)
+        } else {
+            argument_layouts(form, &frames)
+        };
         let bodies: Vec<LaidOut> =
             frames.iter().map(|frame| Assignment::new(frame).with_inputs(&arguments).run().0).collect();
         let op = op.with_functions(bodies.iter().map(|body| Arc::new(closed(&body.graph))));
@@ -177,6 +186,14 @@ impl<'a> Assignment<'a> {
         let made = self.builder.apply(op, &operands).expect("bodies keep the types they take and return");
         self.bodies.insert(made[0].node, bodies);
         self.values[id.index()] = made;
+    }
+
+    /// The layouts in which a region is given what each step reads alike, by argument: parts of a batch do much with little
+    /// memory, so they take it as it is.
+    fn layouts_of_arguments(&self, form: &RegionForm, frame: &Graph, operands: &[Value]) -> Vec<Option<Layout>> {
+        let is_whole = |k: &usize| form.argument(*k) == Argument::Whole;
+        let layout = |k| self.layouts.get(&operands[form.operand_of(k)]).cloned();
+        (0..frame.inputs().len()).map(|k| Some(k).filter(is_whole).and_then(layout)).collect()
     }
 
     /// The value stored with a layout: itself, or a copy.
@@ -195,7 +212,11 @@ impl<'a> Assignment<'a> {
         for output in self.graph.outputs() {
             let value = self.value(output.value);
             self.builder.set_loc(self.graph.loc(output.value.node).clone());
-            let value = self.stored_as(value, None);
+            let replaced = match output.kind {
+                OutputKind::Update(input) => self.layouts.get(&self.value(self.graph.inputs()[input.index()].value)),
+                OutputKind::Result | OutputKind::Checked => None,
+            };
+            let value = self.stored_as(value, replaced.cloned());
             self.builder.output(&output.name, value, output.kind);
         }
         let laid_out = LaidOut { graph: self.builder.finish(), layouts: self.layouts, bodies: self.bodies };

@@ -39,10 +39,8 @@ impl<'a> Roles<'a> {
         let places = places.expect("layouts that an access cannot follow are dropped");
         let result = self.multiplied_layout(shape, &self.contraction.space, &places, |axis| vec![axis]);
         let factor = &self.contraction.rhs;
-        let right = right.or_else(|| {
-            let loops = |axis: usize| self.loops_along(&factor.indices[axis]);
-            self.multiplied_layout(stored[1].shape, &factor.view, &places, loops)
-        });
+        let loops = |axis: usize| self.loops_along(&factor.indices[axis]);
+        let right = self.multiplied_layout(stored[1].shape, &factor.view, &places, loops).or(right);
         (vec![left, right], result)
     }
 

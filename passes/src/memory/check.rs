@@ -10,9 +10,10 @@ use gradc_ir::plan::{ALIGNMENT_BYTES, Action, Group, MemoryLayout, MemoryPlan, P
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Fails unless running the plan computes what the graph says, whatever was in memory before:
-/// what enters and leaves is stored in row-major order; the groups are those of the graph, in an order that makes every value before it is read; every stored value
-/// has an aligned place inside its segment; no value is overwritten while it is still needed; what leaves ends up where
-/// it belongs; and nothing persistent is written before the last check. All of it holds in the bodies of regions too.
+/// what enters and leaves is stored in row-major order, or as it is kept; the groups are those of the graph, in an order
+/// that makes every value before it is read; every stored value has an aligned place inside its segment; no value is
+/// overwritten while it is still needed; what leaves ends up where it belongs; and nothing persistent is written before
+/// the last check. All of it holds in the bodies of regions too.
 pub fn check_plan(plan: &MemoryPlan, layout: &SharedLayout) -> Result<(), Diagnostic> {
     check(&plan.schedule, &plan.memory, Border::Entry(layout))
 }
@@ -43,14 +44,19 @@ struct Checked<'a> {
 }
 
 impl Checked<'_> {
-    /// What the host, other entries and other steps see is row-major; what no step changes may be stored otherwise, as
-    /// the operand of the region is.
+    /// What the host and other steps see is row-major, and what is kept is stored alike in all entries; what no step
+    /// changes may be stored otherwise, as the operand of the region is.
     fn check_layouts(&self) -> Result<(), Diagnostic> {
         let Schedule { graph, layouts, .. } = self.schedule;
         let free = |role| matches!(self.border, Border::Body(..)) && role == Role::Constant;
-        let inputs = graph.inputs().iter().filter(|i| !free(i.role)).map(|i| i.value);
-        match inputs.chain(graph.outputs().iter().map(|o| o.value)).find(|value| layouts.contains_key(value)) {
-            Some(value) => Err(bad(format!("{value} enters or leaves in another order than row-major"))),
+        let kept = |name: &str| if let Border::Entry(shared) = self.border { shared.kept.get(name) } else { None };
+        let inputs = graph.inputs().iter().filter(|i| !free(i.role)).map(|i| (i.value, kept(&i.name)));
+        let outputs = graph.outputs().iter().map(|o| match o.kind {
+            OutputKind::Update(_) => (o.value, kept(&o.name)),
+            OutputKind::Result | OutputKind::Checked => (o.value, None),
+        });
+        match inputs.chain(outputs).find(|(value, layout)| layouts.get(value) != *layout) {
+            Some((value, _)) => Err(bad(format!("{value} enters or leaves in another order than it is kept in"))),
             None => Ok(()),
         }
     }

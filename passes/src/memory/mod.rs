@@ -18,6 +18,7 @@ pub(crate) use buffers::{Lifetimes, Outside, Storage, lifetimes, reads_and_write
 pub use check::check_plan;
 pub use history::{History, region_histories};
 
+use crate::layout::KeptLayouts;
 use crate::schedule::{Form, Forms};
 use border::Border;
 use gradc_ir::graph::{Graph, NodeId, Role, Value};
@@ -28,7 +29,7 @@ use history::histories;
 use place::place_buffers;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Places of the tensors that live between calls and are shared by all entries, by name.
+/// Places and layouts of the tensors that live between calls and are shared by all entries, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SharedLayout {
     /// Offset of each parameter, buffer and state in the persistent segment, bytes.
@@ -39,10 +40,12 @@ pub struct SharedLayout {
     pub constants: BTreeMap<String, usize>,
     /// Size of the constant segment, bytes.
     pub constant_bytes: usize,
+    /// How what is in the persistent segment is stored where not in row-major order.
+    pub kept: KeptLayouts,
 }
 
 impl SharedLayout {
-    /// Lays out what the entries declare, in the order they declare it.
+    /// Lays out what the entries declare, in the order they declare it, all of it in row-major order.
     pub fn of<'a>(entries: impl IntoIterator<Item = &'a Graph>) -> Self {
         let mut layout = SharedLayout::default();
         for graph in entries {
