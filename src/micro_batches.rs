@@ -10,6 +10,7 @@ use gradc_ir::target::Target;
 use gradc_passes::cost::graph_cost;
 use gradc_passes::expand_regions::expand_small_regions;
 use gradc_passes::fit::rematerialise;
+use gradc_passes::layout::KeptLayouts;
 use gradc_passes::loops::{Backward, LoopPolicies, loops};
 use gradc_passes::micro_batch::{batch_sizes, derive_step_in_parts, evaluate_in_parts, map_parts};
 use gradc_passes::train::{TrainSpec, derive_step_of_loops};
@@ -177,10 +178,10 @@ impl Plan<'_> {
         let excess_bytes = found.arena_bytes().saturating_sub(self.limit_bytes);
         let aim_bytes = found.work_bytes().saturating_sub(excess_bytes);
         let (ordering, target) = (self.options.ordering, &self.options.target);
-        let kept = &self.shared.layout.kept;
+        let kept = KeptLayouts::new(); // Parts have inputs of their own.
         let graph = report.time("rematerialise", || {
             map_parts(&found.graph, |part| {
-                rematerialise(part, aim_bytes, kept, ordering, target).map(|made| made.graph)
+                rematerialise(part, aim_bytes, &kept, ordering, target).map(|made| made.graph)
             })
         })?;
         let planned = plan_graph(&graph, self.shared, self.options, report)?;

@@ -5,14 +5,21 @@ mod common;
 use common::{batch, bundled, compiled, kept, step_on};
 use gradc::{CompiledStep, Options, Session, Stage, TensorView};
 use gradc_frontend::recipe::Trainable;
-use gradc_ir::graph::Input;
+use gradc_ir::graph::{Def, Input};
+use gradc_ir::ops::Op;
+use gradc_ir::plan::Schedule;
 use gradc_ir::text;
 use gradc_passes::memory::{SharedLayout, check_plan};
 
+/// The schedule of the training step of a model.
+fn scheduled(step: &CompiledStep) -> Schedule {
+    let (_, _, plan) = step.report().texts.iter().find(|(_, entry, _)| *entry == "step").expect("it was asked for");
+    text::parse_plan(plan).expect("what is printed parses").schedule
+}
+
 /// What the training step of a model stores in another order between its steps.
 fn reordered(step: &CompiledStep) -> Vec<String> {
-    let (_, _, plan) = step.report().texts.iter().find(|(_, entry, _)| *entry == "step").expect("it was asked for");
-    let schedule = text::parse_plan(plan).expect("what is printed parses").schedule;
+    let schedule = scheduled(step);
     let kept = schedule.graph.inputs().iter().filter(|i| i.role.is_persistent());
     kept.filter(|i| schedule.layouts.contains_key(&i.value)).map(|i| i.name.clone()).collect()
 }
@@ -44,6 +51,20 @@ fn weights_of_windows_and_their_moments_are_stored_as_they_are_multiplied() {
     let mut found = reordered(&step);
     [&mut found, &mut expected].into_iter().for_each(|names| names.sort());
     assert_eq!(found, expected);
+}
+
+#[test]
+fn parts_of_a_batch_read_them_as_they_are_kept() {
+    let (model, recipe) = bundled("images");
+    let whole = compiled("images", &Options::default());
+    let limit = whole.persistent_bytes() + whole.report().arena_bytes() / 2;
+    let options = Options { peak_mem_bytes: Some(limit), emit: vec![Stage::Memory], ..Options::default() };
+    let step = gradc::compile(&model, Some(&recipe), &options).unwrap_or_else(|e| panic!("{e}"));
+    assert!(step.report().micro_batches() > 1 && !reordered(&step).is_empty());
+    let graph = scheduled(&step).graph;
+    let copied = graph.nodes().iter().filter(|node| matches!(node.def, Def::Op(Op::Copy(_))));
+    let inputs: Vec<_> = copied.filter_map(|node| graph.input_of(node.operands[0])).map(|input| &input.name).collect();
+    assert!(inputs.is_empty(), "{inputs:?} are copied for the loop over the parts");
 }
 
 #[test]
