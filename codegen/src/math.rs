@@ -1,7 +1,7 @@
 //! f32 functions in vectors.
 //!
 //! Largest errors measured against f64 (`tests/math.rs`), in units in the last place: exp 1.0, log 0.8, tanh 1.1,
-//! erf 1.1, sin and cos 1.5 up to |x| = 1e6. Infinities, NaN and subnormal operands follow IEEE 754;
+//! erf 1.1, pow 1.1, sin and cos 1.5 up to |x| = 1e6. Infinities, NaN and subnormal operands follow IEEE 754;
 //! results below the least normal number are zero in a step (`subnormals.rs`).
 
 use crate::simd::{Op1, Op2, Relation, Simd};
@@ -55,6 +55,7 @@ pub(crate) trait Math: Simd {
             BinaryFn::Div => self.op2(Op2::Div, x, y),
             BinaryFn::Max => self.extreme(Op2::Greater, x, y),
             BinaryFn::Min => self.extreme(Op2::Less, x, y),
+            BinaryFn::Pow => self.pow(x, y),
             _ => unreachable!("the function is called or takes integers"),
         }
     }
@@ -152,13 +153,18 @@ pub(crate) trait Math: Simd {
         let (high, low) = (self.constant(-0.693_359_4), self.constant(2.121_944_4e-4));
         let r = self.multiply_add(&n, &high, &x);
         let r = self.multiply_add(&n, &low, &r);
+        self.exp_of_sum(&shifted, &r)
+    }
+
+    /// e^(n · ln 2 + r) for |r| ≤ ½ ln 2, given the sum of n and [`MAGIC`] + 2 · [`EXPONENT_BIAS`].
+    fn exp_of_sum(&mut self, shifted: &Self::Vector, r: &Self::Vector) -> Self::Vector {
         let p =
-            self.polynomial(&r, &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]);
-        let (square, one) = (self.mul(&r, &r), self.constant(1.0));
-        let tail = self.multiply_add(&p, &square, &r);
+            self.polynomial(r, &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]);
+        let (square, one) = (self.mul(r, r), self.constant(1.0));
+        let tail = self.multiply_add(&p, &square, r);
         let p = self.add(&tail, &one);
-        let half = self.op1(Op1::ShiftRight(1), &shifted);
-        let rest = self.op2(Op2::SubInt, &shifted, &half);
+        let half = self.op1(Op1::ShiftRight(1), shifted);
+        let rest = self.op2(Op2::SubInt, shifted, &half);
         let (first, second) = (self.power_of_two(&half), self.power_of_two(&rest));
         let p = self.mul(&p, &first);
         self.mul(&p, &second)
@@ -181,16 +187,9 @@ pub(crate) trait Math: Simd {
         self.op1(Op1::ShiftLeft(23), biased)
     }
 
-    /// ln x (Cephes logf): mantissa in √½..√2 by its bits, denormal numbers scaled up first.
+    /// ln x (Cephes logf): mantissa in √½..√2 by its bits.
     fn log(&mut self, x: &Self::Vector) -> Self::Vector {
-        let up = self.constant(8_388_608.0);
-        let tiny = self.compare_with(Relation::Lt, x, f32::MIN_POSITIVE);
-        let scaled = self.mul(x, &up);
-        let normal = self.select(&tiny, &scaled, x);
-        let (exponent, mantissa) = self.split(&normal);
-        let down = self.constant(-23.0);
-        let extra = self.op2(Op2::And, &tiny, &down);
-        let exponent = self.add(&exponent, &extra);
+        let (exponent, mantissa) = self.split(x);
         let one = self.constant(1.0);
         let m = self.sub(&mantissa, &one);
         let p = self.polynomial(
@@ -218,8 +217,20 @@ pub(crate) trait Math: Simd {
         self.log_limits(x, &y)
     }
 
-    /// Exponent and mantissa in √½..√2 of normal numbers.
+    /// Exponent and mantissa in √½..√2 of positive numbers, denormal ones scaled up first.
     fn split(&mut self, x: &Self::Vector) -> (Self::Vector, Self::Vector) {
+        let up = self.constant(8_388_608.0);
+        let tiny = self.compare_with(Relation::Lt, x, f32::MIN_POSITIVE);
+        let scaled = self.mul(x, &up);
+        let normal = self.select(&tiny, &scaled, x);
+        let (exponent, mantissa) = self.split_normal(&normal);
+        let down = self.constant(-23.0);
+        let extra = self.op2(Op2::And, &tiny, &down);
+        (self.add(&exponent, &extra), mantissa)
+    }
+
+    /// Exponent and mantissa in √½..√2 of normal numbers.
+    fn split_normal(&mut self, x: &Self::Vector) -> (Self::Vector, Self::Vector) {
         // Bits of √½, so that the exponent steps up where the mantissa passes it.
         let (offset, fraction) = (self.word(std::f32::consts::FRAC_1_SQRT_2.to_bits()), self.word(0x007F_FFFF));
         let above = self.op2(Op2::SubInt, x, &offset);
@@ -239,6 +250,106 @@ pub(crate) trait Math: Simd {
         let y = self.select(&at_zero, &least, &y);
         let outside = self.compare_with(Relation::UnorderedOrLess, x, 0.0);
         self.select(&outside, &nan, &y)
+    }
+
+    /// xʸ = e^(y · ln |x|) with the sign of x for odd y, the logarithm and the product in f64: of 128 bits before the point
+    /// as many are left behind it as f32 has.
+    fn pow(&mut self, x: &Self::Vector, y: &Self::Vector) -> Self::Vector {
+        let magnitude = self.unary(UnaryFn::Abs, x);
+        let (exponent, mantissa) = self.split(&magnitude);
+        let exponent = self.exponent_limits(&magnitude, &exponent);
+        let (n0, r0) = self.power_half(Op1::WidenLow, [&exponent, &mantissa, y]);
+        let (n1, r1) = self.power_half(Op1::WidenHigh, [&exponent, &mantissa, y]);
+        let (n, r) = (self.op2(Op2::Join, &n0, &n1), self.op2(Op2::Join, &r0, &r1));
+        let n = self.clamp(&n, -2.0 * EXPONENT_BIAS, EXPONENT_BIAS + 2.0);
+        // Where n is infinite there is no remainder.
+        let (magic, largest) = (self.constant(MAGIC + 2.0 * EXPONENT_BIAS), self.constant(0.5));
+        let (shifted, r) = (self.add(&n, &magic), self.op2(Op2::Less, &r, &largest));
+        let power = self.exp_of_sum(&shifted, &r);
+        self.power_limits([x, y, &magnitude], &power)
+    }
+
+    /// The binary logarithm of 0 and of infinity in the place of their exponents.
+    fn exponent_limits(&mut self, x: &Self::Vector, exponent: &Self::Vector) -> Self::Vector {
+        let (infinity, least) = (self.constant(f32::INFINITY), self.constant(f32::NEG_INFINITY));
+        let huge = self.compare(Relation::Eq, x, &infinity);
+        let exponent = self.select(&huge, &infinity, exponent);
+        let at_zero = self.compare_with(Relation::Eq, x, 0.0);
+        self.select(&at_zero, &least, &exponent)
+    }
+
+    /// (n, r) with `n · ln 2 + r = y · ln(mantissa · 2^exponent)` of one half of the lanes, r within ± ½ ln 2. The polynomial
+    /// is `log₂(1 + t) / t` (minimax by Remez' algorithm, to 2⁻³³).
+    fn power_half(&mut self, half: Op1, operands: [&Self::Vector; 3]) -> (Self::Vector, Self::Vector) {
+        let [exponent, mantissa, y] = operands.map(|v| self.op1(half, v));
+        let minus_one = self.wide_constant(-1.0);
+        let t = self.op2(Op2::AddWide, &mantissa, &minus_one);
+        let p = self.wide_polynomial(
+            &t,
+            &[
+                -0.086_346_031_009_738_76,
+                0.154_857_553_074_124_1,
+                -0.156_982_255_325_195_92,
+                0.159_001_492_174_942_27,
+                -0.179_046_952_649_697_16,
+                0.206_096_256_611_687_23,
+                -0.240_504_174_119_200_87,
+                0.288_540_643_551_429_5,
+                -0.360_672_800_546_637_1,
+                0.480_898_320_729_459_4,
+                -0.721_347_525_213_214_9,
+                1.442_695_040_939_345_7,
+            ],
+        );
+        let p = self.op2(Op2::MulWide, &p, &t);
+        let log = self.op2(Op2::AddWide, &p, &exponent);
+        let scaled = self.op2(Op2::MulWide, &log, &y);
+        let n = self.op1(Op1::RoundWide, &scaled);
+        let back = self.op2(Op2::MulWide, &n, &minus_one);
+        let r = self.op2(Op2::AddWide, &scaled, &back);
+        let ln_2 = self.wide_constant(std::f64::consts::LN_2);
+        let r = self.op2(Op2::MulWide, &r, &ln_2);
+        (self.op1(Op1::Narrow, &n), self.op1(Op1::Narrow, &r))
+    }
+
+    /// As [`polynomial`](Self::polynomial) of f64.
+    fn wide_polynomial(&mut self, x: &Self::Vector, coefficients: &[f64]) -> Self::Vector {
+        let first = self.wide_constant(coefficients[0]);
+        coefficients[1..].iter().fold(first, |sum, &c| {
+            let (product, c) = (self.op2(Op2::MulWide, &sum, x), self.wide_constant(c));
+            self.op2(Op2::AddWide, &product, &c)
+        })
+    }
+
+    /// Puts in the sign of the power of x, NaN where there is none, and 1 where 0, infinity or NaN of one operand does not
+    /// matter (IEEE 754-2019, 9.2.1).
+    fn power_limits(&mut self, [x, y, magnitude]: [&Self::Vector; 3], power: &Self::Vector) -> Self::Vector {
+        let (half, one, nan) = (self.constant(0.5), self.constant(1.0), self.constant(f32::NAN));
+        let (infinity, least) = (self.constant(f32::INFINITY), self.constant(f32::NEG_INFINITY));
+        let half_y = self.mul(y, &half);
+        let (whole, whole_half) = (self.op1(Op1::Floor, y), self.op1(Op1::Floor, &half_y));
+        let is_whole = self.compare(Relation::Eq, &whole, y);
+        let is_not_even = self.compare(Relation::Ne, &whole_half, &half_y);
+        let is_odd = self.op2(Op2::And, &is_whole, &is_not_even);
+        let sign = self.with_sign_bits(Op2::And, x, 0x8000_0000);
+        let sign = self.op2(Op2::And, &is_odd, &sign);
+        let power = self.op2(Op2::Or, power, &sign);
+
+        let (negative, finite) = (self.compare_with(Relation::Lt, x, 0.0), self.compare(Relation::Gt, x, &least));
+        let is_not_whole = self.compare(Relation::Ne, &whole, y);
+        let has_root = self.op2(Op2::And, &negative, &is_not_whole);
+        let no_root = self.op2(Op2::And, &has_root, &finite);
+        let unordered = self.compare(Relation::Unordered, x, y);
+        let undefined = self.op2(Op2::Or, &no_root, &unordered);
+        let power = self.select(&undefined, &nan, &power);
+
+        let (no_factor, of_one) = (self.compare_with(Relation::Eq, y, 0.0), self.compare(Relation::Eq, x, &one));
+        let (of_unit, y) = (self.compare(Relation::Eq, magnitude, &one), self.unary(UnaryFn::Abs, y));
+        let endless = self.compare(Relation::Eq, &y, &infinity);
+        let of_unit = self.op2(Op2::And, &of_unit, &endless);
+        let is_one = self.op2(Op2::Or, &no_factor, &of_one);
+        let is_one = self.op2(Op2::Or, &is_one, &of_unit);
+        self.select(&is_one, &one, &power)
     }
 
     /// tanh x: `1 − 2 / (e^2|x| + 1)`, below 0.7 an odd polynomial (minimax by Remez' algorithm).

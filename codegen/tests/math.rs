@@ -4,7 +4,7 @@ mod common;
 
 use common::{Case, instruction_sets, nest_kernel, options};
 use gradc_codegen::{CodegenOptions, Pool};
-use gradc_ir::lower::{Access, Nest, UnaryFn};
+use gradc_ir::lower::{Access, BinaryFn, Nest, UnaryFn};
 use gradc_ir::scalar::Number;
 use gradc_ir::target::VectorIsa;
 use gradc_ir::tensor::Tensor;
@@ -51,6 +51,19 @@ fn mapped(f: UnaryFn, values: &[f32], options: &CodegenOptions) -> Vec<f32> {
     let case = Case::new(vec![nest_kernel(&nest)], std::slice::from_ref(&ty), std::slice::from_ref(&ty));
     let input = Tensor::float(ty, values.iter().map(|&v| f64::from(v)).collect());
     let found = case.run(&case.compile(options), &[input], &Pool::default());
+    found[0].to_f32().expect("an f32 result")
+}
+
+/// The powers of pairs.
+fn powers(pairs: &[(f32, f32)], options: &CodegenOptions) -> Vec<f32> {
+    let ty = TensorType::f32([pairs.len()]);
+    let nest = Nest::map(&ty.shape, |body| {
+        let [x, y] = [0, 1].map(|operand| body.load(DType::F32, Access::identity(operand, &ty.shape, 1)));
+        body.binary(BinaryFn::Pow, x, y)
+    });
+    let case = Case::new(vec![nest_kernel(&nest)], &[ty.clone(), ty.clone()], std::slice::from_ref(&ty));
+    let tensor = |of: fn(&(f32, f32)) -> f32| Tensor::float(ty.clone(), pairs.iter().map(|p| f64::from(of(p))).collect());
+    let found = case.run(&case.compile(options), &[tensor(|p| p.0), tensor(|p| p.1)], &Pool::default());
     found[0].to_f32().expect("an f32 result")
 }
 
@@ -118,6 +131,39 @@ fn odd_functions_keep_the_sign_of_zero() {
             let found = mapped(f, &values, &options);
             let same = found.iter().zip(&values).all(|(y, x)| y.to_bits() == flushed(*x).to_bits());
             assert!(same, "{isa:?}: {} of zeros and the least numbers is {found:?}", f.word());
+        }
+    }
+}
+
+#[test]
+fn powers_stay_within_their_stated_error() {
+    let bases = samples(1e-44, f32::MAX).into_iter().step_by(7);
+    let exponents = [1.7, -0.5, 3.0, 0.013, -7.25, 20.0];
+    // Large exponents of bases near 1, whose logarithms need all their bits.
+    let near_one = (-4000..4000).map(|k| (1.0 + k as f32 * 3e-7, if k % 2 == 0 { 6e4 } else { -6e4 }));
+    let pairs: Vec<_> = bases.flat_map(|x| exponents.map(|y| (x, y))).chain(near_one).collect();
+    for (isa, options) in paths() {
+        for (&(x, y), found) in pairs.iter().zip(powers(&pairs, &options)) {
+            let expected = f64::from(x).powf(f64::from(y));
+            let error = distance(found, expected);
+            assert!(error <= 1.1, "{isa:?}: {x:e} to the {y} is {found:e} instead of {expected:e} ({error} units)");
+        }
+    }
+}
+
+/// Signs, infinities, NaN and what 1 is for each pair of special operands, as IEEE 754 has them.
+#[test]
+fn powers_of_special_operands_are_those_of_the_standard() {
+    let (infinity, nan, odd) = (f32::INFINITY, f32::NAN, 16_777_215.0);
+    let positive = [0.0, 1e-30, 0.5, 1.0, 1.5, 2.0, 3.0, odd, odd + 1.0, 1e30, f32::MAX, infinity, nan];
+    let special = positive.iter().flat_map(|&x| [x, -x]);
+    let pairs: Vec<_> = special.clone().flat_map(|x| special.clone().map(move |y| (x, y))).collect();
+    for (isa, options) in paths() {
+        for (&(x, y), found) in pairs.iter().zip(powers(&pairs, &options)) {
+            let expected = f64::from(x).powf(f64::from(y));
+            let same_sign = expected.is_nan() || found.is_sign_negative() == expected.is_sign_negative();
+            let near = distance(found, expected) <= 1.1;
+            assert!(near && same_sign, "{isa:?}: {x:e} to the {y:e} is {found:e} instead of {expected:e}");
         }
     }
 }

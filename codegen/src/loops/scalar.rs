@@ -93,12 +93,11 @@ impl Emitter<'_, '_> {
     fn binary(&mut self, which: Which, f: BinaryFn, [a, b]: [ScalarId; 2], dtype: DType) -> Rep {
         let uniform = self.is_uniform(which, a) && self.is_uniform(which, b);
         match (dtype, f) {
-            (DType::F32, BinaryFn::Pow | BinaryFn::Rem) => {
+            (DType::F32, BinaryFn::Rem) => {
                 let (x, y) = (self.lanes(which, a), self.lanes(which, b));
-                let call = if f == BinaryFn::Pow { Function::Pow } else { Function::Rem };
                 let lanes = zip(&x, &y, |x, y| {
                     let (x, y) = (self.b.ins().fpromote(F64, x), self.b.ins().fpromote(F64, y));
-                    let wide = self.call(call, &[x, y]);
+                    let wide = self.call(Function::Rem, &[x, y]);
                     self.b.ins().fdemote(F32, wide)
                 });
                 Rep::Vector(to_vector(self.b, &Rep::Lanes(lanes)))

@@ -289,10 +289,10 @@ impl<'p> Translator<'p> {
     }
 
     fn binary(&mut self, f: BinaryFn, a: ScalarId, b: ScalarId, dtype: DType) -> Option<Value> {
-        use BinaryFn::{Add, And, Div, Max, Min, Mul, Or, Sub, Xor};
+        use BinaryFn::{Add, And, Div, Max, Min, Mul, Or, Pow, Sub, Xor};
         let (x, y) = (self.value(a)?, self.value(b)?);
         let op = match (f, dtype) {
-            (Add | Sub | Mul | Div | Max | Min, DType::F32) => return Some(self.code.binary(f, &x, &y)),
+            (Add | Sub | Mul | Div | Max | Min | Pow, DType::F32) => return Some(self.code.binary(f, &x, &y)),
             (Add, DType::I32) => Op2::AddInt,
             (Sub, DType::I32) => Op2::SubInt,
             (And, _) => Op2::And,
