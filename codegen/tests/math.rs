@@ -62,7 +62,8 @@ fn powers(pairs: &[(f32, f32)], options: &CodegenOptions) -> Vec<f32> {
         body.binary(BinaryFn::Pow, x, y)
     });
     let case = Case::new(vec![nest_kernel(&nest)], &[ty.clone(), ty.clone()], std::slice::from_ref(&ty));
-    let tensor = |of: fn(&(f32, f32)) -> f32| Tensor::float(ty.clone(), pairs.iter().map(|p| f64::from(of(p))).collect());
+    let tensor =
+        |of: fn(&(f32, f32)) -> f32| Tensor::float(ty.clone(), pairs.iter().map(|p| f64::from(of(p))).collect());
     let found = case.run(&case.compile(options), &[tensor(|p| p.0), tensor(|p| p.1)], &Pool::default());
     found[0].to_f32().expect("an f32 result")
 }

@@ -61,19 +61,23 @@ unsafe fn run(tile: &Tile) {
 #[target_feature(enable = "avx512f")]
 unsafe fn compute<const ROWS: usize, const VECTORS: usize>(tiles: &Tile) {
     // SAFETY: as promised by the caller.
-    tiles.each(|t| unsafe { compute_tile::<ROWS, VECTORS>(t) });
+    unsafe {
+        match tiles.columns == LANES * VECTORS {
+            true => tiles.each(|t| compute_tile::<ROWS, VECTORS, true>(t)),
+            false => tiles.each(|t| compute_tile::<ROWS, VECTORS, false>(t)),
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn compute_tile<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
-    let rest = t.columns - LANES * (VECTORS - 1);
-    let last = u16::MAX >> (LANES - rest);
+unsafe fn compute_tile<const ROWS: usize, const VECTORS: usize, const WHOLE: bool>(t: &Tile) {
+    let last = if WHOLE { u16::MAX } else { u16::MAX >> (LANES * VECTORS - t.columns) };
     let mask = |v: usize| if v == VECTORS - 1 { last } else { u16::MAX };
     let t = &Tile { c_row: not_hoisted(t.c_row), ..*t };
     // SAFETY: rows, columns and depth are those of the tile, for which the caller vouches; masked lanes are not touched.
     unsafe {
-        let sums: [[__m512; VECTORS]; ROWS] = wide_avx512::sums(t, last);
+        let sums: [[__m512; VECTORS]; ROWS] = wide_avx512::sums::<ROWS, VECTORS, WHOLE>(t, last);
         for (r, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
                 let at = r * t.c_row + LANES * v;

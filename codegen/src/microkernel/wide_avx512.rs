@@ -132,28 +132,38 @@ macro_rules! row {
     (add 3: 7) => { row_of_three!("{a_7}" "zmm31": "zmm21" "zmm22" "zmm23") };
 }
 
+/// Reads the last vector of a row of the right factor: where it is masked, on one of the two ports that multiply.
+macro_rules! last {
+    (whole $vector:literal $address:literal) => {
+        concat!("vmovups ", $vector, ", zmmword ptr [", $address, "]\n")
+    };
+    (masked $vector:literal $address:literal) => {
+        concat!("vmovups ", $vector, "{{{mask}}}{{z}}, zmmword ptr [", $address, "]\n")
+    };
+}
+
 /// One depth of some rows, after which the pointers are at the next one.
 macro_rules! depth {
-    (1: $($number:tt)+) => {
+    ($last:ident 1: $($number:tt)+) => {
         concat!(
-            "vmovups zmm28{{{mask}}}{{z}}, zmmword ptr [{b}]\n",
+            last!($last "zmm28" "{b}"),
             $(row!(add 1: $number),)+
             "add {a}, {a_step}\nadd {a_7}, {a_step}\nadd {b}, {b_step}\n",
         )
     };
-    (2: $($number:tt)+) => {
+    ($last:ident 2: $($number:tt)+) => {
         concat!(
             "vmovups zmm28, zmmword ptr [{b}]\n",
-            "vmovups zmm29{{{mask}}}{{z}}, zmmword ptr [{b}+64]\n",
+            last!($last "zmm29" "{b}+64"),
             $(row!(add 2: $number),)+
             "add {a}, {a_step}\nadd {a_7}, {a_step}\nadd {b}, {b_step}\n",
         )
     };
-    (3: $($number:tt)+) => {
+    ($last:ident 3: $($number:tt)+) => {
         concat!(
             "vmovups zmm28, zmmword ptr [{b}]\n",
             "vmovups zmm29, zmmword ptr [{b}+64]\n",
-            "vmovups zmm24{{{mask}}}{{z}}, zmmword ptr [{b}+128]\n",
+            last!($last "zmm24" "{b}+128"),
             $(row!(add 3: $number),)+
             "add {a}, {a_step}\nadd {a_7}, {a_step}\nadd {b}, {b_step}\n",
         )
@@ -162,23 +172,30 @@ macro_rules! depth {
 
 /// All depths of some rows, four between two tests for the end.
 macro_rules! all_depths {
-    ($tile:ident, $mask:ident, $sums:ident, $vectors:tt: $($number:tt)+) => {{
+    ($tile:ident, $mask:ident, $sums:ident, $vectors:tt: $($number:tt)+) => {
+        if WHOLE {
+            all_depths!(whole, $tile, $mask, $sums, $vectors: $($number)+)
+        } else {
+            all_depths!(masked, $tile, $mask, $sums, $vectors: $($number)+)
+        }
+    };
+    ($last:ident, $tile:ident, $mask:ident, $sums:ident, $vectors:tt: $($number:tt)+) => {{
         let t: &Tile = $tile;
         asm!(
-            "/* {row} {row_3} {row_5} */",
+            "/* {row} {row_3} {row_5} {mask} */",
             $(row!(clear $vectors: $number),)+
             "test {fours}, {fours}",
             "jz 3f",
             "2:",
-            depth!($vectors: $($number)+), depth!($vectors: $($number)+),
-            depth!($vectors: $($number)+), depth!($vectors: $($number)+),
+            depth!($last $vectors: $($number)+), depth!($last $vectors: $($number)+),
+            depth!($last $vectors: $($number)+), depth!($last $vectors: $($number)+),
             "dec {fours}",
             "jnz 2b",
             "3:",
             "test {rest}, {rest}",
             "jz 5f",
             "4:",
-            depth!($vectors: $($number)+),
+            depth!($last $vectors: $($number)+),
             "dec {rest}",
             "jnz 4b",
             "5:",
@@ -206,14 +223,17 @@ macro_rules! all_depths {
     }};
 }
 
-/// The sums of a tile of one to three vectors over all depths; of the last vector of the right factor only the lanes of the
-/// mask are read.
+/// The sums of a tile of one to three vectors over all depths; unless it is `WHOLE`, of the last vector of the right factor
+/// only the lanes of the mask are read.
 ///
 /// # Safety
 /// As for [`MicroKernel::run`](super::MicroKernel::run), for a tile of so many rows and vectors.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) unsafe fn sums<const ROWS: usize, const VECTORS: usize>(t: &Tile, mask: u16) -> [[__m512; VECTORS]; ROWS] {
+pub(super) unsafe fn sums<const ROWS: usize, const VECTORS: usize, const WHOLE: bool>(
+    t: &Tile,
+    mask: u16,
+) -> [[__m512; VECTORS]; ROWS] {
     let mut sums = [_mm512_setzero_ps(); MOST_SUMS];
     // SAFETY: the rows and vectors read at each depth are those of the tile, for which the caller vouches.
     unsafe {
