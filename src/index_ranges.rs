@@ -67,7 +67,7 @@ fn indexed_axes(lowering: &Lowering) -> Vec<(usize, usize)> {
         }
         Lowering::Scatter(scatter) => found.extend(loaded_axes(&scatter.body, &scatter.indices, &scatter.target)),
         Lowering::Region(region) => found.extend(region.form.bodies().iter().flat_map(|b| body_axes(&region.form, b))),
-        Lowering::Contraction(_) | Lowering::Expand(_) | Lowering::Host => {}
+        Lowering::Contraction(_) | Lowering::Expand(_) | Lowering::Lines(_) => {}
     }
     found
 }

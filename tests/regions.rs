@@ -373,19 +373,30 @@ fn loops_that_train_are_cut_into_blocks() {
     }
 }
 
-/// An op that leaves native code may end the call, which one block must not do for the others.
+/// Lines inside of rows are worked on by blocks of rows; where they run across them, the loop stays whole.
 #[test]
-fn loops_that_leave_native_code_stay_whole() {
-    let ranked = body("ranked", &[&[32, 64], &[64, 64]], |b, x| {
-        let hidden = b.dot_general(x[0], x[1], [&[], &[]], [&[1], &[1]])?;
-        let ranks = b.iota(DType::F32, &[64], 0)?;
-        let ranks = b.sort(ranks, 0, true)?[0];
-        let ranks = b.broadcast(ranks, &[32, 64], &[1])?;
-        Ok(vec![b.add(hidden, ranks)?])
-    });
-    let op = Scan { body: ranked, carries: 1, scanned: 0, length: 200, reverse: false, in_order: false };
-    let graph = applied("ranked", op, &[&[32, 64], &[64, 64]]);
-    assert_eq!(blocks(&compiled(&graph, &rolled(1))), [0usize; 0]);
+fn lines_keep_rows_apart() {
+    let ranked = |axis| {
+        let cell = body("ranked", &[&[32, 64], &[64, 64], &[32, 64]], |b, x| {
+            let hidden = b.dot_general(x[0], x[1], [&[], &[]], [&[1], &[1]])?;
+            let sorted = b.sort_first(hidden, axis, true, 8)?[0];
+            let largest = b.reduce_sum(sorted, &[axis])?;
+            let largest = b.broadcast(largest, &[32, 64], &[1 - axis])?;
+            let sums = b.cumulative_sum(hidden, axis, true)?;
+            let added = b.add(sums, largest)?;
+            let moved = b.add(added, x[2])?;
+            Ok(vec![b.tanh(moved)?])
+        });
+        let op = Scan { body: cell, carries: 1, scanned: 0, length: 200, reverse: false, in_order: false };
+        applied("ranked", op, &[&[32, 64], &[64, 64], &[32, 64]])
+    };
+    assert_eq!([0, 1].map(|axis| blocks(&compiled(&ranked(axis), &rolled(1))).len()), [0, 1]);
+    let inputs = [
+        ramp(TensorType::f32([32, 64]), -1.0, 1e-3),
+        ramp(TensorType::f32([64, 64]), -2e-3, 1e-6),
+        ramp(TensorType::f32([32, 64]), -1.0, 1e-3),
+    ];
+    [0, 1].iter().for_each(|&axis| check(&ranked(axis), &inputs, 1));
 }
 
 /// A loop in blocks inside a loop that gives it another weight in each step: panels of the weight are made anew each time.

@@ -34,8 +34,8 @@ pub enum Engine {
     Gemm,
     /// A transposition in registers.
     Transpose,
-    /// The reference semantics of the op.
-    Host,
+    /// A routine that works along lines.
+    Lines,
 }
 
 impl Engine {
@@ -48,9 +48,9 @@ impl Engine {
             | KernelCode::Finish(..)
             | KernelCode::Copy(..) => Engine::Loops,
             KernelCode::Scatter(..) => Engine::Scatter,
-            KernelCode::Host(_) => Engine::Host,
             KernelCode::Call { function: Function::ContractRows, .. } => Engine::Rows,
             KernelCode::Call { function: Function::Transpose, .. } => Engine::Transpose,
+            KernelCode::Call { function: Function::Lines, .. } => Engine::Lines,
             KernelCode::Call { tables, .. } => match program.contractions[*tables].plan.by_library {
                 true => Engine::Gemm,
                 false => Engine::Tiles,
@@ -72,7 +72,7 @@ impl Engine {
             Engine::Rows => "rows",
             Engine::Gemm => "gemm",
             Engine::Transpose => "transpose",
-            Engine::Host => "host",
+            Engine::Lines => "lines",
         }
     }
 }

@@ -82,7 +82,7 @@ pub(crate) fn compile_kernel(
                 let [context, operands, chunk] = [parameters[0], parameters[1], parameters[2]];
                 function.emit_call(b, context, &[context, tables, operands, chunk]);
             }
-            KernelCode::Host(_) | KernelCode::Sequence(_) | KernelCode::Kept { .. } => {}
+            KernelCode::Sequence(_) | KernelCode::Kept { .. } => {}
         }
         b.ins().return_(&[]);
         strips
@@ -413,11 +413,6 @@ impl<'b, 'e, 'f> EntryEmitter<'b, 'e, 'f> {
         let arguments = self.b.ins().stack_addr(I64, self.arguments, 0);
         let codes = self.codes;
         match &codes[kernel] {
-            KernelCode::Host(host) => {
-                let host = self.constant(*host);
-                let ok = Function::Host.emit_call(self.b, self.context, &[self.context, host, arguments]);
-                self.leave_unless(ok.expect("a host kernel reports success"));
-            }
             KernelCode::Sequence(steps) => {
                 steps.clone().for_each(|step| self.call(step, codes[step].chunks(), arguments));
             }

@@ -10,7 +10,6 @@ use crate::program::Program;
 use crate::runtime::{Function, StepContext};
 use crate::subnormals::FlushToZero;
 use gradc_ir::diagnostic::Diagnostic;
-use gradc_ir::kernel::KernelKind;
 use gradc_ir::plan::{ALIGNMENT_BYTES, Place, Segment};
 use gradc_ir::types::{DType, TensorType};
 use std::cell::Cell;
@@ -21,7 +20,7 @@ use std::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepFailure {
     /// The action with this position among the [leaves](PlacedAction::leaves) of the entry's failed: its check found a
-    /// value that is not finite, or a host kernel refused.
+    /// value that is not finite.
     Action(usize),
     /// What the entry was given does not fit it; nothing was run.
     Arguments(Diagnostic),
@@ -166,11 +165,7 @@ impl Needs {
 
 /// Fails unless threads may each do some of the blocks: nothing in them ends the call, or needs several threads.
 fn check_blocks(count: usize, body: &[PlacedAction]) -> Result<(), Diagnostic> {
-    let may_fail = |action: &PlacedAction| match action {
-        PlacedAction::Run { kernel, .. } => matches!(kernel.kind, KernelKind::Host(_)),
-        PlacedAction::CheckFinite { .. } => true,
-        _ => false,
-    };
+    let may_fail = |action: &PlacedAction| matches!(action, PlacedAction::CheckFinite { .. });
     let fails = body.iter().flat_map(PlacedAction::leaves).any(may_fail);
     if count == 0 || fails || body.iter().any(PlacedAction::has_blocks) {
         return Err(Diagnostic::new("invalid-kernel", "blocks are none, may fail, or have blocks in them"));

@@ -3,8 +3,8 @@
 use crate::backend::Library;
 use crate::chunks::Chunks;
 use crate::contraction::{ContractionPlan, Layout, WorkSpace, multiplied_at_each_point, products_first};
-use crate::host::HostKernel;
 use crate::indirect::{FactorCopy, IndirectPlan, finishing_kernel};
+use crate::lines::LinesPlan;
 use crate::loops::{EpiloguePlan, LoopPlan, Piece, RowsPlan, ScatterPlan, added_to_sums, pieces, stores_only_sums};
 use crate::program::{PlacedContraction, PlacedIndirect, Program, Sums};
 use crate::runtime::Function;
@@ -49,8 +49,6 @@ pub(crate) enum KernelCode {
     /// A loop nest before a contraction; its result goes to the shared work space, so many floats from its beginning. The
     /// dtypes are those of the operands.
     Copy(Box<LoopPlan>, Vec<DType>, usize),
-    /// An op called by its position in the program; it has no native function.
-    Host(usize),
 }
 
 impl KernelCode {
@@ -127,11 +125,7 @@ impl Planned {
                 let plan = ScatterPlan::new(scatter, &operands, results[0]);
                 (KernelCode::Scatter(Box::new(plan), all), vec![])
             }
-            KernelKind::Host(op) => {
-                let Signature { operands, results, .. } = signature.clone();
-                self.program.hosts.push(HostKernel { op: op.clone(), operands, results });
-                (KernelCode::Host(self.program.hosts.len() - 1), vec![])
-            }
+            KernelKind::Lines(lines) => (self.lines(LinesPlan::new(lines, operands[0])), vec![]),
         }
     }
 
@@ -149,6 +143,13 @@ impl Planned {
             self.program.shared_bytes = self.program.shared_bytes.max(parts.stage_bytes());
         }
         sequence(stages.map_or(plans, Vec::from).into_iter().map(code).collect(), next)
+    }
+
+    fn lines(&mut self, plan: LinesPlan) -> KernelCode {
+        self.program.thread_bytes = self.program.thread_bytes.max(plan.scratch_bytes());
+        let (tables, chunks) = (self.program.lines.len(), plan.chunks());
+        self.program.lines.push(plan);
+        KernelCode::Call { function: Function::Lines, tables, chunks }
     }
 
     /// A kernel that only transposes.

@@ -1,21 +1,21 @@
 //! The tables of an executable that native code refers to by position.
 
 use crate::contraction::ContractionPlan;
-use crate::host::HostKernel;
 use crate::indirect::IndirectPlan;
+use crate::lines::LinesPlan;
 use crate::transposition::TranspositionPlan;
 
 /// What kernels that leave native code need.
 #[derive(Debug, Default)]
 pub(crate) struct Program {
-    /// Kernels run by the reference semantics of an op.
-    pub hosts: Vec<HostKernel>,
     /// Contractions computed by micro-kernels.
     pub contractions: Vec<PlacedContraction>,
     /// Contractions computed by row tiles.
     pub indirect: Vec<PlacedIndirect>,
     /// Copies that transpose.
     pub transpositions: Vec<TranspositionPlan>,
+    /// Work along lines.
+    pub lines: Vec<LinesPlan>,
     /// For panels that loops keep, bytes.
     pub kept_bytes: usize,
     /// Work space that all threads share, bytes.

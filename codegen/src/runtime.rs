@@ -5,6 +5,7 @@
 
 use crate::contraction::{contract, pack_shared};
 use crate::indirect::contract_rows;
+use crate::lines::work_on_lines;
 use crate::loops::MEMORY;
 use crate::pool::{Board, position_of_thread};
 use crate::program::Program;
@@ -123,8 +124,8 @@ pub(crate) enum Function {
     ContractRows,
     /// (context, transposition, arguments, chunk)
     Transpose,
-    /// (context, host kernel, arguments) → whether it succeeded.
-    Host,
+    /// (context, lines, arguments, chunk)
+    Lines,
     /// (context) → address of the work space of the thread that calls.
     WorkSpace,
     /// (context, action): adds the time since the last mark to that of an action, counted from 1; to none for 0.
@@ -146,7 +147,7 @@ impl Function {
         table.push(pack_shared as *const () as usize);
         table.push(contract_rows as *const () as usize);
         table.push(transpose as *const () as usize);
-        table.push(host as *const () as usize);
+        table.push(work_on_lines as *const () as usize);
         table.push(work_space as *const () as usize);
         table.push(mark as *const () as usize);
         table
@@ -157,13 +158,14 @@ impl Function {
         match self {
             Function::Pow | Function::Rem => (vec![F64; 2], Some(F64)),
             Function::Copy => (vec![I64; 3], None),
-            Function::AllFinite | Function::Host => (vec![I64; 3], Some(I64)),
+            Function::AllFinite => (vec![I64; 3], Some(I64)),
             Function::ParallelFor
             | Function::Blocks
             | Function::Contract
             | Function::PackShared
             | Function::ContractRows
-            | Function::Transpose => (vec![I64; 4], None),
+            | Function::Transpose
+            | Function::Lines => (vec![I64; 4], None),
             Function::WorkSpace => (vec![I64], Some(I64)),
             Function::Mark => (vec![I64; 2], None),
             _ => (vec![F64], Some(F64)),
@@ -298,16 +300,4 @@ unsafe extern "C" fn mark(context: *const StepContext, action: usize) {
             }
         }
     }
-}
-
-unsafe extern "C" fn host(context: *const StepContext, kernel: usize, arguments: *const *mut u8) -> usize {
-    // SAFETY: the context and the program behind it outlive the call.
-    let program = unsafe { &*(*context).program };
-    let host = &program.hosts[kernel];
-    let run = || {
-        // SAFETY: the entry passes one address per operand and result, each checked against its segment.
-        unsafe { host.run(arguments) }
-    };
-    // Unwinding must not enter native frames.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(false).into()
 }

@@ -4,7 +4,7 @@ use crate::fixed::Fixed;
 use gradc_ir::band::LoopBand;
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::kernel::{Accumulate, KernelKind, LoopKernel, RowKernel, RowStep, row_axes, stays_in_row};
-use gradc_ir::lower::{Access, Affine, Body, Contraction, Scalar, ScalarId, Scatter, UnaryFn};
+use gradc_ir::lower::{Access, Affine, Body, Contraction, LineWork, Lines, Scalar, ScalarId, Scatter, UnaryFn};
 use gradc_ir::types::{DType, TensorType};
 
 /// Types of a kernel's operands and results.
@@ -23,15 +23,12 @@ pub(crate) struct Signature {
 /// Fails unless every access of the kernel stays inside its operand and every dtype can be computed with.
 pub(crate) fn verify(kind: &KernelKind, signature: &Signature) -> Result<(), Diagnostic> {
     let check = Check { signature };
-    if matches!(kind, KernelKind::Host(_)) {
-        return Ok(());
-    }
     check.dtypes()?;
     match kind {
         KernelKind::Loops(kernel) => check.loops(kernel),
         KernelKind::Rows(kernel) => check.rows(kernel),
         KernelKind::Scatter(scatter) => check.scatter(scatter),
-        KernelKind::Host(_) => Ok(()),
+        KernelKind::Lines(lines) => check.lines(lines),
     }
 }
 
@@ -53,6 +50,28 @@ impl Check<'_> {
                 .found(ty)
                 .help("cast to f32")),
         }
+    }
+
+    /// Operand and results may be of other shapes with as many elements.
+    fn lines(&self, lines: &Lines) -> Result<(), Diagnostic> {
+        let Signature { operands, results, .. } = self.signature;
+        let is = |ty: &TensorType, extent: usize, dtype: DType| {
+            let mut shape = lines.shape.clone();
+            shape[lines.axis] = extent;
+            ty.dtype == dtype && ty.elements() == shape.iter().product::<usize>()
+        };
+        let extent = *lines.shape.get(lines.axis).ok_or_else(|| invalid("lines run along no axis"))?;
+        let fits = match (&lines.work, &operands[..], &results[..]) {
+            (&LineWork::Sort { count, .. }, [x], [values, places]) => {
+                let has_places = count <= extent && u32::try_from(extent).is_ok();
+                has_places && is(x, extent, x.dtype) && is(values, count, x.dtype) && is(places, count, DType::I64)
+            }
+            (LineWork::CumulativeSum { .. }, [x], [sums]) => {
+                x.dtype != DType::Bool && is(x, extent, x.dtype) && is(sums, extent, x.dtype)
+            }
+            _ => false,
+        };
+        if fits { Ok(()) } else { Err(invalid("lines do not fit operand and results")) }
     }
 
     fn loops(&self, kernel: &LoopKernel) -> Result<(), Diagnostic> {

@@ -1,8 +1,7 @@
 //! Kernels: what one native function computes, after fusion.
 
 use crate::graph::Value;
-use crate::lower::{Access, Body, Combine, Contraction, Scalar, ScalarId, Scatter};
-use crate::ops::Op;
+use crate::lower::{Access, Body, Combine, Contraction, Lines, Scalar, ScalarId, Scatter};
 use crate::types::{TensorType, row_major_strides};
 
 /// One native function: what it computes, what it reads and what it makes.
@@ -25,8 +24,8 @@ pub enum KernelKind {
     Rows(RowKernel),
     /// An update of computed places in a copy of operand 0.
     Scatter(Scatter),
-    /// The reference semantics of an op, called from native code.
-    Host(Op),
+    /// Work along each line of an axis of operand 0.
+    Lines(Lines),
 }
 
 /// A loop over `space`: accumulate, then run `body` and store.

@@ -24,8 +24,37 @@ pub enum Lowering {
     Expand(Expansion),
     /// Control flow around closed functions, or built from other ops where that is better.
     Region(Region),
-    /// The reference semantics called from native code, for what has no loop form (sort, top-k).
-    Host,
+    /// Work along each line of an axis, whose elements depend on each other.
+    Lines(Lines),
+}
+
+/// What a routine of its own does along each line of an axis of operand 0.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lines {
+    /// Shape of the operand.
+    pub shape: Vec<usize>,
+    /// The axis along which lines run.
+    pub axis: usize,
+    /// What becomes of a line.
+    pub work: LineWork,
+}
+
+/// What becomes of each line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LineWork {
+    /// The first elements in order, and their i64 places in the line; NaN is greater than all else, of equal elements the
+    /// one with the lower place comes first.
+    Sort {
+        /// Largest first.
+        descending: bool,
+        /// How many there are in the results.
+        count: usize,
+    },
+    /// The sums of the elements up to each; of floats in f64.
+    CumulativeSum {
+        /// From the last element on.
+        reverse: bool,
+    },
 }
 
 /// Builds the results of an op from other ops.

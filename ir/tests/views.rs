@@ -15,7 +15,7 @@ graph "views" {
   %3 = mul %2, %2 : f32[3,4]
   %4 = exp %2 : f32[3,4]
   %5 = add %3, %4 : f32[3,4]
-  %6 = sort{axis=1, descending=true} %5 : f32[3,4], i64[3,4]
+  %6 = sort{axis=1, descending=true, count=4} %5 : f32[3,4], i64[3,4]
   %7 = gather{batch=0} %0, %6.1 : f32[3,4,4]
   %8 = constant{value=-inf, dtype=f32, shape=[]} : f32[]
   checked "y" %5

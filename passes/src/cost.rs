@@ -67,8 +67,8 @@ impl Mul<f64> for Cost {
 
 /// Cost of one application of `op`.
 ///
-/// A nest that only renames its operand is free. A region costs what its bodies do at most; calls and host routines are
-/// priced by what goes in and out, which is enough as long as no rewrite trades them for anything else.
+/// A nest that only renames its operand is free. A region costs what its bodies do at most; calls and work along lines
+/// are priced by what goes in and out, which is enough as long as no rewrite trades them for anything else.
 pub fn op_cost(op: &Op, inputs: &[&TensorType], outputs: &[TensorType], target: &Target) -> Cost {
     let mut total = Cost::default();
     match op.lower(inputs, outputs) {
@@ -80,7 +80,7 @@ pub fn op_cost(op: &Op, inputs: &[&TensorType], outputs: &[TensorType], target: 
         }
         Lowering::Scatter(scatter) => total += scatter_cost(&scatter, &outputs[0], target),
         Lowering::Region(region) => total += region_cost(&region.form, target),
-        Lowering::Expand(_) | Lowering::Host => total += boundary_cost(inputs, outputs, target),
+        Lowering::Expand(_) | Lowering::Lines(_) => total += boundary_cost(inputs, outputs, target),
     }
     total
 }

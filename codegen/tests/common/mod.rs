@@ -87,7 +87,7 @@ pub fn op_kernels(op: &Op, inputs: &[&TensorType], outputs: &[TensorType]) -> Op
             vec![KernelKind::Loops(accumulated(&space, Accumulate::Contract(c), outputs[0].dtype))]
         }
         Lowering::Scatter(scatter) => vec![KernelKind::Scatter(scatter)],
-        Lowering::Host => vec![KernelKind::Host(op.clone())],
+        Lowering::Lines(lines) => vec![KernelKind::Lines(lines)],
         Lowering::Expand(_) | Lowering::Region(_) => return None,
     })
 }

@@ -1,6 +1,6 @@
 //! Sums, products and extremes of what comes before along an axis.
 //!
-//! In ⌈log₂ n⌉ rounds, each of which combines elements at twice the distance (Hillis and Steele, 1986).
+//! All but sums in ⌈log₂ n⌉ rounds, each of which combines elements at twice the distance (Hillis and Steele, 1986).
 
 use super::indexing::gather_along;
 use gradc_ir::builder::Builder;
@@ -16,10 +16,13 @@ pub fn cumulative_sum(
     exclusive: bool,
     reverse: bool,
 ) -> Result<Value, TypeError> {
-    let x = if reverse { b.reverse(x, &[axis])? } else { x };
+    if exclusive && reverse {
+        let x = b.reverse(x, &[axis])?;
+        let y = cumulative_sum(b, x, axis, true, false)?;
+        return b.reverse(y, &[axis]);
+    }
     let x = if exclusive { shifted(b, x, axis, 1, 0.0)? } else { x };
-    let y = cumulative(b, x, axis, Builder::add, 0.0)?;
-    if reverse { b.reverse(y, &[axis]) } else { Ok(y) }
+    b.cumulative_sum(x, axis, reverse)
 }
 
 /// `y[k] = x[0] · … · x[k]` along `axis`.

@@ -2,7 +2,7 @@
 
 use super::Builder;
 use crate::graph::Value;
-use crate::ops::{Gather, IndexCopy, IndexSelect, ScatterAdd, Sort};
+use crate::ops::{CumulativeSum, Gather, IndexCopy, IndexSelect, ScatterAdd, Sort};
 use crate::types::TypeError;
 
 impl Builder {
@@ -51,7 +51,24 @@ impl Builder {
 
     /// Elements in order along `axis`, and their indices before; stable.
     pub fn sort(&mut self, x: Value, axis: usize, descending: bool) -> Result<[Value; 2], TypeError> {
-        let results = self.apply(Sort { axis, descending }, &[x])?;
+        let count = self.shape(x).get(axis).copied().unwrap_or(0);
+        self.sort_first(x, axis, descending, count)
+    }
+
+    /// The first `count` elements of [`sort`](Self::sort).
+    pub fn sort_first(
+        &mut self,
+        x: Value,
+        axis: usize,
+        descending: bool,
+        count: usize,
+    ) -> Result<[Value; 2], TypeError> {
+        let results = self.apply(Sort { axis, descending, count }, &[x])?;
         Ok([results[0], results[1]])
+    }
+
+    /// The sums of the elements up to each along `axis`, or from each to the last one.
+    pub fn cumulative_sum(&mut self, x: Value, axis: usize, reverse: bool) -> Result<Value, TypeError> {
+        self.op(CumulativeSum { axis, reverse }, &[x])
     }
 }

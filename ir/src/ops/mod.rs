@@ -98,6 +98,7 @@ ops! {
     convolution_weight_grad::ConvolutionWeightGrad,
     copy::Copy,
     cos::Cos,
+    cumulative_sum::CumulativeSum,
     div::Div,
     dot_general::DotGeneral,
     erf::Erf,

@@ -115,7 +115,7 @@ impl OpDef for SumPool {
     }
 
     fn numerics(&self) -> Numerics {
-        Numerics::Rounding
+        Numerics::Sum
     }
 
     fn samples() -> Vec<Sample> {

@@ -91,7 +91,7 @@ impl OpDef for SumPoolGrad {
     }
 
     fn numerics(&self) -> Numerics {
-        Numerics::Rounding
+        Numerics::Sum
     }
 
     fn samples() -> Vec<Sample> {

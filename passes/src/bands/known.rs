@@ -50,7 +50,7 @@ pub(crate) fn facts(forms: &Forms, inputs: BTreeMap<Value, Fact>) -> Facts {
             }
             // What is not finite in a factor reaches all sums of its row or column.
             Form::Input | Form::Alias(_) | Form::Contract(_) => {}
-            Form::Nests(_) | Form::Scatter(_) | Form::Host | Form::Region(_) | Form::Expandable => {
+            Form::Nests(_) | Form::Scatter(_) | Form::Lines(_) | Form::Region(_) | Form::Expandable => {
                 facts.values.extend(forms.graph.results(id).map(|value| (value, Fact::anything())));
             }
         }

@@ -82,7 +82,7 @@ impl Choice {
                 results[0] = scattered(scatter, &with_layouts(stored, &operands), &types[0].shape);
                 operands[0] = results[0].clone();
             }
-            Lowering::Expand(_) | Lowering::Region(_) | Lowering::Host => {}
+            Lowering::Expand(_) | Lowering::Region(_) | Lowering::Lines(_) => {}
         }
         Choice { operands, results, pins }
     }
@@ -99,7 +99,7 @@ fn can_follow(lowering: &Lowering, operand: usize, stored: &[Stored]) -> bool {
         Lowering::Nests(nests) => nests.iter().flat_map(|n| loads(&n.body)).all(follows),
         Lowering::Contraction(c) => follows(&c.lhs) && follows(&c.rhs),
         Lowering::Scatter(s) => loads(&s.body).all(follows),
-        Lowering::Expand(_) | Lowering::Region(_) | Lowering::Host => false,
+        Lowering::Expand(_) | Lowering::Region(_) | Lowering::Lines(_) => false,
     }
 }
 

@@ -145,7 +145,7 @@ pub(crate) fn reordered(lowering: Lowering, operands: &[Stored], results: &[Stor
         }
         Lowering::Contraction(c) => Lowering::Contraction(contraction(&c, results[0], &tensors)?),
         Lowering::Scatter(s) => Lowering::Scatter(scatter(&s, results[0], &tensors)?),
-        Lowering::Host | Lowering::Expand(_) if tensors.iter().any(|t| t.layout.is_some()) => return None,
+        Lowering::Lines(_) | Lowering::Expand(_) if tensors.iter().any(|t| t.layout.is_some()) => return None,
         Lowering::Region(region) if !passes_border(&region.form, operands, results) => return None,
         as_it_is => as_it_is,
     })

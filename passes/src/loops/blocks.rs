@@ -7,11 +7,10 @@ use crate::micro_batch::body_of_block;
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Loc};
 use gradc_ir::graph::{Function, Graph, NodeId, Value};
-use gradc_ir::lower::Lowering;
 use gradc_ir::ops::{Op, ScanBlocks};
 use gradc_ir::region::{Loop, RegionForm};
 use gradc_ir::target::Target;
-use gradc_ir::types::{TensorType, TypeError};
+use gradc_ir::types::TypeError;
 use std::sync::Arc;
 
 /// Rows of a block at least: two tiles of a product of few rows, which read a weight that all blocks share.
@@ -56,9 +55,6 @@ fn in_blocks(graph: &Graph, id: NodeId, target: &Target) -> Result<Option<(Op, V
     let ns = graph_cost(&looped.body, target).time_ns * looped.steps as f64;
     let Some(blocks) = rows(&looped).and_then(|rows| number_of_blocks(rows, ns)) else { return Ok(None) };
     let Some((body, takes_block)) = body_of_block(&looped, blocks) else { return Ok(None) };
-    if runs_on_host(&body) {
-        return Ok(None);
-    }
     let first = looped.carries + looped.scanned;
     let (blocked, shared): (Vec<usize>, Vec<usize>) =
         (0..takes_block.len()).map(|k| first + k).partition(|k| takes_block[k - first]);
@@ -67,15 +63,6 @@ fn in_blocks(graph: &Graph, id: NodeId, target: &Target) -> Result<Option<(Op, V
     let body = reordered(&body, &order)?;
     let cut = ScanBlocks { body, carries, scanned, blocked: blocked.len(), length, reverse, blocks };
     Ok(Some((cut.into(), order)))
-}
-
-/// Whether some op of a body leaves native code, which may refuse and thereby end the call.
-fn runs_on_host(body: &Graph) -> bool {
-    body.node_ids().filter_map(|id| Some((body.node(id), body.op(id)?))).any(|(node, op)| {
-        let operands: Vec<&TensorType> = node.operands.iter().map(|&v| body.ty(v)).collect();
-        let leaves = matches!(op.lower(&operands, &node.types), Lowering::Host);
-        leaves || op.functions().iter().any(|function| runs_on_host(function))
-    })
 }
 
 /// Extent of the leading axis that all carries and slices have.

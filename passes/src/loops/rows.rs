@@ -101,6 +101,7 @@ fn row_axis(body: &Graph, id: NodeId, rows: &[Option<usize>]) -> Option<usize> {
     let accesses: (Vec<Access>, Vec<usize>) = match body.op(id)?.lower(&operands, &node.types) {
         Lowering::Nests(nests) if nests.len() == 1 => (loads(&nests[0]), nests[0].space.clone()),
         Lowering::Contraction(contraction) => (vec![contraction.lhs, contraction.rhs], contraction.space),
+        Lowering::Lines(lines) => return rows[node.operands[0].node.index()].filter(|&axis| axis != lines.axis),
         _ => return None,
     };
     let (accesses, space) = accesses;

@@ -1,7 +1,7 @@
 //! Loops of lowered forms cut into blocks.
 
 use super::linear::is_linear;
-use gradc_ir::lower::{Access, Affine, Combine, Contraction, Lowering, Nest, Scalar};
+use gradc_ir::lower::{Access, Affine, Combine, Contraction, Lines, Lowering, Nest, Scalar};
 
 /// What the value that a part of the batch has is to the value of the whole batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +32,8 @@ pub(super) enum Form {
     Nests(Vec<Nest>),
     /// A sum of products.
     Contraction(Contraction),
+    /// Work along lines.
+    Lines(Lines),
 }
 
 impl Form {
@@ -40,6 +42,7 @@ impl Form {
         match (self, lowering) {
             (Form::Nests(cut), Lowering::Nests(nests)) => cut == nests,
             (Form::Contraction(cut), Lowering::Contraction(contraction)) => cut == contraction,
+            (Form::Lines(cut), Lowering::Lines(lines)) => cut == lines,
             _ => false,
         }
     }
@@ -77,6 +80,11 @@ impl<'a> Cutter<'a> {
                 self.flows.push(flow);
                 Form::Contraction(contraction)
             }
+            Lowering::Lines(lines) => {
+                let (lines, flow) = self.lines(lines)?;
+                self.flows.extend(results.iter().map(|_| flow));
+                Form::Lines(lines)
+            }
             _ => return None,
         };
         let results = self.flows.split_off(operands);
@@ -113,6 +121,21 @@ impl<'a> Cutter<'a> {
         shorten(&mut cut.space, &mut cut.reduce, d, self.parts);
         let flow = if d < space.len() { Flow::Block(same_axis(space, d, result, self.parts)?) } else { Flow::Sum };
         Some((cut, flow))
+    }
+
+    /// Lines are cut between them.
+    fn lines(&mut self, lines: &Lines) -> Option<(Lines, Flow)> {
+        let cut_by_operand = match self.flows[0] {
+            Flow::Block(axis) => Some(axis),
+            Flow::Whole => self.axis,
+            Flow::Sum => None,
+        };
+        let axis =
+            cut_by_operand.filter(|axis| *axis != lines.axis && self.axis.is_none_or(|wanted| wanted == *axis))?;
+        let mut cut = lines.clone();
+        cut.shape[axis] = lines.shape[axis].is_multiple_of(self.parts).then(|| lines.shape[axis] / self.parts)?;
+        self.flows[0] = Flow::Block(axis);
+        Some((cut, Flow::Block(axis)))
     }
 
     /// Whether a sum over parts is read, and nothing else that goes with the part.

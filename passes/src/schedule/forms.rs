@@ -4,7 +4,7 @@ use crate::layout::{Stored, reordered};
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::graph::{Def, Graph, NodeId, Value};
 use gradc_ir::layout::Layouts;
-use gradc_ir::lower::{Access, Affine, Contraction, Lowering, Nest, Scalar, Scatter};
+use gradc_ir::lower::{Access, Affine, Contraction, Lines, Lowering, Nest, Scalar, Scatter};
 use gradc_ir::ops::Op;
 use gradc_ir::plan::Schedule;
 use gradc_ir::region::RegionForm;
@@ -27,8 +27,8 @@ pub(crate) enum Form {
     Contract(Contraction),
     /// An update of computed places.
     Scatter(Scatter),
-    /// Reference semantics.
-    Host,
+    /// Work along the lines of an axis.
+    Lines(Lines),
     /// Control flow around bodies.
     Region(RegionForm),
     /// An op that stands for others and was not expanded.
@@ -166,7 +166,7 @@ fn form(graph: &Graph, layouts: &Layouts, id: NodeId, used: usize) -> Result<For
         }
         Lowering::Contraction(contraction) => Form::Contract(contraction),
         Lowering::Scatter(scatter) => Form::Scatter(scatter),
-        Lowering::Host => Form::Host,
+        Lowering::Lines(lines) => Form::Lines(lines),
         Lowering::Region(region) => Form::Region(region.form),
         Lowering::Expand(_) => Form::Expandable,
     })

@@ -4,7 +4,7 @@ use super::forms::{Form, Forms, is_plain};
 use super::rows::row_kernel;
 use gradc_ir::graph::{NodeId, Value};
 use gradc_ir::kernel::{Accumulate, Kernel, KernelKind, LoopKernel};
-use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Contraction, Index, Nest, Scalar, ScalarId, Scatter};
+use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Contraction, Index, Lines, Nest, Scalar, ScalarId, Scatter};
 use gradc_ir::plan::Group;
 use gradc_ir::types::DType;
 use std::collections::{BTreeSet, HashMap};
@@ -19,7 +19,7 @@ pub(crate) fn kernels(forms: &Forms, group: &Group) -> Vec<Kernel> {
     match forms.get(last) {
         Form::Nests(nests) => nest_kernels(forms, last, nests),
         Form::Scatter(scatter) => vec![scatter_kernel(forms, last, scatter)],
-        Form::Host => vec![host_kernel(forms, last)],
+        Form::Lines(lines) => vec![lines_kernel(forms, last, lines)],
         Form::Region(_) => vec![],
         _ => vec![Fused::new(forms, group).finish(group)],
     }
@@ -95,9 +95,12 @@ fn scatter_kernel(forms: &Forms, id: NodeId, scatter: &Scatter) -> Kernel {
     }
 }
 
-fn host_kernel(forms: &Forms, id: NodeId) -> Kernel {
-    let op = forms.graph.op(id).expect("only ops are scheduled").clone();
-    Kernel { kind: KernelKind::Host(op), operands: roots(forms, id), results: forms.graph.results(id).collect() }
+fn lines_kernel(forms: &Forms, id: NodeId, lines: &Lines) -> Kernel {
+    Kernel {
+        kind: KernelKind::Lines(lines.clone()),
+        operands: roots(forms, id),
+        results: forms.graph.results(id).collect(),
+    }
 }
 
 /// A fused kernel under construction.

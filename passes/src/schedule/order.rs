@@ -316,7 +316,7 @@ fn read_pointwise(forms: &Forms, group: &Group) -> Vec<Value> {
     let loops = match &kernel.kind {
         KernelKind::Loops(loops) => loops,
         KernelKind::Scatter(_) => return base_of_scatter(&kernel).into_iter().collect(),
-        KernelKind::Rows(_) | KernelKind::Host(_) => return vec![],
+        KernelKind::Rows(_) | KernelKind::Lines(_) => return vec![],
     };
     let accumulated = accumulated_operands(loops.accumulate.as_ref());
     let pointwise = identity_reads(&kernel, &loops.space);

@@ -169,8 +169,7 @@ fn top_k(cx: &mut Walk, node: &Node) -> Result<Vec<Slot>, Fault> {
     let k = given.first().and_then(|&k| usize::try_from(k).ok()).filter(|&k| k <= shape[along] && given.len() == 1);
     let expected = || TypeError::new("K must be one number of elements").expected(format!("at most {}", shape[along]));
     let k = k.ok_or_else(|| expected().found(format!("{given:?}")))?;
-    let [values, places] = cx.b.sort(x, along, largest)?;
-    let (values, places) = (cx.b.slice_axis(values, along, 0, k)?, cx.b.slice_axis(places, along, 0, k)?);
+    let [values, places] = cx.b.sort_first(x, along, largest, k)?;
     Ok(vec![values.into(), places.into()])
 }
 

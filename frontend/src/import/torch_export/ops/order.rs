@@ -28,8 +28,7 @@ pub fn topk(call: &mut Call) -> Result<Vec<Value>, Fault> {
     if k > count {
         return Err(invalid("k", &format!("at most {count}"), k));
     }
-    let sorted = call.b.sort(x, axis, largest)?;
-    Ok(sorted.map(|v| call.b.slice_axis(v, axis, 0, k)).into_iter().collect::<Result<_, _>>()?)
+    Ok(call.b.sort_first(x, axis, largest, k)?.to_vec())
 }
 
 /// The elements at one index per line, whose axis stays with extent 1 or goes, and the indices.
@@ -79,7 +78,7 @@ fn kth(call: &mut Call, k: usize) -> Result<Vec<Value>, Fault> {
     if k == 0 || k > count {
         return Err(invalid("k", &format!("1 to {count}"), k));
     }
-    let [values, indices] = call.b.sort(x, axis, false)?;
+    let [values, indices] = call.b.sort_first(x, axis, false, k)?;
     let keepdim = call.bool("keepdim")?;
     let mut at = |v| -> Result<Value, Fault> {
         let part = call.b.slice_axis(v, axis, k - 1, k)?;
