@@ -5,8 +5,11 @@ use gradc_ir::lower::LineWork;
 use gradc_ir::types::DType;
 use std::ops::Range;
 
-/// Lines that go on together, so that none waits for its own last addition.
-const TOGETHER: usize = 16;
+/// Lines that go on together, so that none waits for its own last addition: of those whose elements are next to those of
+/// others, and of those behind each other. As many of these are as the first-level cache has places for where lines are
+/// pages long.
+const BESIDE: usize = 16;
+const BEHIND: usize = 4;
 
 /// A number that is added up.
 trait Added: Copy {
@@ -64,24 +67,23 @@ unsafe fn run<T: Added>(plan: &LinesPlan, mut lines: Range<usize>, arguments: &[
         let left = if plan.inner == 1 { lines.len() } else { lines.len().min(plan.inner - lines.start % plan.inner) };
         let start = plan.start(lines.start, plan.extent);
         // SAFETY: as promised by the caller.
-        unsafe {
+        lines.start += unsafe {
             let (from, to) = (from.add(start), to.add(start));
-            match (left >= TOGETHER, plan.inner) {
-                (true, 1) => along::<T, TOGETHER>(plan, plan.extent, from, to),
-                (true, _) => along::<T, TOGETHER>(plan, 1, from, to),
-                (false, _) => along::<T, 1>(plan, 1, from, to),
+            match plan.inner {
+                1 if left >= BEHIND => along::<T, BEHIND>(plan, plan.extent, from, to),
+                2.. if left >= BESIDE => along::<T, BESIDE>(plan, 1, from, to),
+                _ => along::<T, 1>(plan, 1, from, to),
             }
-        }
-        lines.start += if left >= TOGETHER { TOGETHER } else { 1 };
+        };
     }
 }
 
-/// Adds up lines that begin so far apart.
+/// Adds up lines that begin so far apart; says how many.
 ///
 /// # Safety
 /// The addresses are those of the first of so many lines of the operand and of the result.
 #[inline(always)]
-unsafe fn along<T: Added, const LINES: usize>(plan: &LinesPlan, apart: usize, from: *const T, to: *mut T) {
+unsafe fn along<T: Added, const LINES: usize>(plan: &LinesPlan, apart: usize, from: *const T, to: *mut T) -> usize {
     let LineWork::CumulativeSum { reverse } = plan.work else { unreachable!("a plan has what does its work") };
     let mut sums = [T::ZERO; LINES];
     for k in 0..plan.extent {
@@ -95,4 +97,5 @@ unsafe fn along<T: Added, const LINES: usize>(plan: &LinesPlan, apart: usize, fr
             }
         }
     }
+    LINES
 }

@@ -441,7 +441,7 @@ fn scalar_cost(scalar: &Scalar) -> usize {
     match scalar {
         Scalar::Const(_) | Scalar::LoopIndex(_) | Scalar::Accumulated(_) => 0,
         Scalar::Unary(UnaryFn::Exp | UnaryFn::Log | UnaryFn::Tanh | UnaryFn::Erf | UnaryFn::Sin | UnaryFn::Cos, _) => 8,
-        Scalar::Binary(BinaryFn::Pow, ..) => 64,
+        Scalar::Binary(BinaryFn::Pow, ..) => 40,
         Scalar::Binary(BinaryFn::Div | BinaryFn::Rem, ..) => 4,
         _ => 1,
     }
