@@ -5,7 +5,7 @@ mod common;
 use common::{Case, Random, nest_kernel, options};
 use gradc_codegen::{AlignedBuffer, EntryCode, Memory, Operand, PlacedAction, Pool, StepFailure, compile};
 use gradc_ir::kernel::{Accumulate, Kernel, KernelKind, LoopKernel};
-use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Combine, Nest, Scalar, UnaryFn};
+use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Combine, LineWork, Lines, Nest, Scalar, UnaryFn};
 use gradc_ir::plan::{Place, Segment};
 use gradc_ir::target::Target;
 use gradc_ir::types::{DType, TensorType};
@@ -77,6 +77,31 @@ fn an_access_outside_its_operand_is_refused() {
     let case = Case::new(vec![nest_kernel(&shifted)], std::slice::from_ref(&ty), std::slice::from_ref(&ty));
     let refused = compile(&[case.entry], &options(Target::host().vector_isa)).expect_err("refused");
     assert_eq!(refused.code, "invalid-kernel");
+}
+
+#[test]
+fn lines_that_do_not_fit_are_refused() {
+    let compiled = |work, axis, results: &[TensorType]| {
+        let lines = Lines { shape: vec![2, 6], axis, work };
+        let case = Case::new(vec![KernelKind::Lines(lines)], &[TensorType::f32([12])], results);
+        compile(&[case.entry], &options(Target::host().vector_isa)).map(|_| ()).map_err(|error| error.code)
+    };
+    let [values, places] = [DType::F32, DType::I64].map(|dtype| move |n| TensorType::new(dtype, [2, n]));
+    let sort = |count| LineWork::Sort { descending: false, count };
+    let sums = LineWork::CumulativeSum { reverse: false };
+    assert_eq!(compiled(sort(3), 1, &[values(3), places(3)]), Ok(()));
+    assert_eq!(compiled(sums, 0, &[values(6)]), Ok(()));
+    for (work, axis, results) in [
+        (sort(3), 1, vec![values(2), places(3)]),
+        (sort(3), 1, vec![values(3), places(2)]),
+        (sort(3), 1, vec![values(3), values(3)]),
+        (sort(7), 1, vec![values(7), places(7)]),
+        (sums, 2, vec![values(6)]),
+        (sums, 1, vec![values(5)]),
+        (sums, 1, vec![values(6), places(6)]),
+    ] {
+        assert_eq!(compiled(work, axis, &results), Err("invalid-kernel"), "{work:?} along {axis} into {results:?}");
+    }
 }
 
 #[test]

@@ -73,6 +73,7 @@ impl OpDef for CumulativeSum {
             along(0, false).float(&[7], -1.0..1.0),
             along(1, false).float(&[2, 5, 3], -1.0..1.0),
             along(1, true).float(&[19, 4], -1.0..1.0),
+            along(1, false).float(&[3, 2, 20], -1.0..1.0),
             along(0, true).float(&[4, 67], -1.0..1.0),
             along(1, false).other(DType::I64, &[3, 6], -9.0..9.0),
             along(0, true).other(DType::I32, &[5, 2], -9.0..9.0),

@@ -130,3 +130,21 @@ fn reads_row(access: &Access, shape: &[usize], axis: usize, d: usize) -> bool {
     };
     same_axes && at(&access.indices[axis])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_inside_of_rows_keep_them_apart() {
+        let types = [TensorType::f32([4, 3])];
+        let rows = |axis| {
+            let step = Builder::function("step", &types, |b, x| {
+                let sums = b.cumulative_sum(x[0], axis, false)?;
+                Ok(vec![b.sort(sums, axis, false)?[0]])
+            });
+            Rows::new(&step.unwrap(), 1, &types).count
+        };
+        assert_eq!([rows(0), rows(1)], [1, 4]);
+    }
+}
