@@ -145,6 +145,20 @@ fn dense_windows() {
     check(&convolution([1; 2], [0; 2], [0; 2], [1; 2], 1), [2, 6, 14, 14], [16, 6, 5, 5]);
 }
 
+/// Channels that fill tiles of three and four vectors, with all numbers of rows in the last tile, and depths between 1 and 7.
+#[test]
+fn channels_that_fill_wide_tiles() {
+    let same = convolution([1; 2], [1; 2], [1; 2], [1; 2], 1);
+    for channels in [48, 64, 96] {
+        for width in 5..=9 {
+            check(&same, [1, width - 2, 5, width], [channels, width - 2, 3, 3]);
+        }
+    }
+    check(&same, [2, 64, 5, 6], [128, 64, 3, 3]);
+    check(&convolution([2; 2], [1; 2], [1; 2], [1; 2], 1), [2, 48, 7, 6], [64, 48, 3, 3]);
+    check(&convolution([1; 2], [0; 2], [0; 2], [1; 2], 1), [1, 1, 5, 7], [64, 1, 1, 1]);
+}
+
 #[test]
 fn few_channels() {
     let same = convolution([1; 2], [2; 2], [2; 2], [1; 2], 1);

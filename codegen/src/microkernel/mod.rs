@@ -32,6 +32,8 @@ mod vectors_avx2;
 mod wide_avx2;
 #[cfg(target_arch = "x86_64")]
 mod wide_avx512;
+#[cfg(target_arch = "x86_64")]
+mod wide_rows_avx512;
 
 pub(crate) use copy::Lines;
 pub(crate) use rows::{

@@ -5,7 +5,7 @@
 
 use super::rows_portable;
 #[cfg(target_arch = "x86_64")]
-use super::{neighbours_avx2, rows_avx2, rows_avx512, sliding_avx2};
+use super::{neighbours_avx2, rows_avx2, rows_avx512, sliding_avx2, wide_rows_avx512};
 use gradc_ir::target::VectorIsa;
 
 /// Stands for the offset of a row that reads zeros.
@@ -96,6 +96,28 @@ impl RowTile {
         tile: usize,
         mut step: impl FnMut(&[*const f32; ROWS], isize, *const f32),
     ) {
+        let along = |rows: &[*const f32; ROWS], mut left: isize, mut right: *const f32, depth: usize| {
+            for _ in 0..depth {
+                step(rows, left, right);
+                left += self.left_step;
+                right = right.wrapping_offset(self.right_step);
+            }
+        };
+        // SAFETY: as promised by the caller.
+        unsafe { self.for_each_segment::<ROWS, APART>(tile, along) }
+    }
+
+    /// Calls `run` with the rows' addresses in a tile, and the left offset, the right address and the depth of every segment.
+    ///
+    /// # Safety
+    /// As for [`for_each_depth`](Self::for_each_depth).
+    #[inline(always)]
+    pub unsafe fn for_each_segment<const ROWS: usize, const APART: usize>(
+        &self,
+        tile: usize,
+        mut run: impl FnMut(&[*const f32; ROWS], isize, *const f32, usize),
+    ) {
+        let right = |segment: &Segment| self.right.wrapping_offset(segment.right as isize);
         // SAFETY: as promised by the caller.
         unsafe {
             if self.left_rows_step == 0 {
@@ -104,14 +126,14 @@ impl RowTile {
                 });
                 for at in 0..self.count {
                     let segment = &*self.segments.add(at);
-                    self.along(segment, segment.left as isize, |left, right| step(&rows, left, right));
+                    run(&rows, segment.left as isize, right(segment), segment.depth as usize);
                 }
                 return;
             }
             for at in 0..self.count {
                 let segment = &*self.segments.add(at);
                 let rows = self.rows_of::<ROWS, APART>(at, segment);
-                self.along(segment, 0, |left, right| step(&rows, left, right));
+                run(&rows, 0, right(segment), segment.depth as usize);
             }
         }
     }
@@ -151,17 +173,6 @@ impl RowTile {
     unsafe fn row_offset(&self, at: usize) -> isize {
         // SAFETY: as promised by the caller.
         unsafe { *self.left_rows.add(at) as isize }
-    }
-
-    /// Left offset and right address of every k of a segment.
-    #[inline(always)]
-    unsafe fn along(&self, segment: &Segment, mut left: isize, mut step: impl FnMut(isize, *const f32)) {
-        let mut right = self.right.wrapping_offset(segment.right as isize);
-        for _ in 0..segment.depth {
-            step(left, right);
-            left += self.left_step;
-            right = right.wrapping_offset(self.right_step);
-        }
     }
 
     /// Addresses of the rows in a segment that has its own offsets.
@@ -209,7 +220,10 @@ pub(crate) fn row_kernel(isa: VectorIsa, columns: usize, lanewise: bool) -> RowK
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx2 => rows_avx2::kernel(columns, lanewise),
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx512 => rows_avx512::kernel(columns, lanewise),
+        VectorIsa::Avx512 => match wide_rows_avx512::kernel(columns) {
+            Some(kernel) if !lanewise => kernel,
+            _ => rows_avx512::kernel(columns, lanewise),
+        },
         _ => rows_portable::kernel(lanewise),
     }
 }
@@ -232,22 +246,18 @@ pub(crate) fn sliding_kernel(isa: VectorIsa, slide: Slide) -> Option<RowKernel> 
     }
 }
 
-/// Calls `compute` with the tile's rows, vectors and masking as constants; `wide` lists the rows of tiles of two
-/// vectors, `narrow` those of one.
+/// Calls `compute` with the tile's rows, vectors and masking as constants; each list has the rows of tiles of so many
+/// vectors.
 #[cfg(target_arch = "x86_64")]
 macro_rules! dispatch_rows {
-    ($tile:expr, $lanes:expr, $lanewise:ident, wide [$($wide:literal)+], narrow [$($narrow:literal)+]) => {
+    ($tile:expr, $lanes:expr, $lanewise:ident, $($vectors:literal [$($rows:literal)+]),+) => {
         // SAFETY: as promised to the caller.
         unsafe {
             match ($tile.rows, $tile.columns.div_ceil($lanes), $tile.columns.is_multiple_of($lanes)) {
-                $(
-                    ($wide, 2, true) => compute::<$wide, 2, false, $lanewise>($tile),
-                    ($wide, 2, false) => compute::<$wide, 2, true, $lanewise>($tile),
-                )+
-                $(
-                    ($narrow, 1, true) => compute::<$narrow, 1, false, $lanewise>($tile),
-                    ($narrow, 1, false) => compute::<$narrow, 1, true, $lanewise>($tile),
-                )+
+                $($(
+                    ($rows, $vectors, true) => compute::<$rows, $vectors, false, $lanewise>($tile),
+                    ($rows, $vectors, false) => compute::<$rows, $vectors, true, $lanewise>($tile),
+                )+)+
                 _ => unreachable!("a tile is not larger than its kernel"),
             }
         }

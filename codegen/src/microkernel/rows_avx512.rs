@@ -15,9 +15,7 @@ pub(super) fn kernel(columns: usize, lanewise: bool) -> RowKernel {
 }
 
 unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {
-    dispatch_rows!(
-        tile, LANES, LANEWISE, wide [1 2 3 4 5 6 7 8], narrow [1 2 3 4 5 6 7 8 9 10 11 12]
-    )
+    dispatch_rows!(tile, LANES, LANEWISE, 1 [1 2 3 4 5 6 7 8 9 10 11 12], 2 [1 2 3 4 5 6 7 8])
 }
 
 /// `ROWS` rows of `VECTORS` vectors, the last one masked if `MASKED`.
