@@ -146,7 +146,8 @@ impl Planned {
     }
 
     fn lines(&mut self, plan: LinesPlan) -> KernelCode {
-        self.program.thread_bytes = self.program.thread_bytes.max(plan.scratch_bytes());
+        let scratch_bytes = plan.scratch_bytes().next_multiple_of(ALIGNMENT_BYTES);
+        self.program.thread_bytes = self.program.thread_bytes.max(scratch_bytes);
         let (tables, chunks) = (self.program.lines.len(), plan.chunks());
         self.program.lines.push(plan);
         KernelCode::Call { function: Function::Lines, tables, chunks }

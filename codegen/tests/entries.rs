@@ -127,6 +127,34 @@ fn what_is_accumulated_together_must_exist_and_be_of_one_dtype() {
 }
 
 #[test]
+fn threads_share_lines() {
+    let shape = vec![70, 257];
+    let input = Random(6).tensor(&TensorType::f32(&shape[..]), -2.0..2.0);
+    let values = |n| TensorType::f32([70, n]);
+    let places = |n| TensorType::new(DType::I64, [70, n]);
+    let sort = |count| LineWork::Sort { descending: true, count };
+    for (axis, work, results) in [
+        (1, sort(257), vec![values(257), places(257)]),
+        (1, sort(9), vec![values(9), places(9)]),
+        (1, LineWork::CumulativeSum { reverse: false }, vec![values(257)]),
+        (0, LineWork::CumulativeSum { reverse: true }, vec![values(257)]),
+    ] {
+        let lines = Lines { shape: shape.clone(), axis, work };
+        let case = Case::new(vec![KernelKind::Lines(lines)], std::slice::from_ref(&input.ty), &results);
+        let executable = case.compile(&options(Target::host().vector_isa));
+        let one = case.run(&executable, std::slice::from_ref(&input), &Pool::default());
+        for threads in [2, 4] {
+            let pool = Pool::new(threads).expect("threads start");
+            assert_eq!(
+                one,
+                case.run(&executable, std::slice::from_ref(&input), &pool),
+                "{work:?} on {threads} threads"
+            );
+        }
+    }
+}
+
+#[test]
 fn threads_do_not_change_bits() {
     let (rows, columns) = (3000, 401);
     let ty = TensorType::f32([rows, columns]);
