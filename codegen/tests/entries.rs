@@ -6,8 +6,10 @@ use common::{Case, Random, nest_kernel, options};
 use gradc_codegen::{AlignedBuffer, EntryCode, Memory, Operand, PlacedAction, Pool, StepFailure, compile};
 use gradc_ir::kernel::{Accumulate, Kernel, KernelKind, LoopKernel};
 use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Combine, LineWork, Lines, Nest, Scalar, UnaryFn};
+use gradc_ir::ops::{CumulativeSum, Op, Sort};
 use gradc_ir::plan::{Place, Segment};
 use gradc_ir::target::Target;
+use gradc_ir::tensor::{HostTensor, Tensor};
 use gradc_ir::types::{DType, TensorType};
 
 fn place(segment: Segment, offset_bytes: usize) -> Place {
@@ -128,28 +130,23 @@ fn what_is_accumulated_together_must_exist_and_be_of_one_dtype() {
 
 #[test]
 fn threads_share_lines() {
-    let shape = vec![70, 257];
-    let input = Random(6).tensor(&TensorType::f32(&shape[..]), -2.0..2.0);
-    let values = |n| TensorType::f32([70, n]);
-    let places = |n| TensorType::new(DType::I64, [70, n]);
-    let sort = |count| LineWork::Sort { descending: true, count };
-    for (axis, work, results) in [
-        (1, sort(257), vec![values(257), places(257)]),
-        (1, sort(9), vec![values(9), places(9)]),
-        (1, LineWork::CumulativeSum { reverse: false }, vec![values(257)]),
-        (0, LineWork::CumulativeSum { reverse: true }, vec![values(257)]),
-    ] {
-        let lines = Lines { shape: shape.clone(), axis, work };
-        let case = Case::new(vec![KernelKind::Lines(lines)], std::slice::from_ref(&input.ty), &results);
+    let input = Random(6).tensor(&TensorType::f32([2000, 257]), -2.0..2.0);
+    let (axis, descending, reverse) = (1, true, true);
+    let ops: [Op; 4] = [
+        Sort { axis, descending, count: 257 }.into(),
+        Sort { axis, descending, count: 9 }.into(),
+        CumulativeSum { axis, reverse }.into(),
+        CumulativeSum { axis: 0, reverse }.into(),
+    ];
+    for op in ops {
+        let expected: Vec<_> = op.eval(&[&input]).expect("a matrix").iter().map(Tensor::rounded).collect();
+        let case = Case::of_op(&op, std::slice::from_ref(&input.ty)).expect("a kernel");
         let executable = case.compile(&options(Target::host().vector_isa));
-        let one = case.run(&executable, std::slice::from_ref(&input), &Pool::default());
-        for threads in [2, 4] {
+        for threads in [1, 2, 4] {
             let pool = Pool::new(threads).expect("threads start");
-            assert_eq!(
-                one,
-                case.run(&executable, std::slice::from_ref(&input), &pool),
-                "{work:?} on {threads} threads"
-            );
+            let found = case.run(&executable, std::slice::from_ref(&input), &pool);
+            let found: Vec<_> = found.iter().map(HostTensor::to_tensor).collect();
+            assert!(found == expected, "{op} on {threads} threads");
         }
     }
 }

@@ -19,6 +19,20 @@ trait Keyed: Copy {
     fn place(key: Self::Key) -> usize;
 }
 
+/// The bits of a float as a number in the order of floats: by value, NaN last, the zeros equal. Nothing is computed, which
+/// could flush the least numbers.
+macro_rules! in_order {
+    ($x:ident, $bits:ty) => {{
+        let (sign, bits) = (<$bits>::MAX ^ <$bits>::MAX >> 1, $x.to_bits());
+        match bits & sign == 0 {
+            _ if $x.is_nan() => <$bits>::MAX,
+            _ if bits << 1 == 0 => sign,
+            true => bits | sign,
+            false => !bits,
+        }
+    }};
+}
+
 macro_rules! keyed {
     ($($element:ty: $order:ty, $key:ty, |$x:ident| $in_order:expr;)+) => {
         $(impl Keyed for $element {
@@ -45,21 +59,6 @@ keyed! {
     i64: u64, u128, |x| x.cast_unsigned() ^ 1 << 63;
     u8: u32, u64, |x| x.into();
 }
-
-/// The bits of a float as a number in the order of floats: by value, NaN last, the zeros equal. Nothing is computed, which
-/// could flush the least numbers.
-macro_rules! in_order {
-    ($x:ident, $bits:ty) => {{
-        let (sign, bits) = (<$bits>::MAX ^ <$bits>::MAX >> 1, $x.to_bits());
-        match bits & sign == 0 {
-            _ if $x.is_nan() => <$bits>::MAX,
-            _ if bits << 1 == 0 => sign,
-            true => bits | sign,
-            false => !bits,
-        }
-    }};
-}
-use in_order;
 
 /// What sorts lines of a dtype.
 pub(super) fn of(dtype: DType) -> Run {
