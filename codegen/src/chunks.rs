@@ -18,17 +18,17 @@ const PART_PRODUCTS: usize = 1 << 18;
 /// Terms of a part for each element of the result, at least: adding the parts up is then little beside making them.
 const PART_DEPTH: usize = 256;
 
-/// Largest result of which every part may have its own sums, in elements.
-const SMALL_RESULT: usize = 1 << 14;
+/// Largest result of which every part of its sums may have its own, in elements.
+pub(crate) const SMALL_RESULT: usize = 1 << 14;
 
 /// Most parts of a sum.
 const MOST_PARTS: usize = 8;
 
-/// In how many parts the depth of products had better be cut, whose sums are added up in their order: where a small result
-/// is a long sum (weight gradients), a thread then reads of both factors its own part alone. One if in none. `products`
-/// may count some more than once, for what they cost.
-pub(crate) fn parts_of_depth(products: usize, elements: usize, depth: usize) -> usize {
-    let most = if elements <= SMALL_RESULT { MOST_PARTS.min(depth / PART_DEPTH) } else { 1 };
+/// In how many parts the depth of products had better be cut, whose sums are added up in their order: where a result of at
+/// most `small` elements is a long sum (weight gradients), a thread then reads of both factors its own part alone. One if
+/// in none. `products` may count some more than once, for what they cost.
+pub(crate) fn parts_of_depth(products: usize, elements: usize, depth: usize, small: usize) -> usize {
+    let most = if elements <= small { MOST_PARTS.min(depth / PART_DEPTH) } else { 1 };
     equal_shares((products / PART_PRODUCTS).clamp(1, most.max(1)))
 }
 

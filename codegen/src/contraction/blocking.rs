@@ -1,7 +1,7 @@
 //! How products are cut into blocks and chunks, and which factors are packed: by shape and cost alone.
 
 use super::plan::{ContractionPlan, Layout, RowGroup, WorkSpace};
-use crate::chunks::{equal_shares, parts_of_depth};
+use crate::chunks::{SMALL_RESULT, equal_shares, parts_of_depth};
 use crate::loops::{Blocking, EpiloguePlan};
 use crate::microkernel::MicroKernel;
 use std::ops::{Range, RangeInclusive};
@@ -156,7 +156,7 @@ impl ContractionPlan {
         if cannot_be || !is_deep {
             1
         } else {
-            parts_of_depth(self.elements().saturating_mul(self.k), self.elements(), self.k)
+            parts_of_depth(self.elements().saturating_mul(self.k), self.elements(), self.k, SMALL_RESULT)
         }
     }
 

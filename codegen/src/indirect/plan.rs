@@ -5,7 +5,7 @@ use super::interleaving::{Interleaved, interleaved};
 use super::padding::padded;
 use super::roles::Roles;
 use super::tiles::Tables;
-use crate::chunks::{equal_shares, parts_of_depth};
+use crate::chunks::{SMALL_RESULT, equal_shares, parts_of_depth};
 use crate::loops::{Blocking, Groups};
 use crate::microkernel::{RowKernel, Slide, neighbour_kernel, row_kernel, sliding_kernel};
 use gradc_ir::lower::Contraction;
@@ -21,6 +21,17 @@ const LANEWISE_COST: usize = 3;
 
 /// Most chunks of one kernel.
 const MOST_CHUNKS: usize = 32;
+
+/// Floats of a right factor that does not stay in the second-level cache beside all else.
+const LARGE_FACTOR: usize = 1 << 17;
+
+/// Rows of a chunk of tiles that reads such a factor, at least: reading is then little beside multiplying.
+const ROWS_OF_LARGE: usize = 64;
+
+/// Largest result of which parts of such a factor may have their own sums, in elements, and how many times as many depths
+/// as rows it then has.
+const RESULT_OF_LARGE: usize = 1 << 16;
+const DEEP: usize = 8;
 
 /// Rows that share tables, at least. More are taken where tiles would otherwise mix rows that meet different runs.
 const FEW_ROWS: [usize; 3] = [96, 768, 6144];
@@ -156,7 +167,9 @@ impl IndirectPlan {
         let (tables, groups) = first_or_least(tables, MIXED_SHARE, |(tables, _)| tables.mixed_share())?;
         let roles = roles(FEW_ROWS[0])?;
         let cost = if roles.lanewise { LANEWISE_COST } else { 1 };
-        let cut = Cut::new(&tables, products.saturating_mul(cost), elements, products / elements.max(1));
+        let depth = products / elements.max(1);
+        let is_large = depth * roles.count(&roles.columns) > LARGE_FACTOR;
+        let cut = Cut::new(&tables, &kernel, (products.saturating_mul(cost), elements, depth), is_large);
         let steps = [&roles.left, &roles.right].map(|load| super::factor::step(load, roles.run) as isize);
         let (left, right, lanewise) = (roles.left.operand, roles.right.operand, roles.lanewise);
         let columns = roles.count(&roles.columns);
@@ -252,12 +265,51 @@ fn first_or_least<T>(items: impl Iterator<Item = T>, enough: f64, measure: impl 
 }
 
 impl Cut {
-    fn new(tables: &Tables, products: usize, elements: usize, depth: usize) -> Cut {
-        let partials = parts_of_depth(products, elements, depth).min(equal_shares(tables.depth_groups / 2));
+    /// How to cut so many products, `depth` for each element; whether the right factor is large.
+    fn new(
+        tables: &Tables,
+        kernel: &RowKernel,
+        (products, elements, depth): (usize, usize, usize),
+        is_large: bool,
+    ) -> Cut {
+        let rows = tables.count() * kernel.rows;
+        let small = if is_large && depth > DEEP * rows { RESULT_OF_LARGE } else { SMALL_RESULT };
+        let partials = parts_of_depth(products, elements, depth, small).min(equal_shares(tables.depth_groups / 2));
         if partials > 1 {
             return Cut::Depth(tables.depth_groups.div_ceil(partials));
         }
-        let wanted = equal_shares((products / TILE_PRODUCTS).clamp(1, MOST_CHUNKS));
+        let least_rows = if is_large { ROWS_OF_LARGE } else { 1 };
+        let most = (rows / least_rows).clamp(1, MOST_CHUNKS);
+        let wanted = equal_shares((products / TILE_PRODUCTS).clamp(1, most));
         Cut::Tiles(tables.count().div_ceil(wanted).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::indirect::tiles::Product;
+
+    /// The cut of so many rows and columns with this depth.
+    fn cut(rows: usize, columns: usize, depth: usize) -> Cut {
+        let kernel = row_kernel(VectorIsa::Portable, columns, false);
+        let product = Product { left: 0, right: 0, result: 0, tiles: 0..rows / kernel.rows, first: 0 };
+        let tables = Tables { products: vec![product], depth_groups: depth.div_ceil(256), ..Tables::default() };
+        let (elements, is_large) = (rows * columns, depth * columns > LARGE_FACTOR);
+        Cut::new(&tables, &kernel, (elements * depth, elements, depth), is_large)
+    }
+
+    #[test]
+    fn chunks_that_read_a_large_factor_have_many_rows() {
+        let rows = row_kernel(VectorIsa::Portable, 256, false).rows;
+        assert!(matches!(cut(512, 256, 512), Cut::Tiles(tiles) if tiles * rows == 16), "read from the cache");
+        assert!(matches!(cut(512, 256, 2304), Cut::Tiles(tiles) if tiles * rows == 64), "read from beyond it");
+    }
+
+    #[test]
+    fn long_sums_over_a_large_factor_are_cut_before_rows() {
+        assert!(matches!(cut(576, 64, 8192), Cut::Depth(4)));
+        assert!(matches!(cut(576, 64, 1024), Cut::Tiles(_)), "a small factor");
+        assert!(matches!(cut(576, 64, 4096), Cut::Tiles(_)), "not much deeper than rows");
     }
 }
