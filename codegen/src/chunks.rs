@@ -6,8 +6,8 @@ const GRAIN: usize = 1 << 16;
 /// Most chunks of one kernel.
 const MOST: usize = 32;
 
-/// A number of chunks, at least one and at most `wanted`, that gives threads the same share: a power of two. One chunk of a
-/// kernel is then some of another's, and a thread finds in its cache what it has made itself.
+/// A number of chunks, at least one and at most `wanted`, that gives threads the same share: a power of two. One chunk
+/// of a kernel is then some of another's, and a thread finds in its cache what it has made itself.
 pub(crate) fn equal_shares(wanted: usize) -> usize {
     1 << wanted.max(1).ilog2()
 }
@@ -24,9 +24,9 @@ pub(crate) const SMALL_RESULT: usize = 1 << 14;
 /// Most parts of a sum.
 const MOST_PARTS: usize = 8;
 
-/// In how many parts the depth of products had better be cut, whose sums are added up in their order: where a result of at
-/// most `small` elements is a long sum (weight gradients), a thread then reads of both factors its own part alone. One if
-/// in none. `products` may count some more than once, for what they cost.
+/// In how many parts the depth of products had better be cut, whose sums are added up in their order: where a result of
+/// at most `small` elements is a long sum (weight gradients), a thread then reads of both factors its own part alone.
+/// One if in none. `products` may count some more than once, for what they cost.
 pub(crate) fn parts_of_depth(products: usize, elements: usize, depth: usize, small: usize) -> usize {
     let most = if elements <= small { MOST_PARTS.min(depth / PART_DEPTH) } else { 1 };
     equal_shares((products / PART_PRODUCTS).clamp(1, most.max(1)))

@@ -35,8 +35,8 @@ pub(crate) enum KernelCode {
     /// Several one after the other: loop nests for parts of the points, steps of a contraction; the codes with these
     /// positions.
     Sequence(Range<usize>),
-    /// A contraction whose right factor, this operand, is packed before the loops around that do not change it: the code
-    /// with this position packs it, the next one computes.
+    /// A contraction whose right factor, this operand, is packed before the loops around that do not change it: the
+    /// code with this position packs it, the next one computes.
     Kept { packing: usize, operand: usize },
     /// A scatter.
     Scatter(Box<ScatterPlan>, Vec<DType>),
@@ -46,8 +46,8 @@ pub(crate) enum KernelCode {
     Epilogue(Box<EpiloguePlan>, Vec<DType>),
     /// A loop nest behind a contraction; it reads the sums, which stand in the shared work space, as its last operand.
     Finish(Box<LoopPlan>, Vec<DType>),
-    /// A loop nest before a contraction; its result goes to the shared work space, so many floats from its beginning. The
-    /// dtypes are those of the operands.
+    /// A loop nest before a contraction; its result goes to the shared work space, so many floats from its beginning.
+    /// The dtypes are those of the operands.
     Copy(Box<LoopPlan>, Vec<DType>, usize),
 }
 
@@ -238,7 +238,7 @@ impl Planned {
         let shared_sums = if sums_are_shared { partials * kernel.space.iter().product::<usize>() } else { 0 };
         self.program.shared_bytes = self.program.shared_bytes.max(bytes_of(shared_sums));
         let copy = plan.copy.take().map(|copy| self.shared_copy(&copy, shared_sums, operands, isa));
-        let copy_at = copy.as_ref().map(|(_, at)| *at);
+        let copy_at = copy.as_ref().map(|(_, at)| (operands.len(), *at));
         let product = KernelCode::Call { function: Function::ContractRows, tables: contraction, chunks: plan.chunks() };
         let mut steps: Vec<KernelCode> = copy.into_iter().map(|(code, _)| code).chain([product]).collect();
         let mut epilogue = None;

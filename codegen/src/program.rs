@@ -53,8 +53,8 @@ pub(crate) struct PlacedContraction {
 pub(crate) struct PlacedIndirect {
     /// How it is computed.
     pub plan: IndirectPlan,
-    /// Where the copy that stands for the left factor is in the shared work space, in floats.
-    pub copy: Option<usize>,
+    /// The operand that a copy in the shared work space stands for, and where that is, in floats.
+    pub copy: Option<(usize, usize)>,
     /// Where its sums go.
     pub sums: Sums,
 }

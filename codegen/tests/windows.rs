@@ -145,7 +145,8 @@ fn dense_windows() {
     check(&convolution([1; 2], [0; 2], [0; 2], [1; 2], 1), [2, 6, 14, 14], [16, 6, 5, 5]);
 }
 
-/// Channels that fill tiles of three and four vectors, with all numbers of rows in the last tile, and depths between 1 and 7.
+/// Channels that fill tiles of three and four vectors, with all numbers of rows in the last tile, and depths between 1
+/// and 7.
 #[test]
 fn channels_that_fill_wide_tiles() {
     let same = convolution([1; 2], [1; 2], [1; 2], [1; 2], 1);
@@ -157,6 +158,28 @@ fn channels_that_fill_wide_tiles() {
     check(&same, [2, 64, 5, 6], [128, 64, 3, 3]);
     check(&convolution([2; 2], [1; 2], [1; 2], [1; 2], 1), [2, 48, 7, 6], [64, 48, 3, 3]);
     check(&convolution([1; 2], [0; 2], [0; 2], [1; 2], 1), [1, 1, 5, 7], [64, 1, 1, 1]);
+}
+
+/// Few columns, of which vectors have two or four depths: all numbers of columns and of rows in the last tile, groups,
+/// strides, and sums longer than one chain.
+#[test]
+fn several_depths_beside_each_other() {
+    let same = convolution([1; 2], [1; 2], [1; 2], [1; 2], 1);
+    for outputs in 2..=16 {
+        check(&same, [2, 12, 13, 5 + outputs % 8], [outputs, 12, 3, 3]);
+        check(&same, [1, 6, 24, 20], [outputs, 6, 3, 3]);
+    }
+    check(&convolution([1; 2], [1; 2], [1; 2], [1; 2], 3), [4, 24, 13, 11], [36, 8, 3, 3]);
+    check(&convolution([2, 1], [2, 0], [1, 2], [1, 2], 1), [2, 8, 17, 19], [9, 8, 3, 4]);
+    check(&same, [2, 140, 11, 12], [11, 140, 3, 3]);
+    // Runs that are cut at the edges of images, that are apart in the left factor, and over guards of the right one.
+    check(&convolution([1; 2], [1, 2], [2, 1], [1; 2], 1), [2, 1, 20, 22], [12, 1, 3, 4]);
+    check(&convolution([1; 2], [0; 2], [0; 2], [1; 2], 1), [3, 8, 14, 14], [8, 8, 3, 3]);
+    check(&same, [2, 16, 20, 20], [1, 16, 3, 3]);
+    check(&same, [2, 300, 9, 9], [16, 300, 3, 3]);
+    for ordered in all_three(&same, &[4, 16, 15, 18], &[16, 16, 3, 3], 23) {
+        ordered.check(Some((0.5, -1.0)));
+    }
 }
 
 #[test]

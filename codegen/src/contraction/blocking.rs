@@ -20,8 +20,8 @@ const MOST_PACKED_ROWS: usize = 120;
 /// Columns of a block whose sums are the result.
 const MOST_COLUMNS: usize = 2048;
 
-/// Rows and columns of a block that packs both factors for itself, so that each serves for many tiles; and rows that meet
-/// a large right factor, which is read anew for each block.
+/// Rows and columns of a block that packs both factors for itself, so that each serves for many tiles; and rows that
+/// meet a large right factor, which is read anew for each block.
 const SQUARE_BLOCK: usize = 256;
 
 /// Sums of the largest block that an epilogue runs on: a part of the second-level cache.
@@ -52,21 +52,22 @@ const CHUNK_PACKED: usize = 1 << 13;
 /// Products that take as long as a scalar operation of an epilogue.
 const PRODUCTS_PER_OPERATION: usize = 4;
 
-/// Tiles of rows up to which a factor is better read from panels that a loop keeps than in place, through strides between
-/// depths along which the processor neither looks ahead nor has many places in the first-level cache.
+/// Tiles of rows up to which a factor is better read from panels that a loop keeps than in place, through strides
+/// between depths along which the processor neither looks ahead nor has many places in the first-level cache.
 const FEW_ROW_TILES: usize = 4;
 
 /// Tiles of rows from which on packing a right factor that could be read in place pays.
 const MANY_ROW_TILES: usize = 16;
 
-/// The same where each vector of the right factor is a line of the cache, which holds no more than that in a panel either.
+/// The same where each vector of the right factor is a line of the cache, which holds no more than that in a panel
+/// either.
 const MANY_ROW_TILES_OF_LINES: usize = 40;
 
 /// The same where these lines are whole pages apart.
 const MANY_ROW_TILES_OF_PAGES: usize = 8;
 
-/// Floats from one depth to the next from which on these are whole pages apart: each has a place of its own in the table
-/// of pages, and few places in the caches.
+/// Floats from one depth to the next from which on these are whole pages apart: each has a place of its own in the
+/// table of pages, and few places in the caches.
 const PAGES_APART: usize = 2048;
 
 /// Tiles of columns from which on packing the left factor pays though it could be read in place.
@@ -91,14 +92,14 @@ const DEEP: usize = 4;
 /// Elements between rows or depths from which on these compete for places in the cache.
 const FAR: usize = 512;
 
-/// Elements between depths from which on even few tiles had better not read them in place. Below, that is no slower than
-/// multiply-adds: the processor foresees the strides, and the second-level cache delivers a line in their time. Where a
-/// vector of sums is a line, they take half of it: there it is [`FAR`].
+/// Elements between depths from which on even few tiles had better not read them in place. Below, that is no slower
+/// than multiply-adds: the processor foresees the strides, and the second-level cache delivers a line in their time.
+/// Where a vector of sums is a line, they take half of it: there it is [`FAR`].
 const VERY_FAR: usize = 1024;
 
 impl ContractionPlan {
-    /// Cuts the products into blocks and these into chunks, for the epilogue that runs on each block. `room` is how many
-    /// floats of the right factor the loop around may keep in panels; 0 where the factor changes with its steps.
+    /// Cuts the products into blocks and these into chunks, for the epilogue that runs on each block. `room` is how
+    /// many floats of the right factor the loop around may keep in panels; 0 where the factor changes with its steps.
     pub fn cut(&mut self, epilogue: Option<&EpiloguePlan>, room: usize) {
         self.turn_if_it_pays(epilogue);
         let Blocking { m, n, .. } = self.blocking;
@@ -179,8 +180,8 @@ impl ContractionPlan {
         }
     }
 
-    /// Rows that a block has at least: several tiles, and as many as columns of a tile, which take longer to bring into the
-    /// cache the more there are.
+    /// Rows that a block has at least: several tiles, and as many as columns of a tile, which take longer to bring into
+    /// the cache the more there are.
     fn least_rows(&self) -> usize {
         let MicroKernel { rows, columns, .. } = self.kernel;
         if self.is_one_row() { LEAST_ROW_TILES * rows } else { columns.max(LEAST_ROW_TILES * rows) }
@@ -188,8 +189,8 @@ impl ContractionPlan {
 
     /// Cuts rows and columns, where they may be cut, into equal parts of at most this size; into more parts where
     /// threads would lack work or would not end together. What costs most is to read a large factor again for each of
-    /// several blocks, and then few columns: what is packed for a block serves fewer tiles, and what is done with the sums
-    /// runs over shorter rows.
+    /// several blocks, and then few columns: what is packed for a block serves fewer tiles, and what is done with the
+    /// sums runs over shorter rows.
     fn divide(&mut self, rows: Option<usize>, columns: Option<usize>, wanted: usize) {
         let Blocking { m, n, .. } = self.blocking;
         // Of a matrix that meets a vector, nothing serves several tiles.
@@ -215,8 +216,8 @@ impl ContractionPlan {
         self.grid = (m.div_ceil(rows), n.div_ceil(columns));
     }
 
-    /// Floats that so many blocks read of a factor of so many rows or columns, where it does not stay in a cache between
-    /// them.
+    /// Floats that so many blocks read of a factor of so many rows or columns, where it does not stay in a cache
+    /// between them.
     fn floats_read_again(&self, free: usize, blocks: usize) -> usize {
         let floats = self.k.saturating_mul(free);
         if floats > LARGE_FACTOR { floats.saturating_mul(blocks) } else { 0 }
@@ -246,8 +247,8 @@ impl ContractionPlan {
         }
     }
 
-    /// Whether panels of the right factor had better be packed once for the steps of a loop; what is read along the depth
-    /// has none.
+    /// Whether panels of the right factor had better be packed once for the steps of a loop; what is read along the
+    /// depth has none.
     fn keeps_right(&self, packs_right: bool, room: usize) -> bool {
         let (Blocking { m, n, .. }, MicroKernel { rows, columns, .. }) = (self.blocking, self.kernel);
         let in_tiles = !self.by_library && !self.is_one_row() && !self.kernel.along_depth;

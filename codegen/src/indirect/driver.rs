@@ -28,8 +28,10 @@ pub(crate) unsafe extern "C" fn contract_rows(
         let plan = &entry.plan;
         let floats = |k: usize| (*arguments.add(k)).cast::<f32>();
         let part = plan.part(chunk);
-        let left = entry.copy.map_or_else(|| floats(plan.left), |at| context.shared().add(at));
-        let factors = [left.cast_const(), floats(plan.right).cast_const()];
+        let factors = [plan.left, plan.right].map(|k| match entry.copy {
+            Some((operand, at)) if operand == k => context.shared().add(at).cast_const(),
+            _ => floats(k).cast_const(),
+        });
         let result = match entry.sums {
             Sums::Result(at) => floats(at),
             Sums::Shared => context.shared(),
@@ -45,9 +47,8 @@ pub(crate) unsafe extern "C" fn contract_rows(
 /// Computes the products of a part one after the other in the work space of the thread, and runs what follows on each:
 /// it is given the address of a [`Rectangle`].
 ///
-/// # Safety
-/// The addresses are those of the plan's factors; the part is of whole products; the work space has room for the sums of
-/// one.
+/// # Safety The addresses are those of the plan's factors; the part is of whole products; the work space has room for
+/// the sums of one.
 unsafe fn each_product(
     plan: &IndirectPlan,
     factors: [*const f32; 2],
@@ -122,7 +123,8 @@ impl Rows<'_> {
                     continue;
                 }
                 let before = (first - tables.groups[tile.groups].0) * tile.left_rows_step;
-                // SAFETY: offsets of tables are inside the factors and the result, for every row and column of the tile.
+                // SAFETY: offsets of tables are inside the factors and the result, for every row and column of the
+                // tile.
                 unsafe {
                     (kernel.run)(&RowTile {
                         segments: tables.segments.as_ptr().add(first),

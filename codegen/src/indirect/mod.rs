@@ -1,6 +1,7 @@
 //! Contractions with windowed factors: as products of matrices whose rows are found through tables.
 
 mod cost;
+mod depths;
 mod driver;
 mod epilogue;
 mod factor;

@@ -1,5 +1,6 @@
 //! How the tiles of a contraction are computed: in which order, and in which chunks.
 
+use super::depths::beside_each_other;
 use super::factor::FactorCopy;
 use super::interleaving::{Interleaved, interleaved};
 use super::padding::padded;
@@ -7,13 +8,13 @@ use super::roles::Roles;
 use super::tiles::Tables;
 use crate::chunks::{SMALL_RESULT, equal_shares, parts_of_depth};
 use crate::loops::{Blocking, Groups};
-use crate::microkernel::{RowKernel, Slide, neighbour_kernel, row_kernel, sliding_kernel};
+use crate::microkernel::{RowKernel, Slide, kernels_of_depths, neighbour_kernel, row_kernel, sliding_kernel};
 use gradc_ir::lower::Contraction;
 use gradc_ir::target::VectorIsa;
 use std::ops::Range;
 
-/// Multiplications of a chunk of tiles, at least: about 5 µs of work. A kernel that one thread does alone also brings it
-/// what others have made, and leaves its result away from them.
+/// Multiplications of a chunk of tiles, at least: about 5 µs of work. A kernel that one thread does alone also brings
+/// it what others have made, and leaves its result away from them.
 const TILE_PRODUCTS: usize = 1 << 18;
 
 /// What a product of lanes costs, in products of rows with columns: it loads an operand of its own.
@@ -28,8 +29,8 @@ const LARGE_FACTOR: usize = 1 << 17;
 /// Rows of a chunk of tiles that reads such a factor, at least: reading is then little beside multiplying.
 const ROWS_OF_LARGE: usize = 64;
 
-/// Largest result of which parts of such a factor may have their own sums, in elements, and how many times as many depths
-/// as rows it then has.
+/// Largest result of which parts of such a factor may have their own sums, in elements, and how many times as many
+/// depths as rows it then has.
 const RESULT_OF_LARGE: usize = 1 << 16;
 const DEEP: usize = 8;
 
@@ -57,7 +58,7 @@ pub(crate) struct IndirectPlan {
     /// Operand of the left and of the right factor.
     pub left: usize,
     pub right: usize,
-    /// The copy that stands for the left factor.
+    /// The copy that stands for one of them.
     pub copy: Option<FactorCopy>,
     /// From one depth to the next in them, in elements.
     pub(super) steps: [isize; 2],
@@ -95,14 +96,14 @@ pub(super) struct Part {
 }
 
 impl IndirectPlan {
-    /// Plans an f32 contraction; `None` where tables of rows do not serve. If a copy stands for the left factor, that is
+    /// Plans an f32 contraction; `None` where tables of rows do not serve. If a copy stands for a factor, that is
     /// operand `copy`.
     pub fn new(contraction: &Contraction, isa: VectorIsa, copy: usize) -> Option<IndirectPlan> {
         let elements: usize = contraction.space.iter().product();
         if elements * contraction.reduce.iter().product::<usize>() < FEWEST_PRODUCTS {
             return None;
         }
-        let roles = Roles::new(contraction, FEW_ROWS[0], false)?;
+        let roles = Roles::new(contraction, FEW_ROWS[0], false, 1)?;
         let columns = roles.count(&roles.columns);
         if let Some(plan) = IndirectPlan::sliding(contraction, &roles, isa) {
             return Some(plan);
@@ -111,6 +112,10 @@ impl IndirectPlan {
         let mut plans = vec![IndirectPlan::by(contraction, kernel, None)?];
         if columns <= FEW_COLUMNS && !roles.lanewise {
             plans.extend(IndirectPlan::on_copies(contraction, [Some(kernel), neighbour_kernel(isa)], copy));
+        }
+        for kernel in kernels_of_depths(isa, columns) {
+            let made = beside_each_other(contraction, &roles, &kernel, copy);
+            plans.extend(made.and_then(|(contraction, made)| IndirectPlan::by(&contraction, kernel, Some(made))));
         }
         plans.into_iter().min_by(|a, b| a.cost().total_cmp(&b.cost()))
     }
@@ -158,8 +163,8 @@ impl IndirectPlan {
     /// The plan with a kernel and a copy.
     fn by(contraction: &Contraction, kernel: RowKernel, copy: Option<FactorCopy>) -> Option<IndirectPlan> {
         let elements: usize = contraction.space.iter().product();
-        let products = elements * contraction.reduce.iter().product::<usize>();
-        let roles = |few: usize| Roles::new(contraction, few, kernel.neighbours > 1);
+        let products = elements * contraction.reduce.iter().product::<usize>() * kernel.depths;
+        let roles = |few: usize| Roles::new(contraction, few, kernel.neighbours > 1, kernel.depths);
         let tables = FEW_ROWS.iter().filter_map(|&few| {
             let roles = roles(few)?;
             Some((Tables::new(&roles, &kernel)?, roles.groups()))

@@ -31,21 +31,23 @@ pub(super) struct Roles {
     pub run: Option<usize>,
     /// The other loops summed over.
     pub lines: Vec<usize>,
+    /// Elements of the left factor that are one depth.
+    depths: usize,
 }
 
-fn guards(load: &LoadPlan, dim: usize) -> bool {
+pub(super) fn guards(load: &LoadPlan, dim: usize) -> bool {
     load.axes.iter().any(|a| a.index.affine.coeffs[dim] != 0)
 }
 
-fn uses(load: &LoadPlan, dim: usize) -> bool {
+pub(super) fn uses(load: &LoadPlan, dim: usize) -> bool {
     load.flat.coeffs[dim] != 0 || guards(load, dim)
 }
 
 impl Roles {
     /// The roles of the loops; `None` where tables of rows do not serve: nothing is windowed, or the columns are not
-    /// contiguous. While there are less than `few` rows, loops without guards are rows too; a loop over `neighbours` in
-    /// the left factor always is.
-    pub fn new(contraction: &Contraction, few: usize, neighbours: bool) -> Option<Roles> {
+    /// contiguous, `depths` elements each. While there are less than `few` rows, loops without guards are rows too; a
+    /// loop over `neighbours` in the left factor always is.
+    pub fn new(contraction: &Contraction, few: usize, neighbours: bool, depths: usize) -> Option<Roles> {
         let extents = [&contraction.space[..], &contraction.reduce].concat();
         let space: Vec<usize> = (0..contraction.space.len()).filter(|&d| extents[d] != 1).collect();
         let [lhs, rhs] = [&contraction.lhs, &contraction.rhs].map(|access| LoadPlan::new(access, &extents));
@@ -62,14 +64,14 @@ impl Roles {
             (false, true) => (lhs, rhs, false),
             (false, false) => return None,
         };
-        let columns = columns(&space, &extents, &left, &right, lanewise);
+        let columns = columns(&space, &extents, (&left, &right), lanewise, depths);
         let others = &space[..space.len() - columns.len()];
         let rows = rows(others, &extents, (few, neighbours), &left, &right);
         let outer = others.iter().copied().filter(|d| !rows.contains(d)).collect();
         let depth: Vec<usize> = (contraction.space.len()..extents.len()).filter(|&d| extents[d] != 1).collect();
         let run = run(&depth, &extents, &left, &right);
         let lines = depth.into_iter().filter(|&d| Some(d) != run).collect();
-        let roles = Roles { extents, left, right, lanewise, outer, rows, columns, run, lines };
+        let roles = Roles { extents, left, right, lanewise, outer, rows, columns, run, lines, depths };
         let has_columns = roles.count(&roles.columns) >= FEWEST_COLUMNS || one_column && !roles.lanewise;
         (has_columns && roles.is_windowed()).then_some(roles)
     }
@@ -98,7 +100,7 @@ impl Roles {
         let neighbours = |dims: &[usize]| dims.last().is_some_and(|&d| self.left.flat.coeffs[d] == 1);
         let depth: Vec<usize> = self.lines.iter().copied().chain(self.run).collect();
         let even = is_even(&self.left, &self.rows, &self.extents) && is_even(&self.left, &depth, &self.extents);
-        let close = step(&self.left, self.run) == 1 || neighbours(&self.rows);
+        let close = step(&self.left, self.run) == self.depths as i64 || neighbours(&self.rows);
         guarded || self.lanewise || (!even && close)
     }
 }
@@ -111,8 +113,14 @@ fn is_even(load: &LoadPlan, dims: &[usize], extents: &[usize]) -> bool {
 }
 
 /// The longest run of innermost loops that are one contiguous row of the right factor, and of the left if lanewise.
-fn columns(space: &[usize], extents: &[usize], left: &LoadPlan, right: &LoadPlan, lanewise: bool) -> Vec<usize> {
-    let (mut stride, mut found) = (1, vec![]);
+fn columns(
+    space: &[usize],
+    extents: &[usize],
+    (left, right): (&LoadPlan, &LoadPlan),
+    lanewise: bool,
+    depths: usize,
+) -> Vec<usize> {
+    let (mut stride, mut found) = (depths as i64, vec![]);
     for &d in space.iter().rev() {
         let contiguous = |load: &LoadPlan| load.flat.coeffs[d] == stride && !guards(load, d);
         if !contiguous(right) || if lanewise { !contiguous(left) } else { uses(left, d) } {

@@ -80,7 +80,8 @@ struct Piece {
 pub(super) struct Maker<'a> {
     pub(super) roles: &'a Roles,
     pub(super) kernel: &'a RowKernel,
-    /// What a row reads at its offset: one number, those of all columns of a tile, or those of its neighbours.
+    /// What a row reads at its offset: one number, those of all columns of a tile, of its neighbours, or of several
+    /// depths.
     width: i64,
     pub(super) rows: Vec<Part>,
     /// Where each row is in the result.
@@ -103,7 +104,7 @@ impl Tables {
         let maker = Maker {
             roles,
             kernel,
-            width: if roles.lanewise { kernel.columns } else { kernel.neighbours } as i64,
+            width: if roles.lanewise { kernel.columns } else { kernel.neighbours.max(kernel.depths) } as i64,
             rows: parts(&roles.left, &roles.rows, &roles.extents, false),
             places: values(&result, &roles.rows, &roles.extents, false),
             lines: lines(roles),

@@ -1,8 +1,11 @@
-//! Micro-kernels: tiles of a product of f32 matrices, those below each other in one call, for each vector instruction set.
+//! Micro-kernels: tiles of a product of f32 matrices, those below each other in one call, for each vector instruction
+//! set.
 //!
 //! Every element is one chain of additions over ascending k, so that its bits do not depend on the tile it is in; only
 //! where vectors are read along the depth, it is sixteen.
 
+#[cfg(target_arch = "x86_64")]
+mod assembled_rows_avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -32,12 +35,10 @@ mod vectors_avx2;
 mod wide_avx2;
 #[cfg(target_arch = "x86_64")]
 mod wide_avx512;
-#[cfg(target_arch = "x86_64")]
-mod wide_rows_avx512;
 
 pub(crate) use copy::Lines;
 pub(crate) use rows::{
-    ABSENT, RowKernel, RowTile, Segment, Slide, ZEROS, neighbour_kernel, row_kernel, sliding_kernel,
+    ABSENT, RowKernel, RowTile, Segment, Slide, ZEROS, kernels_of_depths, neighbour_kernel, row_kernel, sliding_kernel,
 };
 
 use gradc_ir::target::VectorIsa;
@@ -72,8 +73,8 @@ pub(crate) struct Tile {
     pub a_tile: isize,
     /// Columns, at most those of the kernel.
     pub columns: usize,
-    /// What is added to the sums when these are complete, its rows as far apart as those of `c`, which it may be; null if
-    /// nothing is.
+    /// What is added to the sums when these are complete, its rows as far apart as those of `c`, which it may be; null
+    /// if nothing is.
     pub add: *const f32,
 }
 
@@ -111,7 +112,8 @@ pub(crate) struct MicroKernel {
     pub lanes: usize,
     /// Columns of a vector, of which tiles have whole ones where they can.
     pub vector: usize,
-    /// Whether vectors are read along the depth: both factors have their depths next to each other, the left one in place.
+    /// Whether vectors are read along the depth: both factors have their depths next to each other, the left one in
+    /// place.
     pub along_depth: bool,
     /// Computes a tile and those below it.
     ///
@@ -196,7 +198,8 @@ pub(crate) fn dot_kernel(isa: VectorIsa) -> Option<(MicroKernel, usize)> {
     }
 }
 
-/// Calls `$function::<rows, vectors>` for run-time rows and vectors; each list has the rows of tiles of so many vectors.
+/// Calls `$function::<rows, vectors>` for run-time rows and vectors; each list has the rows of tiles of so many
+/// vectors.
 #[cfg(target_arch = "x86_64")]
 macro_rules! dispatch {
     ($function:ident, $tile:expr, $vectors:expr, $($number:literal [$($rows:literal)+]),+) => {

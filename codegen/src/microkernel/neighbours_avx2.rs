@@ -1,4 +1,5 @@
-//! Row tiles of few columns in 256-bit vectors of neighbouring rows: 16 × 6. Where columns do not fill a vector, rows do.
+//! Row tiles of few columns in 256-bit vectors of neighbouring rows: 16 × 6. Where columns do not fill a vector, rows
+//! do.
 
 use super::avx2::{LANES, store};
 use super::rows::{RowKernel, RowTile};
@@ -9,7 +10,7 @@ use std::arch::x86_64::{__m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps
 const COLUMNS: usize = 6;
 
 pub(super) const KERNEL: RowKernel =
-    RowKernel { rows: 2 * LANES, columns: COLUMNS, lanes: LANES, neighbours: LANES, slide: None, run };
+    RowKernel { rows: 2 * LANES, columns: COLUMNS, lanes: LANES, depths: 1, neighbours: LANES, slide: None, run };
 
 unsafe fn run(tile: &RowTile) {
     macro_rules! dispatch {
@@ -29,8 +30,8 @@ unsafe fn run(tile: &RowTile) {
 /// `VECTORS` vectors of rows, `WIDTH` columns.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn compute<const VECTORS: usize, const WIDTH: usize>(t: &RowTile) {
-    // SAFETY: tables, rows and columns are those of the tile, for which the caller vouches, and that the left factor may
-    // be read to the end of a vector.
+    // SAFETY: tables, rows and columns are those of the tile, for which the caller vouches, and that the left factor
+    // may be read to the end of a vector.
     unsafe {
         for tile in 0..t.tiles {
             let mut sums = [[_mm256_setzero_ps(); VECTORS]; WIDTH];

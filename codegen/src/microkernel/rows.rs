@@ -5,7 +5,7 @@
 
 use super::rows_portable;
 #[cfg(target_arch = "x86_64")]
-use super::{neighbours_avx2, rows_avx2, rows_avx512, sliding_avx2, wide_rows_avx512};
+use super::{assembled_rows_avx512, neighbours_avx2, rows_avx2, rows_avx512, sliding_avx2};
 use gradc_ir::target::VectorIsa;
 
 /// Stands for the offset of a row that reads zeros.
@@ -85,8 +85,8 @@ pub(crate) struct RowTile {
 }
 
 impl RowTile {
-    /// Calls `step` with the rows' addresses in a tile, the left offset and the right address of every k of every segment.
-    /// The rows are every `APART`-th of the tile.
+    /// Calls `step` with the rows' addresses in a tile, the left offset and the right address of every k of every
+    /// segment. The rows are every `APART`-th of the tile.
     ///
     /// # Safety
     /// The tables have entries for `ROWS` such rows.
@@ -107,7 +107,8 @@ impl RowTile {
         unsafe { self.for_each_segment::<ROWS, APART>(tile, along) }
     }
 
-    /// Calls `run` with the rows' addresses in a tile, and the left offset, the right address and the depth of every segment.
+    /// Calls `run` with the rows' addresses in a tile, and the left offset, the right address and the depth of every
+    /// segment.
     ///
     /// # Safety
     /// As for [`for_each_depth`](Self::for_each_depth).
@@ -202,8 +203,11 @@ pub(crate) struct RowKernel {
     pub columns: usize,
     /// Columns of a vector.
     pub lanes: usize,
-    /// Rows of a tile come in groups of so many that are neighbours in the left factor, which is read in vectors of them:
-    /// past a group's last row where that is absent from the result.
+    /// Depths that a vector has beside each other: so many neighbours along a run are one of the left factor, and the
+    /// right one has all of them for every column, in the order of [`lane_loops`](Self::lane_loops).
+    pub depths: usize,
+    /// Rows of a tile come in groups of so many that are neighbours in the left factor, which is read in vectors of
+    /// them: past a group's last row where that is absent from the result.
     pub neighbours: usize,
     /// How the rows of a tile slide, if they must.
     pub slide: Option<Slide>,
@@ -214,17 +218,43 @@ pub(crate) struct RowKernel {
     pub run: unsafe fn(&RowTile),
 }
 
+/// Floats of 128 bits, in which the lanes of different vectors meet.
+const QUARTER: usize = 4;
+
+impl RowKernel {
+    /// Loops over the columns in the order in which a right factor with several depths beside each other has them:
+    /// their trips, and columns from one to the next.
+    pub fn lane_loops(&self) -> [(usize, usize); 4] {
+        let (vectors, in_quarter) = (self.columns / self.lanes, QUARTER / self.depths);
+        // So many vectors meet in one.
+        let together = vectors.min(self.depths);
+        let quarters = self.lanes / in_quarter;
+        let columns = quarters * together * in_quarter;
+        let quarter = together * in_quarter;
+        [(self.columns / columns, columns), (together, in_quarter), (quarters, quarter), (in_quarter, 1)]
+    }
+}
+
 /// The row kernel for a product of `columns` columns.
 pub(crate) fn row_kernel(isa: VectorIsa, columns: usize, lanewise: bool) -> RowKernel {
     match isa {
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx2 => rows_avx2::kernel(columns, lanewise),
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx512 => match wide_rows_avx512::kernel(columns) {
+        VectorIsa::Avx512 => match assembled_rows_avx512::kernel(columns) {
             Some(kernel) if !lanewise => kernel,
             _ => rows_avx512::kernel(columns, lanewise),
         },
         _ => rows_portable::kernel(lanewise),
+    }
+}
+
+/// The row kernels for a product of so few columns that have several depths beside each other.
+pub(crate) fn kernels_of_depths(isa: VectorIsa, columns: usize) -> Vec<RowKernel> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Avx512 => assembled_rows_avx512::kernels_of_depths(columns),
+        _ => vec![],
     }
 }
 

@@ -10,8 +10,8 @@ use std::arch::x86_64::{
 pub(super) fn kernel(columns: usize, lanewise: bool) -> RowKernel {
     let run = if lanewise { run::<true> } else { run::<false> };
     match columns <= LANES {
-        true => RowKernel { rows: 8, columns: LANES, lanes: LANES, neighbours: 1, slide: None, run },
-        false => RowKernel { rows: 6, columns: 2 * LANES, lanes: LANES, neighbours: 1, slide: None, run },
+        true => RowKernel { rows: 8, columns: LANES, lanes: LANES, depths: 1, neighbours: 1, slide: None, run },
+        false => RowKernel { rows: 6, columns: 2 * LANES, lanes: LANES, depths: 1, neighbours: 1, slide: None, run },
     }
 }
 
@@ -22,7 +22,8 @@ unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {
 /// `ROWS` rows of `VECTORS` vectors, the last one masked if `MASKED`.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn compute<const ROWS: usize, const VECTORS: usize, const MASKED: bool, const LANEWISE: bool>(t: &RowTile) {
-    // SAFETY: tables, rows and columns are those of the tile, for which the caller vouches; masked lanes are not touched.
+    // SAFETY: tables, rows and columns are those of the tile, for which the caller vouches; masked lanes are not
+    // touched.
     unsafe {
         let rest = if MASKED { t.columns - LANES * (VECTORS - 1) } else { 0 };
         let mask = first_lanes(rest);

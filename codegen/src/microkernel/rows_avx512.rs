@@ -1,5 +1,5 @@
-//! Row tiles in 512-bit vectors: 8 × 32 or 12 × 16. With more rows of two vectors the compiler keeps sums in memory where it
-//! optimises the program as a whole, and tiles take twice as long.
+//! Row tiles in 512-bit vectors: 8 × 32 or 12 × 16. With more rows of two vectors the compiler keeps sums in memory
+//! where it optimises the program as a whole, and tiles take twice as long.
 
 use super::avx512::LANES;
 use super::rows::{RowKernel, RowTile, dispatch_rows};
@@ -11,7 +11,7 @@ use std::arch::x86_64::{
 pub(super) fn kernel(columns: usize, lanewise: bool) -> RowKernel {
     let run = if lanewise { run::<true> } else { run::<false> };
     let rows = if columns > LANES { 8 } else { 12 };
-    RowKernel { rows, columns: 2 * LANES, lanes: LANES, neighbours: 1, slide: None, run }
+    RowKernel { rows, columns: 2 * LANES, lanes: LANES, depths: 1, neighbours: 1, slide: None, run }
 }
 
 unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {
@@ -23,7 +23,8 @@ unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {
 unsafe fn compute<const ROWS: usize, const VECTORS: usize, const MASKED: bool, const LANEWISE: bool>(t: &RowTile) {
     let rest = t.columns - LANES * (VECTORS - 1);
     let mask = |v: usize| if MASKED && v == VECTORS - 1 { (1u16 << rest) - 1 } else { u16::MAX };
-    // SAFETY: tables, rows and columns are those of the tile, for which the caller vouches; masked lanes are not touched.
+    // SAFETY: tables, rows and columns are those of the tile, for which the caller vouches; masked lanes are not
+    // touched.
     unsafe {
         let load = |p: *const f32, v: usize| _mm512_maskz_loadu_ps(mask(v), p.add(LANES * v));
         for tile in 0..t.tiles {

@@ -7,7 +7,7 @@ const COLUMNS: usize = 8;
 
 pub(super) fn kernel(lanewise: bool) -> RowKernel {
     let run = if lanewise { run::<true> } else { run::<false> };
-    RowKernel { rows: ROWS, columns: COLUMNS, lanes: COLUMNS, neighbours: 1, slide: None, run }
+    RowKernel { rows: ROWS, columns: COLUMNS, lanes: COLUMNS, depths: 1, neighbours: 1, slide: None, run }
 }
 
 unsafe fn run<const LANEWISE: bool>(tile: &RowTile) {

@@ -15,7 +15,7 @@ pub(super) fn kernel(slide: Slide) -> Option<RowKernel> {
         Slide { apart: 2, depth: DEPTH } => run::<2>,
         _ => return None,
     };
-    Some(RowKernel { rows: 4, columns: 2 * LANES, lanes: LANES, neighbours: 1, slide: Some(slide), run })
+    Some(RowKernel { rows: 4, columns: 2 * LANES, lanes: LANES, depths: 1, neighbours: 1, slide: Some(slide), run })
 }
 
 unsafe fn run<const APART: usize>(tile: &RowTile) {
