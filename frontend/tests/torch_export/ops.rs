@@ -156,6 +156,7 @@ fn numbers_and_promotion() {
     check("add.Tensor", &[x(), ("other", int(2)), ("alpha", int(3))], (F32, &[6], &map(&|x| x + 6.0)));
     check("rsub.Scalar", &[x(), ("other", int(2))], (F32, &[6], &map(&|x| 2.0 - x)));
     check("div.Tensor", &[x(), ("other", float(4.0))], (F32, &[6], &map(&|x| x / 4.0)));
+    check("pow.Scalar", &[("self", int(3)), ("exponent", A::F(&[6], X))], (F32, &[6], &map(&|x| 3f64.powf(x))));
     check("pow.Tensor_Scalar", &[x(), ("exponent", int(3))], (F32, &[6], &map(&|x| x * x * x)));
     check("clamp.default", &[x(), ("max", int(1))], (F32, &[6], &map(&|x| x.min(1.0))));
     check("clamp_min.default", &[x(), ("min", int(0))], (F32, &[6], &map(&|x| x.max(0.0))));
@@ -367,6 +368,23 @@ fn new_tensors() {
     check("arange.start_step", &tenths, (F32, &[3], &[0.5, 0.4, 0.5 - 0.1 * 2.0]));
     check("full.default", &[("size", ints(&[2])), ("fill_value", float(1.5))], (F32, &[2], &[1.5, 1.5]));
     check("ones.default", &[("size", ints(&[1, 2]))], (I64, &[1, 2], &[1.0, 1.0]));
+}
+
+#[test]
+fn indices_of_triangles() {
+    let extents = [0, 1, 2, 5, 6].into_iter().flat_map(|rows| [0, 1, 3, 5, 7].map(|columns| (rows, columns)));
+    for ((rows, columns), diagonal) in extents.flat_map(|extents| (-8..=8).map(move |diagonal| (extents, diagonal))) {
+        let inside = |keep: &dyn Fn(i64) -> bool| {
+            let all = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+            let kept = all.filter(|(row, column)| keep(column - row)).map(|(row, column)| (row as f64, column as f64));
+            let (rows, columns): (Vec<f64>, Vec<f64>) = kept.unzip();
+            [rows, columns].concat()
+        };
+        let extents = || [("row", int(rows)), ("col", int(columns)), ("offset", int(diagonal))];
+        let [lower, upper] = [inside(&|past| past <= diagonal), inside(&|past| past >= diagonal)];
+        check("tril_indices.default", &extents(), (I64, &[2, lower.len() / 2], &lower));
+        check("triu_indices.default", &extents(), (I64, &[2, upper.len() / 2], &upper));
+    }
 }
 
 #[test]

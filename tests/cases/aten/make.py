@@ -93,6 +93,7 @@ FAMILIES = {
         ("logaddexp", MATRIX, lambda x: torch.logaddexp(x, 2 * x)), ("hypot", MATRIX, lambda x: torch.hypot(x, x + 1)),
         ("fmod", MATRIX, lambda x: torch.fmod(x, 0.7)), ("remainder", MATRIX, lambda x: torch.remainder(x, -0.7)),
         ("float_power", MATRIX, lambda x: torch.float_power(positive(x), 1.7).to(x.dtype)),
+        ("pow_of_number", MATRIX, lambda x: 1.7**x),
         ("div_trunc", MATRIX, lambda x: x * torch.div(x, 0.3, rounding_mode="trunc")),
         ("is_nan", MATRIX, lambda x: torch.where(torch.isnan(x), 0.0, x)),
         ("is_inf", MATRIX, lambda x: torch.where(torch.isinf(x) | ~torch.isfinite(x), 0.0, x)),
@@ -178,6 +179,8 @@ FAMILIES = {
         ("weighted_bags", MATRIX, lambda x: F.embedding_bag(torch.tensor([[0, 1], [3, 3]]), x, mode="sum", per_sample_weights=x[:2, :2])),
     ],
     "rearrange": [
+        ("lower_triangle", MATRIX, lambda x: x[tuple(torch.tril_indices(4, 5, -1))]),
+        ("upper_triangle", MATRIX, lambda x: x[tuple(torch.triu_indices(4, 5, 1))]),
         ("roll", MATRIX, lambda x: x.roll((1, -2), (0, 1))), ("roll_flat", MATRIX, lambda x: x.roll(2)),
         ("rot90", MATRIX, torch.rot90), ("rot90_back", MATRIX, lambda x: torch.rot90(x, 3)),
         ("pixel_shuffle", (1, 8, 2, 3), lambda x: F.pixel_shuffle(x, 2)),

@@ -157,6 +157,13 @@ pub fn pow_scalar(call: &mut Call) -> Result<Value, Fault> {
     })
 }
 
+/// A number to the power of every element.
+pub fn pow_of_number(call: &mut Call) -> Result<Value, Fault> {
+    let exponent = converted(call, "exponent")?;
+    let number = like_result(call, "self", exponent)?;
+    Ok(call.b.pow(number, exponent)?)
+}
+
 pub fn pow_tensor(call: &mut Call) -> Result<Value, Fault> {
     let (x, exponent) = (converted(call, "self")?, converted(call, "exponent")?);
     Ok(call.b.pow(x, exponent)?)

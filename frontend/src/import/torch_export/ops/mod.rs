@@ -27,6 +27,7 @@ mod reduce;
 mod sample;
 mod shape;
 mod table;
+mod triangle;
 mod window;
 
 /// How an op is built.

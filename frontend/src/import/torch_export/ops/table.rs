@@ -4,7 +4,7 @@
 use super::Build::{self, Binary, Compare, Many, One, Unary};
 use super::{
     activation, algebra, create, elementwise, index, interpolate, loss, normalise, order, pad, product, random,
-    rearrange, recurrent, reduce, sample, shape, window,
+    rearrange, recurrent, reduce, sample, shape, triangle, window,
 };
 use crate::layers::{activation as layers, inverse, math};
 use gradc_ir::builder::Builder;
@@ -144,8 +144,10 @@ pub const OPS: &[(&str, Build)] = &[
     ("hypot.default(self, other)", Binary(activation::hypot)),
     ("fmod.Tensor|Scalar(self, other)", Binary(Builder::rem)),
     ("remainder.Tensor|Scalar(self, other)", One(activation::remainder)),
+    ("float_power.Scalar(self, exponent)", One(elementwise::pow_of_number)),
     ("float_power.Tensor_Scalar(self, exponent)", One(elementwise::pow_scalar)),
     ("float_power.Tensor_Tensor(self, exponent)", One(elementwise::pow_tensor)),
+    ("pow.Scalar(self, exponent)", One(elementwise::pow_of_number)),
     ("pow.Tensor_Scalar(self, exponent)", One(elementwise::pow_scalar)),
     ("pow.Tensor_Tensor(self, exponent)", One(elementwise::pow_tensor)),
     ("lerp.Scalar(self, end, weight)", One(elementwise::lerp)),
@@ -468,6 +470,8 @@ pub const OPS: &[(&str, Build)] = &[
     ("linspace.default(start, end, steps, dtype=None)", One(create::linspace)),
     ("eye.default(n, m=None, dtype=None)", One(rearrange::eye)),
     ("eye.m(n, m, dtype=None)", One(rearrange::eye)),
+    ("tril_indices.default(row, col, offset=0, dtype=None)", One(triangle::tril_indices)),
+    ("triu_indices.default(row, col, offset=0, dtype=None)", One(triangle::triu_indices)),
     ("arange.default(end, dtype=None)", One(create::arange)),
     ("arange.start|start_step(start, end, step=1, dtype=None)", One(create::arange)),
 ];
