@@ -35,15 +35,16 @@ impl Tables {
     }
 
     fn tile_cost(&self, tile: &Tile, kernel: &RowKernel, columns: usize) -> f64 {
-        let (vectors, others) = match kernel.neighbours {
-            1 => (columns.div_ceil(kernel.lanes), tile.rows),
-            lanes => (tile.rows / lanes, columns),
+        let of_rows = kernel.has_vectors_of_rows();
+        let (vectors, others) = match of_rows {
+            false => (columns.div_ceil(kernel.lanes), tile.rows),
+            true => (tile.rows / kernel.lanes, columns),
         };
         let (products, reads) = ((vectors * others) as f64, (vectors + others) as f64);
         let step = LATENCY.max(PER_PRODUCT * products).max(PER_READ * reads);
         let run = if tile.left_rows_step == 0 { RUN } else { RUN_OF_ROWS };
         let runs = self.groups[tile.groups..tile.groups + self.depth_groups].iter();
-        let sums = if kernel.neighbours > 1 { vectors as f64 * TRANSPOSED_SUMS } else { 0.0 };
+        let sums = if of_rows { vectors as f64 * TRANSPOSED_SUMS } else { 0.0 };
         runs.map(|&(first, count)| {
             let depth: i32 = self.segments[first..first + count].iter().map(|s| s.depth).sum();
             TILE + sums + f64::from(depth) * step + count as f64 * run

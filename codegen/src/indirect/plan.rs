@@ -8,7 +8,9 @@ use super::roles::Roles;
 use super::tiles::Tables;
 use crate::chunks::{SMALL_RESULT, equal_shares, parts_of_depth};
 use crate::loops::{Blocking, Groups};
-use crate::microkernel::{RowKernel, Slide, kernels_of_depths, neighbour_kernel, row_kernel, sliding_kernel};
+use crate::microkernel::{
+    RowKernel, Slide, kernel_of_neighbours, kernels_of_depths, neighbour_kernel, row_kernel, sliding_kernel,
+};
 use gradc_ir::lower::Contraction;
 use gradc_ir::target::VectorIsa;
 use std::ops::Range;
@@ -112,6 +114,11 @@ impl IndirectPlan {
         let mut plans = vec![IndirectPlan::by(contraction, kernel, None)?];
         if columns <= FEW_COLUMNS && !roles.lanewise {
             plans.extend(IndirectPlan::on_copies(contraction, [Some(kernel), neighbour_kernel(isa)], copy));
+        }
+        if !roles.lanewise
+            && let Some(kernel) = kernel_of_neighbours(isa, columns)
+        {
+            plans.extend(IndirectPlan::by(contraction, kernel, None));
         }
         for kernel in kernels_of_depths(isa, columns) {
             let made = beside_each_other(contraction, &roles, &kernel, copy);

@@ -200,14 +200,32 @@ impl Maker<'_> {
         }
         let first = self.tables.tiles.len();
         let order = self.order(left);
-        let slots = match self.kernel.neighbours {
+        let slots: Vec<Option<usize>> = match self.kernel.neighbours {
             1 => order.into_iter().map(Some).collect(),
             neighbours => self.groups_of_neighbours(&order, neighbours),
         };
-        for slots in slots.chunks(self.kernel.rows) {
+        for slots in self.cut_into_tiles(&slots)? {
             self.tile(slots, left, right)?;
         }
         Some(first..self.tables.tiles.len())
+    }
+
+    /// The rows of each tile. Where neighbours are not read as vectors, none may be absent, and a tile has only rows
+    /// with the same guards: of them there are many, the channels.
+    fn cut_into_tiles<'s>(&self, slots: &'s [Option<usize>]) -> Option<Vec<&'s [Option<usize>]>> {
+        let RowKernel { rows, neighbours, .. } = *self.kernel;
+        if neighbours == 1 || self.kernel.has_vectors_of_rows() {
+            return Some(slots.chunks(rows).collect());
+        }
+        if slots.contains(&None) {
+            return None;
+        }
+        let guards = |slot: &Option<usize>| slot.map(|row| &self.rows[row].axes);
+        let equal_parts = |alike: &'s [Option<usize>]| {
+            let size = alike.len().div_ceil(alike.len().div_ceil(rows));
+            alike.chunks(size.next_multiple_of(neighbours))
+        };
+        Some(slots.chunk_by(|a, b| guards(a) == guards(b)).flat_map(equal_parts).collect())
     }
 
     /// Rows in groups of so many, absent ones at the end of a group whose rows have no further neighbour.

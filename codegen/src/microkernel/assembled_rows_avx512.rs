@@ -16,43 +16,58 @@ use std::arch::x86_64::{
 /// Sums of a tile, at most.
 const SUMS: usize = 24;
 
-/// Rows of a tile, at most: their addresses are in registers.
-const MOST_ROWS: usize = 8;
+/// Addresses of rows, at most: they are in registers.
+const MOST_ADDRESSES: usize = 8;
+
+/// Rows of a tile of neighbours, at most: windows of 16 channels have that many in each tap.
+const MOST_ROWS_OF_NEIGHBOURS: usize = 16;
 
 /// The kernel for so many columns; `None` where they do not fill tiles.
 pub(super) fn kernel(columns: usize) -> Option<RowKernel> {
     let fills = |kernel: &RowKernel| columns.is_multiple_of(kernel.columns);
-    [kernel_of::<4, 1>(), kernel_of::<3, 1>()].into_iter().find(fills)
+    [kernel_of::<4, 1, 1>(), kernel_of::<3, 1, 1>()].into_iter().find(fills)
 }
 
 /// The kernels whose tiles are so many columns with several depths beside each other.
 pub(super) fn kernels_of_depths(columns: usize) -> Vec<RowKernel> {
-    let fours = [kernel_of::<1, 4>(), kernel_of::<2, 4>(), kernel_of::<3, 4>()];
+    let fours = [kernel_of::<1, 4, 1>(), kernel_of::<2, 4, 1>(), kernel_of::<3, 4, 1>()];
     let least_of_fours = fours.into_iter().find(|kernel| kernel.columns >= columns);
-    least_of_fours.into_iter().chain(Some(kernel_of::<2, 2>()).filter(|pairs| pairs.columns >= columns)).collect()
+    least_of_fours.into_iter().chain(Some(kernel_of::<2, 2, 1>()).filter(|pairs| pairs.columns >= columns)).collect()
 }
 
-fn kernel_of<const VECTORS: usize, const DEPTHS: usize>() -> RowKernel {
-    let (rows, lanes) = ((SUMS / VECTORS).min(MOST_ROWS), LANES / DEPTHS);
-    let run = run::<VECTORS, DEPTHS>;
-    RowKernel { rows, columns: VECTORS * lanes, lanes, neighbours: 1, depths: DEPTHS, slide: None, run }
+/// The kernel for at most a vector of columns whose rows are neighbours by fours: it has more rows than addresses.
+pub(super) fn kernel_of_neighbours(columns: usize) -> Option<RowKernel> {
+    Some(kernel_of::<1, 1, 4>()).filter(|kernel| columns <= kernel.columns)
 }
 
-unsafe fn run<const VECTORS: usize, const DEPTHS: usize>(tile: &RowTile) {
+fn kernel_of<const VECTORS: usize, const DEPTHS: usize, const NEIGHBOURS: usize>() -> RowKernel {
+    let most_rows = if NEIGHBOURS == 1 { MOST_ADDRESSES } else { MOST_ROWS_OF_NEIGHBOURS };
+    let (rows, lanes) = ((SUMS / VECTORS).min(most_rows), LANES / DEPTHS);
+    let run = run::<VECTORS, DEPTHS, NEIGHBOURS>;
+    RowKernel { rows, columns: VECTORS * lanes, lanes, neighbours: NEIGHBOURS, depths: DEPTHS, slide: None, run }
+}
+
+unsafe fn run<const VECTORS: usize, const DEPTHS: usize, const NEIGHBOURS: usize>(tile: &RowTile) {
     // SAFETY: as promised to the caller.
     unsafe {
-        match tile.rows {
-            1 => compute::<1, VECTORS, DEPTHS>(tile),
-            2 => compute::<2, VECTORS, DEPTHS>(tile),
-            3 => compute::<3, VECTORS, DEPTHS>(tile),
-            4 => compute::<4, VECTORS, DEPTHS>(tile),
-            5 => compute::<5, VECTORS, DEPTHS>(tile),
-            6 => compute::<6, VECTORS, DEPTHS>(tile),
-            7 => compute::<7, VECTORS, DEPTHS>(tile),
-            8 => compute::<8, VECTORS, DEPTHS>(tile),
+        match tile.rows / NEIGHBOURS {
+            1 => compute::<1, VECTORS, DEPTHS, NEIGHBOURS>(tile),
+            2 => compute::<2, VECTORS, DEPTHS, NEIGHBOURS>(tile),
+            3 => compute::<3, VECTORS, DEPTHS, NEIGHBOURS>(tile),
+            4 => compute::<4, VECTORS, DEPTHS, NEIGHBOURS>(tile),
+            5 => compute::<5, VECTORS, DEPTHS, NEIGHBOURS>(tile),
+            6 => compute::<6, VECTORS, DEPTHS, NEIGHBOURS>(tile),
+            7 => compute::<7, VECTORS, DEPTHS, NEIGHBOURS>(tile),
+            8 => compute::<8, VECTORS, DEPTHS, NEIGHBOURS>(tile),
             _ => unreachable!("a tile is not larger than its kernel"),
         }
     }
+}
+
+/// The lanes of a vector number `vector` that are among so many columns.
+fn mask_of(columns: usize, vector: usize) -> u16 {
+    let lanes = columns.saturating_sub(LANES * vector).min(LANES);
+    ((1u32 << lanes) - 1) as u16
 }
 
 /// Reads so many depths of a row into all lanes.
@@ -70,8 +85,8 @@ macro_rules! broadcast {
 
 /// Adds the products of one row, reached by an address, to its sums.
 macro_rules! row_of {
-    ($depths:tt $row:literal: $a:literal) => {
-        concat!(broadcast!($depths), $row, "+{left}]\nvfmadd231ps ", $a, ", zmm28, zmm24\n")
+    ($depths:tt $row:literal $($behind:literal)?: $a:literal) => {
+        concat!(broadcast!($depths), $row, $($behind,)? "+{left}]\nvfmadd231ps ", $a, ", zmm28, zmm24\n")
     };
     ($depths:tt $row:literal: $a:literal $b:literal) => {
         concat!(row_of!($depths $row: $a), "vfmadd231ps ", $b, ", zmm28, zmm25\n")
@@ -84,8 +99,24 @@ macro_rules! row_of {
     };
 }
 
+/// The same of four rows that are neighbours.
+macro_rules! four_rows_of {
+    ($row:literal: $a:literal $b:literal $c:literal $d:literal) => {
+        concat!(
+            row_of!(1 $row: $a),
+            row_of!(1 $row "+4": $b),
+            row_of!(1 $row "+8": $c),
+            row_of!(1 $row "+12": $d),
+        )
+    };
+}
+
 /// A row by its number, for tiles of how many vectors.
 macro_rules! row {
+    (neighbours 1: 0) => { four_rows_of!("{a0}": "zmm0" "zmm1" "zmm2" "zmm3") };
+    (neighbours 1: 1) => { four_rows_of!("{a1}": "zmm4" "zmm5" "zmm6" "zmm7") };
+    (neighbours 1: 2) => { four_rows_of!("{a2}": "zmm8" "zmm9" "zmm10" "zmm11") };
+    (neighbours 1: 3) => { four_rows_of!("{a3}": "zmm12" "zmm13" "zmm14" "zmm15") };
     ($depths:tt 1: 0) => { row_of!($depths "{a0}": "zmm0") };
     ($depths:tt 1: 1) => { row_of!($depths "{a1}": "zmm1") };
     ($depths:tt 1: 2) => { row_of!($depths "{a2}": "zmm2") };
@@ -120,17 +151,20 @@ macro_rules! row {
 
 /// Reads the vectors of the right factor.
 macro_rules! columns {
-    (1) => {
+    (neighbours 1) => {
+        "vmovups zmm24 {{{mask}}} {{z}}, zmmword ptr [{right}]\n"
+    };
+    ($depths:tt 1) => {
         "vmovups zmm24, zmmword ptr [{right}]\n"
     };
-    (2) => {
-        concat!(columns!(1), "vmovups zmm25, zmmword ptr [{right}+64]\n")
+    ($depths:tt 2) => {
+        concat!(columns!($depths 1), "vmovups zmm25, zmmword ptr [{right}+64]\n")
     };
-    (3) => {
-        concat!(columns!(2), "vmovups zmm26, zmmword ptr [{right}+128]\n")
+    ($depths:tt 3) => {
+        concat!(columns!($depths 2), "vmovups zmm26, zmmword ptr [{right}+128]\n")
     };
-    (4) => {
-        concat!(columns!(3), "vmovups zmm27, zmmword ptr [{right}+192]\n")
+    ($depths:tt 4) => {
+        concat!(columns!($depths 3), "vmovups zmm27, zmmword ptr [{right}+192]\n")
     };
 }
 
@@ -138,7 +172,7 @@ macro_rules! columns {
 macro_rules! depth {
     ($depths:tt $vectors:tt: $($number:tt)+) => {
         concat!(
-            columns!($vectors),
+            columns!($depths $vectors),
             $(row!($depths $vectors: $number),)+
             "add {left}, {left_step}\nadd {right}, {right_step}\n",
         )
@@ -150,7 +184,7 @@ macro_rules! segment {
     ($t:ident, $sums:ident, $row:ident, $at:ident, $depths:tt $vectors:tt: $($number:tt)+) => {{
         let (left, right, depth): (isize, *const f32, usize) = $at;
         asm!(
-            "/* {a0} {a1} {a2} {a3} {a4} {a5} {a6} {a7} */",
+            "/* {a0} {a1} {a2} {a3} {a4} {a5} {a6} {a7} {mask} */",
             "sub {depth}, 4",
             "jb 3f",
             "2:",
@@ -173,6 +207,7 @@ macro_rules! segment {
             depth = inout(reg) depth => _,
             left_step = in(reg) 4 * $t.left_step,
             right_step = in(reg) 4 * $t.right_step,
+            mask = in(kreg) mask_of($t.columns, 0),
             inout("zmm0") $sums[0], inout("zmm1") $sums[1], inout("zmm2") $sums[2], inout("zmm3") $sums[3],
             inout("zmm4") $sums[4], inout("zmm5") $sums[5], inout("zmm6") $sums[6], inout("zmm7") $sums[7],
             inout("zmm8") $sums[8], inout("zmm9") $sums[9], inout("zmm10") $sums[10], inout("zmm11") $sums[11],
@@ -185,7 +220,7 @@ macro_rules! segment {
     }};
 }
 
-/// The segment of as many rows as a tile has.
+/// The segment of as many rows as a tile has addresses.
 macro_rules! segment_of_rows {
     ($t:ident, $sums:ident, $row:ident, $at:ident, $depths:tt $vectors:tt) => {
         match ROWS {
@@ -193,13 +228,19 @@ macro_rules! segment_of_rows {
             2 => segment!($t, $sums, $row, $at, $depths $vectors: 0 1),
             3 => segment!($t, $sums, $row, $at, $depths $vectors: 0 1 2),
             4 => segment!($t, $sums, $row, $at, $depths $vectors: 0 1 2 3),
-            5 => segment!($t, $sums, $row, $at, $depths $vectors: 0 1 2 3 4),
-            6 => segment!($t, $sums, $row, $at, $depths $vectors: 0 1 2 3 4 5),
             _ => segment_of_rows!(@ $t, $sums, $row, $at, $depths $vectors),
         }
     };
-    (@ $t:ident, $sums:ident, $row:ident, $at:ident, $depths:tt 4) => { unreachable!("a tile has at most 24 sums") };
+    (@ $t:ident, $sums:ident, $row:ident, $at:ident, neighbours 1) => { unreachable!("a tile has at most 16 neighbours") };
     (@ $t:ident, $sums:ident, $row:ident, $at:ident, $depths:tt $vectors:tt) => {
+        match ROWS {
+            5 => segment!($t, $sums, $row, $at, $depths $vectors: 0 1 2 3 4),
+            6 => segment!($t, $sums, $row, $at, $depths $vectors: 0 1 2 3 4 5),
+            _ => segment_of_rows!(@@ $t, $sums, $row, $at, $depths $vectors),
+        }
+    };
+    (@@ $t:ident, $sums:ident, $row:ident, $at:ident, $depths:tt 4) => { unreachable!("a tile has at most 24 sums") };
+    (@@ $t:ident, $sums:ident, $row:ident, $at:ident, $depths:tt $vectors:tt) => {
         match ROWS {
             7 => segment!($t, $sums, $row, $at, $depths $vectors: 0 1 2 3 4 5 6),
             _ => segment!($t, $sums, $row, $at, $depths $vectors: 0 1 2 3 4 5 6 7),
@@ -207,32 +248,32 @@ macro_rules! segment_of_rows {
     };
 }
 
-/// Tiles of `ROWS` rows of `VECTORS` vectors, a column of which is the sum of `DEPTHS` lanes.
+/// Tiles of `ROWS` rows, or groups of as many `NEIGHBOURS`, of `VECTORS` vectors, a column of which is the sum of
+/// `DEPTHS` lanes.
 #[target_feature(enable = "avx512f")]
-unsafe fn compute<const ROWS: usize, const VECTORS: usize, const DEPTHS: usize>(t: &RowTile) {
-    let rest = t.columns % LANES;
+unsafe fn compute<const ROWS: usize, const VECTORS: usize, const DEPTHS: usize, const NEIGHBOURS: usize>(t: &RowTile) {
     // SAFETY: tables, rows and columns are those of the tile, for which the caller vouches; masked lanes are not
     // touched.
     unsafe {
         for tile in 0..t.tiles {
             let mut sums = [_mm512_setzero_ps(); SUMS];
-            t.for_each_segment::<ROWS, 1>(tile, |rows, left, right, depth| {
+            t.for_each_segment::<ROWS, NEIGHBOURS>(tile, |rows, left, right, depth| {
                 let (row, at) = (|number: usize| rows[number.min(ROWS - 1)], (left, right, depth));
-                match (DEPTHS, VECTORS) {
-                    (1, 3) => segment_of_rows!(t, sums, row, at, 1 3),
-                    (1, 4) => segment_of_rows!(t, sums, row, at, 1 4),
-                    (2, 2) => segment_of_rows!(t, sums, row, at, 2 2),
-                    (4, 1) => segment_of_rows!(t, sums, row, at, 4 1),
-                    (4, 2) => segment_of_rows!(t, sums, row, at, 4 2),
-                    (4, 3) => segment_of_rows!(t, sums, row, at, 4 3),
+                match (DEPTHS, VECTORS, NEIGHBOURS) {
+                    (1, 1, 4) => segment_of_rows!(t, sums, row, at, neighbours 1),
+                    (1, 3, 1) => segment_of_rows!(t, sums, row, at, 1 3),
+                    (1, 4, 1) => segment_of_rows!(t, sums, row, at, 1 4),
+                    (2, 2, 1) => segment_of_rows!(t, sums, row, at, 2 2),
+                    (4, 1, 1) => segment_of_rows!(t, sums, row, at, 4 1),
+                    (4, 2, 1) => segment_of_rows!(t, sums, row, at, 4 2),
+                    (4, 3, 1) => segment_of_rows!(t, sums, row, at, 4 3),
                     _ => unreachable!("no kernel has such tiles"),
                 }
             });
-            for (r, sums) in sums.chunks_exact(VECTORS).take(ROWS).enumerate() {
+            for (r, sums) in sums.chunks_exact(VECTORS).take(ROWS * NEIGHBOURS).enumerate() {
                 let c = t.result_row(tile, r);
                 for (v, sums) in sums.chunks(DEPTHS).enumerate() {
-                    let (to, sum) = (c.add(LANES * v), columns_of::<DEPTHS>(sums));
-                    let mask = if rest != 0 && LANES * (v + 1) > t.columns { (1 << rest) - 1 } else { u16::MAX };
+                    let (to, sum, mask) = (c.add(LANES * v), columns_of::<DEPTHS>(sums), mask_of(t.columns, v));
                     let sum = if t.accumulate { _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, to)) } else { sum };
                     _mm512_mask_storeu_ps(to, mask, sum);
                 }

@@ -38,7 +38,8 @@ mod wide_avx512;
 
 pub(crate) use copy::Lines;
 pub(crate) use rows::{
-    ABSENT, RowKernel, RowTile, Segment, Slide, ZEROS, kernels_of_depths, neighbour_kernel, row_kernel, sliding_kernel,
+    ABSENT, RowKernel, RowTile, Segment, Slide, ZEROS, kernel_of_neighbours, kernels_of_depths, neighbour_kernel,
+    row_kernel, sliding_kernel,
 };
 
 use gradc_ir::target::VectorIsa;

@@ -206,8 +206,8 @@ pub(crate) struct RowKernel {
     /// Depths that a vector has beside each other: so many neighbours along a run are one of the left factor, and the
     /// right one has all of them for every column, in the order of [`lane_loops`](Self::lane_loops).
     pub depths: usize,
-    /// Rows of a tile come in groups of so many that are neighbours in the left factor, which is read in vectors of
-    /// them: past a group's last row where that is absent from the result.
+    /// Rows of a tile come in groups of so many that are neighbours in the left factor. Where they fill a vector, that
+    /// is read past a group's last row where it is absent from the result.
     pub neighbours: usize,
     /// How the rows of a tile slide, if they must.
     pub slide: Option<Slide>,
@@ -222,6 +222,11 @@ pub(crate) struct RowKernel {
 const QUARTER: usize = 4;
 
 impl RowKernel {
+    /// Whether vectors are of neighbouring rows: else they are of columns.
+    pub fn has_vectors_of_rows(&self) -> bool {
+        self.neighbours == self.lanes
+    }
+
     /// Loops over the columns in the order in which a right factor with several depths beside each other has them:
     /// their trips, and columns from one to the next.
     pub fn lane_loops(&self) -> [(usize, usize); 4] {
@@ -255,6 +260,15 @@ pub(crate) fn kernels_of_depths(isa: VectorIsa, columns: usize) -> Vec<RowKernel
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx512 => assembled_rows_avx512::kernels_of_depths(columns),
         _ => vec![],
+    }
+}
+
+/// The row kernel for a product of so few columns whose rows are neighbours.
+pub(crate) fn kernel_of_neighbours(isa: VectorIsa, columns: usize) -> Option<RowKernel> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Avx512 => assembled_rows_avx512::kernel_of_neighbours(columns),
+        _ => None,
     }
 }
 
