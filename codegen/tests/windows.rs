@@ -228,6 +228,21 @@ fn strided_and_dilated_windows() {
     check(&convolution([2; 2], [0; 2], [0; 2], [1; 2], 1), [2, 16, 16, 16], [32, 16, 1, 1]);
     check(&convolution([3, 2], [0, 1], [2, 1], [1, 2], 1), [2, 5, 13, 12], [17, 5, 2, 3]);
     check(&convolution([1, 1], [3, 4], [3, 4], [3, 2], 1), [1, 7, 10, 9], [9, 7, 3, 5]);
+    // Windows so far apart that a row meets few of their many taps.
+    check(&convolution([8; 2], [4; 2], [4; 2], [1; 2], 1), [1, 2, 40, 32], [3, 2, 16, 16]);
+    check(&convolution([5, 7], [0, 3], [2, 0], [2, 1], 1), [2, 3, 33, 29], [5, 3, 6, 9]);
+}
+
+/// Lines of large images are products of their own, and those that meet the same share their tables.
+#[test]
+fn large_images() {
+    check(&convolution([1; 2], [1; 2], [1; 2], [1; 2], 1), [2, 2, 131, 129], [3, 2, 3, 3]);
+    check(&convolution([2, 1], [3, 1], [1, 2], [1, 2], 1), [1, 2, 150, 121], [3, 2, 5, 3]);
+    check(&convolution([3, 2], [0, 1], [2, 0], [2, 1], 1), [1, 8, 160, 110], [4, 8, 4, 3]);
+    check(&convolution([1; 2], [1; 2], [1; 2], [1; 2], 4), [1, 4, 140, 126], [4, 1, 3, 3]);
+    // The run goes across lines, forwards and backwards.
+    check(&convolution([1; 2], [1, 1], [2, 1], [1; 2], 1), [1, 1, 140, 130], [12, 1, 4, 1]);
+    check(&convolution([1; 2], [1, 1], [2, 1], [1; 2], 1), [1, 12, 140, 130], [1, 12, 4, 1]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Where the elements of a factor are along a run of depth, and which of them no guard excludes.
 
-use crate::loops::LoadPlan;
+use crate::loops::{AxisPlan, LoadPlan};
 use gradc_ir::kernel::LoopKernel;
 use gradc_ir::lower::Affine;
 
@@ -74,19 +74,23 @@ pub(super) fn stretch(load: &LoadPlan, run: Option<usize>, depth: i64, parts: &[
     let mut found = Stretch { low: 0, high: depth, offset: 0 };
     for (number, axis) in load.axes.iter().enumerate() {
         let index: i64 = parts.iter().map(|p| p.axes[number]).sum();
-        let extent = axis.extent as i64;
-        let (moves, divisor) = (run.map_or(0, |d| axis.index.affine.coeffs[d]), axis.index.divisor);
-        if moves == 0 {
-            if index % divisor != 0 || !(0..extent).contains(&(index / divisor)) {
-                return Stretch::NOTHING;
-            }
-        } else {
-            let (low, high) = inside(index, moves, extent);
-            (found.low, found.high) = (found.low.max(low), found.high.min(high));
-        }
-        found.offset += index / divisor * axis.stride;
+        let (low, high) = stretch_on(axis, run, depth, index);
+        (found.low, found.high) = (found.low.max(low), found.high.min(high));
+        found.offset += index / axis.index.divisor * axis.stride;
     }
     if found.is_empty() { Stretch::NOTHING } else { found }
+}
+
+/// The depths of a run that the guard of one axis lets through, from the first to the end; none where that is not
+/// larger.
+pub(super) fn stretch_on(axis: &AxisPlan, run: Option<usize>, depth: i64, index: i64) -> (i64, i64) {
+    let (moves, divisor) = (run.map_or(0, |d| axis.index.affine.coeffs[d]), axis.index.divisor);
+    let extent = axis.extent as i64;
+    if moves != 0 {
+        return inside(index, moves, extent);
+    }
+    let is_inside = index % divisor == 0 && (0..extent).contains(&(index / divisor));
+    if is_inside { (0, depth) } else { (0, 0) }
 }
 
 /// The values of `k` for which `index + k · moves` is in `0..extent`.

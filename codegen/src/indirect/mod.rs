@@ -8,6 +8,7 @@ mod factor;
 mod interleaving;
 mod padding;
 mod plan;
+mod reach;
 mod roles;
 mod sliding;
 mod tiles;

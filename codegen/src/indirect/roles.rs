@@ -132,8 +132,8 @@ fn columns(
     found
 }
 
-/// The loops of the left factor alone: all that move a guard, with neighbours those along which it is contiguous, and
-/// further ones from the innermost out while rows are few.
+/// The loops of the left factor alone: all that move a guard, but for outer ones of large images, with neighbours those
+/// along which it is contiguous, and further ones from the innermost out while rows are few.
 fn rows(
     others: &[usize],
     extents: &[usize],
@@ -144,6 +144,10 @@ fn rows(
     let all: Vec<usize> = others.iter().copied().filter(|&d| uses(left, d) && !uses(right, d)).collect();
     let always = |d: usize| guards(left, d) || (neighbours && left.flat.coeffs[d] == 1);
     let mut rows: Vec<usize> = all.iter().copied().filter(|&d| always(d)).collect();
+    let count = |rows: &[usize]| rows.iter().map(|&d| extents[d]).product::<usize>();
+    while rows.len() > 1 && count(&rows) > MOST_ROWS {
+        rows.remove(0);
+    }
     for &d in all.iter().rev().filter(|&&d| !always(d)) {
         let count: usize = rows.iter().map(|&d| extents[d]).product();
         if count < few && count * extents[d] <= MOST_ROWS {

@@ -1,10 +1,12 @@
 //! Tables of row tiles: which runs of depth the rows of a tile meet, and where.
 
 use super::factor::{Part, Stretch, parts, step, stretch, values};
+use super::reach::{Reach, Reached, moved, reached};
 use super::roles::Roles;
 use crate::microkernel::{ABSENT, RowKernel, Segment, ZEROS};
 use gradc_ir::lower::Affine;
 use gradc_ir::types::row_major_strides;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
@@ -75,6 +77,9 @@ struct Piece {
     right: i32,
     depth: i64,
 }
+
+/// A line that a row meets, and from where to where. Of rows, those that meet an earlier line come later.
+type Met = (Reverse<usize>, i64, i64);
 
 /// Makes the tables of one contraction.
 pub(super) struct Maker<'a> {
@@ -178,15 +183,16 @@ impl Maker<'_> {
         self.tables.depth_groups = self.groups.len();
         let [left, right] = [&roles.left, &roles.right].map(|f| parts(f, &roles.outer, &roles.extents, true));
         let places = values(result, &roles.outer, &roles.extents, true);
-        let mut known: BTreeMap<(Vec<i64>, Vec<i64>), Range<usize>> = BTreeMap::new();
+        let mut known: BTreeMap<(Vec<Reached>, Vec<i64>), (&Part, Range<usize>)> = BTreeMap::new();
         for ((left, right), place) in left.iter().zip(&right).zip(places) {
-            let guards = (left.axes.clone(), right.axes.clone());
-            let tiles = match known.get(&guards) {
-                Some(tiles) => tiles.clone(),
-                None => self.product_tiles(left, right)?,
+            let guards = (reached(self.roles, left, &self.rows, &self.lines), right.axes.clone());
+            let (like, tiles) = match known.get(&guards) {
+                Some((like, tiles)) => (*like, tiles.clone()),
+                None => (left, self.product_tiles(left, right)?),
             };
-            known.insert(guards, tiles.clone());
-            let [left, right, result] = [left.flat, right.flat, place].map(|v| v as isize);
+            known.insert(guards, (like, tiles.clone()));
+            let left = left.flat + moved(&self.roles.left, like, left);
+            let [left, right, result] = [left, right.flat, place].map(|v| v as isize);
             let first = self.tables.count();
             self.tables.products.push(Product { left, right, result, tiles, first });
         }
@@ -199,13 +205,14 @@ impl Maker<'_> {
             return self.sliding_tiles(slide, left);
         }
         let first = self.tables.tiles.len();
-        let order = self.order(left);
+        let reach = Reach::new(self.roles, left, &self.rows, &self.lines);
+        let order = self.order(left, &reach);
         let slots: Vec<Option<usize>> = match self.kernel.neighbours {
             1 => order.into_iter().map(Some).collect(),
             neighbours => self.groups_of_neighbours(&order, neighbours),
         };
         for slots in self.cut_into_tiles(&slots)? {
-            self.tile(slots, left, right)?;
+            self.tile(slots, left, right, &reach)?;
         }
         Some(first..self.tables.tiles.len())
     }
@@ -239,15 +246,15 @@ impl Maker<'_> {
     }
 
     /// Rows by what they meet, so that those of a tile meet the same runs and few read zeros.
-    fn order(&self, outer: &Part) -> Vec<usize> {
-        let mut known: BTreeMap<&[i64], Vec<(i64, i64)>> = BTreeMap::new();
+    fn order(&self, outer: &Part, reach: &Reach) -> Vec<usize> {
+        let mut known: BTreeMap<&[i64], Vec<Met>> = BTreeMap::new();
         for row in &self.rows {
             known.entry(&row.axes).or_insert_with(|| {
-                let met = |line: &Line| {
-                    let stretch = self.left_stretch(outer, row, line);
-                    (stretch.low, stretch.high)
+                let met = |line: usize| {
+                    let stretch = self.left_stretch(outer, row, &self.lines[line]);
+                    (!stretch.is_empty()).then_some((Reverse(line), stretch.low, stretch.high))
                 };
-                self.lines.iter().map(met).collect()
+                reach.lines(std::iter::once(row)).into_iter().filter_map(met).collect()
             });
         }
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
@@ -262,12 +269,13 @@ impl Maker<'_> {
         clipped(stretch(&self.roles.left, self.roles.run, self.roles.depth() as i64, &[outer, row, &line.left]), line)
     }
 
-    fn tile(&mut self, slots: &[Option<usize>], left: &Part, right: &Part) -> Option<()> {
+    fn tile(&mut self, slots: &[Option<usize>], left: &Part, right: &Part, reach: &Reach) -> Option<()> {
         let rows = &computed_rows(slots)[..];
+        let met = reach.lines(rows.iter().map(|&row| &self.rows[row]));
         let mut pieces: Vec<Vec<Piece>> = vec![];
         for group in self.groups.clone() {
             let mut of_group = vec![];
-            for line in group {
+            for &line in met.iter().filter(|line| group.contains(line)) {
                 self.pieces(rows, left, right, &self.lines[line], &mut of_group)?;
             }
             pieces.push(of_group);

@@ -18,7 +18,7 @@ pub(crate) use emitter::{Bound, Buffer, Emitter, Which, Width};
 pub(crate) use epilogue::{Blocking, EpiloguePlan, Groups, Rectangle, added_to_sums, emit_epilogue, stores_only_sums};
 pub(crate) use parts::Stage;
 pub(crate) use pieces::{Piece, pieces};
-pub(crate) use plan::{AFTER_ACCUMULATION, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction, range};
+pub(crate) use plan::{AFTER_ACCUMULATION, AxisPlan, BodyPlan, LoadPlan, LoopPlan, LoopSet, Reduction, range};
 pub(crate) use rows::{RowsPlan, emit_rows};
 pub(crate) use scatter::{ScatterPlan, emit_scatter};
 pub(crate) use values::{MEMORY, Rep};
