@@ -78,6 +78,9 @@ struct Piece {
     depth: i64,
 }
 
+/// What the guards of a product let its rows meet, of the left factor and of the right one.
+type Guards = (Vec<Reached>, Vec<i64>);
+
 /// A line that a row meets, and from where to where. Of rows, those that meet an earlier line come later.
 type Met = (Reverse<usize>, i64, i64);
 
@@ -183,7 +186,7 @@ impl Maker<'_> {
         self.tables.depth_groups = self.groups.len();
         let [left, right] = [&roles.left, &roles.right].map(|f| parts(f, &roles.outer, &roles.extents, true));
         let places = values(result, &roles.outer, &roles.extents, true);
-        let mut known: BTreeMap<(Vec<Reached>, Vec<i64>), (&Part, Range<usize>)> = BTreeMap::new();
+        let mut known: BTreeMap<Guards, (&Part, Range<usize>)> = BTreeMap::new();
         for ((left, right), place) in left.iter().zip(&right).zip(places) {
             let guards = (reached(self.roles, left, &self.rows, &self.lines), right.axes.clone());
             let (like, tiles) = match known.get(&guards) {
