@@ -161,13 +161,15 @@ fn a_recipe_unrolls_the_loops_it_names_and_no_others() {
     assert_eq!(loops_derived("[]", default), 4, "both forward and backward");
     assert_eq!(loops_derived(r#"[{"at": "first", "backward": "unrolled"}]"#, default), 2);
     assert_eq!(loops_derived(r#"[{"at": "*", "backward": "unrolled"}]"#, default), 0);
-    let all = ExpandLimits { loop_nodes: usize::MAX, ..default };
+    let all = ExpandLimits { loop_nodes: usize::MAX, loop_steps: usize::MAX, ..default };
     assert_eq!(loops_derived("[]", all), 0, "short loops are unrolled");
+    let of_few_steps = ExpandLimits { loop_nodes: usize::MAX, ..default };
+    assert_eq!(loops_derived("[]", of_few_steps), 4, "loops of many steps stay");
 }
 
 #[test]
 fn an_entry_for_one_loop_leaves_the_others_to_their_length() {
-    let short = ExpandLimits { loop_nodes: 1000, ..ExpandLimits::default() };
+    let short = ExpandLimits { loop_nodes: 1000, loop_steps: usize::MAX, ..ExpandLimits::default() };
     let named = r#"[{"at": "second", "backward": "checkpoint"}]"#;
     assert!(loops_derived(named, short) > 0 && loops_derived("[]", short) == 0);
 }

@@ -15,34 +15,43 @@ use std::sync::Arc;
 /// The largest graph that expansion may make, in nodes.
 const MAX_NODES: usize = 1 << 22;
 
+/// Nodes that are better off expanded whatever the number of steps.
+const FEW_NODES: usize = 40;
+
 /// Up to what size a region is better off expanded: its kernels fuse with what is around it and across steps, while
 /// compiling takes long in proportion to its nodes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExpandLimits {
     /// Nodes of a loop's body, as often as it is applied.
     pub loop_nodes: usize,
+    /// Steps of a loop, unless it has few nodes.
+    pub loop_steps: usize,
     /// Estimated time of the dearer body of a branch on the target, nanoseconds: it may be computed in vain.
     pub branch_ns: f64,
 }
 
 impl ExpandLimits {
     /// Nothing is better off expanded.
-    pub const NONE: ExpandLimits = ExpandLimits { loop_nodes: 0, branch_ns: -1.0 };
+    pub const NONE: ExpandLimits = ExpandLimits { loop_nodes: 0, loop_steps: 0, branch_ns: -1.0 };
 
     /// Whether a region is within the limits.
     pub fn hold(&self, form: &RegionForm, target: &Target) -> bool {
         match form {
-            RegionForm::Loop(_) => expanded_nodes(form) <= self.loop_nodes,
+            RegionForm::Loop(_) => {
+                let nodes = expanded_nodes(form);
+                nodes <= self.loop_nodes && (form.steps() <= self.loop_steps || nodes <= FEW_NODES)
+            }
             RegionForm::Branch(bodies) => bodies.iter().all(|body| graph_cost(body, target).time_ns <= self.branch_ns),
         }
     }
 }
 
 impl Default for ExpandLimits {
-    /// Loops of 300 to 400 nodes train as fast either way, shorter ones up to a tenth faster expanded: docs/solvers.md.
-    /// A kernel of its own takes 100 ns whatever it does.
+    /// Of eight steps, loops train as fast expanded or faster; of twelve and more, recurrences train faster as loops, whose
+    /// gradients of weights are one product of all steps: docs/solvers.md. A kernel of its own takes 100 ns whatever it
+    /// does.
     fn default() -> Self {
-        ExpandLimits { loop_nodes: 320, branch_ns: 200.0 }
+        ExpandLimits { loop_nodes: 320, loop_steps: 8, branch_ns: 200.0 }
     }
 }
 
