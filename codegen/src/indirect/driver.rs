@@ -47,8 +47,9 @@ pub(crate) unsafe extern "C" fn contract_rows(
 /// Computes the products of a part one after the other in the work space of the thread, and runs what follows on each:
 /// it is given the address of a [`Rectangle`].
 ///
-/// # Safety The addresses are those of the plan's factors; the part is of whole products; the work space has room for
-/// the sums of one.
+/// # Safety
+/// The addresses are those of the plan's factors; the part is of whole products; the work space has room for the sums
+/// of one.
 unsafe fn each_product(
     plan: &IndirectPlan,
     factors: [*const f32; 2],

@@ -28,8 +28,10 @@ const MOST_CHUNKS: usize = 32;
 /// Floats of a right factor that does not stay in the second-level cache beside all else.
 const LARGE_FACTOR: usize = 1 << 17;
 
-/// Rows of a chunk of tiles that reads such a factor, at least: reading is then little beside multiplying.
+/// Rows of a chunk of tiles that reads such a factor, at least: reading is then little beside multiplying. Where that
+/// makes fewer chunks than these, threads would lack work.
 const ROWS_OF_LARGE: usize = 64;
+const FEWEST_CHUNKS: usize = 4;
 
 /// Largest result of which parts of such a factor may have their own sums, in elements, and how many times as many
 /// depths as rows it then has.
@@ -291,7 +293,7 @@ impl Cut {
             return Cut::Depth(tables.depth_groups.div_ceil(partials));
         }
         let least_rows = if is_large { ROWS_OF_LARGE } else { 1 };
-        let most = (rows / least_rows).clamp(1, MOST_CHUNKS);
+        let most = (rows / least_rows).clamp(FEWEST_CHUNKS, MOST_CHUNKS);
         let wanted = equal_shares((products / TILE_PRODUCTS).clamp(1, most));
         Cut::Tiles(tables.count().div_ceil(wanted).max(1))
     }
@@ -316,6 +318,7 @@ mod tests {
         let rows = row_kernel(VectorIsa::Portable, 256, false).rows;
         assert!(matches!(cut(512, 256, 512), Cut::Tiles(tiles) if tiles * rows == 16), "read from the cache");
         assert!(matches!(cut(512, 256, 2304), Cut::Tiles(tiles) if tiles * rows == 64), "read from beyond it");
+        assert!(matches!(cut(64, 2048, 512), Cut::Tiles(tiles) if tiles * rows == 16), "few rows");
     }
 
     #[test]
