@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// The largest graph that expansion may make, in nodes.
 const MAX_NODES: usize = 1 << 22;
 
-/// Nodes that are better off expanded whatever the number of steps.
+/// Nodes of a loop that is expanded whatever the number of its steps: it would be little beside what surrounds it.
 const FEW_NODES: usize = 40;
 
 /// Up to what size a region is better off expanded: its kernels fuse with what is around it and across steps, while
@@ -47,9 +47,9 @@ impl ExpandLimits {
 }
 
 impl Default for ExpandLimits {
-    /// Of eight steps, loops train as fast expanded or faster; of twelve and more, recurrences train faster as loops, whose
-    /// gradients of weights are one product of all steps: docs/solvers.md. A kernel of its own takes 100 ns whatever it
-    /// does.
+    /// Of eight steps, loops take about as long either way; of twelve and more, recurrences train faster as loops, whose
+    /// gradients of weights are one product of all steps: docs/solvers.md. A kernel of its own takes 100 ns whatever
+    /// it does.
     fn default() -> Self {
         ExpandLimits { loop_nodes: 320, loop_steps: 8, branch_ns: 200.0 }
     }

@@ -7,10 +7,11 @@ use gradc_ir::interpret;
 use gradc_ir::lower::Lowering;
 use gradc_ir::op::{Cotangent, Sample};
 use gradc_ir::ops::Op;
+use gradc_ir::target::Target;
 use gradc_ir::tensor::Tensor;
 use gradc_ir::types::{DType, TensorType, TypeError};
 use gradc_passes::differentiate::vjp_alone;
-use gradc_passes::expand_regions::expand_regions;
+use gradc_passes::expand_regions::{ExpandLimits, expand_regions, expand_small_regions};
 
 fn is_region(sample: &Sample) -> bool {
     let types: Vec<&TensorType> = sample.operands.iter().map(|o| &o.ty).collect();
@@ -142,6 +143,34 @@ fn graphs_without_regions_come_back_equal() {
     b.output("y", y, OutputKind::Result);
     let graph = b.finish();
     assert_eq!(expand_regions(&graph).unwrap(), graph);
+}
+
+/// A loop whose body has so many ops.
+fn chain(steps: usize, ops: usize) -> Graph {
+    let types = [TensorType::f32([])];
+    let step = Builder::function("step", &types, |b, x| {
+        let mut value = x[0];
+        for _ in 0..ops {
+            value = b.neg(value)?;
+        }
+        Ok(vec![value])
+    });
+    let mut b = Builder::new("chain");
+    let x = b.input("x", types[0].clone()).unwrap();
+    let y = b.iterate(&step.unwrap(), steps, &[x], &[]).unwrap()[0];
+    b.output("y", y, OutputKind::Result);
+    b.finish()
+}
+
+#[test]
+fn loops_of_few_steps_or_few_nodes_are_small() {
+    let limits = ExpandLimits { loop_nodes: 320, loop_steps: 8, ..ExpandLimits::NONE };
+    let stays = |steps: usize, ops: usize| {
+        let graph = chain(steps, ops);
+        regions_left(&expand_small_regions(&graph, &limits, &Target::host()).unwrap()) == 1
+    };
+    assert!(!stays(8, 40) && stays(8, 41), "few steps, up to 320 nodes");
+    assert!(!stays(20, 2) && stays(21, 2), "few nodes, up to 40");
 }
 
 #[test]
