@@ -21,6 +21,7 @@ use gradc_ir::text;
 use gradc_ir::verify::verify;
 use gradc_passes::bands::{KnownConstants, find_bands};
 use gradc_passes::bodies::map_bodies;
+use gradc_passes::cache_blocking::block_for_cache;
 use gradc_passes::cost::{flops_outside_bands, graph_cost};
 use gradc_passes::egraph::explain::OptimizeReport;
 use gradc_passes::egraph::rules::NumericClass;
@@ -408,6 +409,10 @@ fn plan_with_values_made_again(
 pub(crate) fn optimize(entry: &Entry, options: &Options, report: &mut CompileReport) -> Result<Graph, Diagnostics> {
     let (graph, rewrites) = report.time("optimize", || optimize_with_bodies(&entry.graph, &rewriting(options)))?;
     checked(&graph, "optimize")?;
+    let (graph, regions) = report.time("parts", || block_for_cache(&graph))?;
+    checked(&graph, "parts")?;
+    let blocked = format!("{regions} regions of large values made in parts");
+    report.note_pass(entry.kind.name(), "parts", blocked);
     let once = graph.nodes().len();
     let graph = report.time("recompute", || recompute(&graph, &options.target))?;
     let graph = report.time("recompute", || map_parts(&graph, |part| recompute(part, &options.target)))?;

@@ -140,7 +140,7 @@ impl Frame {
                 let steps = PlacedAction::Loop { steps: looped.steps, body, until };
                 actions.push(match looped.blocks {
                     1 => steps,
-                    count => PlacedAction::Blocks { count, body: vec![steps] },
+                    count => PlacedAction::Blocks { count, at_once: form.blocks_at_once(), body: vec![steps] },
                 });
             }
         }
@@ -151,7 +151,7 @@ impl Frame {
         let form = border.form;
         let argument = |k: usize| border.argument(k, &operands[form.operand_of(k)], results);
         let arena = Place { segment: Segment::Arena, offset_bytes: work.work_offset_bytes };
-        let arena = border.block(self.spot(arena), work.work_bytes(form.blocks()));
+        let arena = border.work_space(self.spot(arena), work.block_bytes());
         Frame {
             depth: self.depth + border.loops(),
             arena_offset_bytes: arena.place.offset_bytes,
@@ -189,10 +189,17 @@ struct Border<'a> {
 }
 
 impl Border<'_> {
-    /// Loops that the region puts around its bodies: over blocks of rows, if there are several, and over steps.
+    /// Loops that the region puts around its bodies: over blocks of rows and the memory they work in, if there are several
+    /// blocks, and over steps.
     fn loops(&self) -> usize {
         match self.form {
-            RegionForm::Loop(_) => 1 + usize::from(self.form.blocks() > 1),
+            RegionForm::Loop(_) => {
+                if self.form.blocks() > 1 {
+                    3
+                } else {
+                    1
+                }
+            }
             RegionForm::Branch(_) => 0,
         }
     }
@@ -203,6 +210,11 @@ impl Border<'_> {
             1 => spot,
             blocks => spot.moving(self.depth, (bytes / blocks) as i64),
         }
+    }
+
+    /// The memory of the block that is worked on, given where the first one's is and its size.
+    fn work_space(&self, spot: Spot, bytes: usize) -> Spot {
+        if self.form.blocks() > 1 { spot.moving(self.depth + 1, bytes as i64) } else { spot }
     }
 
     fn rows(&self, operand: &Operand) -> Spot {

@@ -97,7 +97,7 @@ fn leaves(actions: &[PlacedAction], runs: f64) -> Vec<(&PlacedAction, f64)> {
     for action in actions {
         match action {
             PlacedAction::Loop { steps, body, .. } => all.extend(leaves(body, runs * *steps as f64)),
-            PlacedAction::Blocks { count, body } => all.extend(leaves(body, runs * *count as f64)),
+            PlacedAction::Blocks { count, body, .. } => all.extend(leaves(body, runs * *count as f64)),
             PlacedAction::Branch { bodies, .. } => bodies.iter().for_each(|body| all.extend(leaves(body, runs))),
             leaf => all.push((leaf, runs)),
         }

@@ -9,7 +9,7 @@ use gradc_ir::graph::{Function, Graph, OutputKind, Role, Value};
 use gradc_ir::interpret;
 use gradc_ir::lower::CompareFn;
 use gradc_ir::op::{Cotangent, Sample};
-use gradc_ir::ops::{Op, Scan};
+use gradc_ir::ops::{Op, Scan, ScanBlocks};
 use gradc_ir::plan::Action;
 use gradc_ir::region::RegionForm;
 use gradc_ir::tensor::Tensor;
@@ -325,6 +325,19 @@ fn rows_that_do_not_meet_are_cut_into_blocks() {
     let op = Scan { body: centred, carries: 1, scanned: 0, length: 200, reverse: false, in_order: false };
     let graph = applied("centred", op, &[&[32, 64], &[64, 64]]);
     assert_eq!(blocks(&compiled(&graph, &rolled(1))), [0usize; 0]);
+}
+
+/// More blocks than are done at once, of one row each: threads take one after the other, each in a place of its own.
+#[test]
+fn blocks_may_be_many() {
+    let of_row = body("row", &[&[1, 48, 64], &[64, 64]], |b, x| {
+        let product = b.dot_general(x[0], x[1], [&[], &[]], [&[2], &[0]])?;
+        let tanh = b.tanh(product)?;
+        Ok(vec![b.dot_general(tanh, x[0], [&[0], &[0]], [&[2], &[2]])?, tanh])
+    });
+    let op = ScanBlocks { body: of_row, carries: 0, scanned: 1, blocked: 0, length: 2, reverse: true, blocks: 21 };
+    let inputs = [ramp(TensorType::f32([2, 21, 48, 64]), -1.0, 1.5e-5), ramp(TensorType::f32([64, 64]), -0.05, 2e-5)];
+    check(&applied("rows", op, &[&[2, 21, 48, 64], &[64, 64]]), &inputs, 1);
 }
 
 /// A weight of several panels, the last one narrow, which the loop packs once; the rows are those of few tiles.

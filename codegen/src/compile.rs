@@ -74,13 +74,16 @@ pub enum PlacedAction {
         /// When to stop earlier.
         until: Option<Until>,
     },
-    /// Do the same for each of several blocks, in any order or at the same time: a loop around what is done, whose steps
-    /// write to different places and read nothing that another one writes.
+    /// Do the same for each of several blocks, in any order or at the same time: two loops around what is done. Steps of
+    /// the outer one, over blocks, write to different places and read nothing that another one writes. A step of the
+    /// inner one is a place to work in: each block is done in one of them alone.
     ///
     /// What is done contains no check, no kernel that may refuse, and no further blocks.
     Blocks {
         /// How many.
         count: usize,
+        /// How many at the same time, at most.
+        at_once: usize,
         /// What is done for each.
         body: Vec<PlacedAction>,
     },

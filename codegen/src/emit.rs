@@ -249,7 +249,7 @@ impl<'b, 'e, 'f> EntryEmitter<'b, 'e, 'f> {
         for action in actions {
             self.pack_for(action);
             match action {
-                PlacedAction::Blocks { count, body } => self.call_blocks(*count, body),
+                PlacedAction::Blocks { count, at_once, body } => self.call_blocks([*count, *at_once], body),
                 PlacedAction::Loop { steps, body, until } => self.repeat(*steps, body, until.as_ref()),
                 PlacedAction::Branch { predicate, bodies } => self.branch(predicate, bodies),
                 leaf => self.leaf(leaf),
@@ -323,7 +323,7 @@ impl<'b, 'e, 'f> EntryEmitter<'b, 'e, 'f> {
     }
 
     /// Emits the call that does the blocks, which are to be emitted as a function.
-    fn call_blocks(&mut self, count: usize, actions: &'e [PlacedAction]) {
+    fn call_blocks(&mut self, [count, at_once]: [usize; 2], actions: &'e [PlacedAction]) {
         let depth = self.made.len();
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, 8 * depth as u32, 3);
         let slot = self.b.create_sized_stack_slot(slot);
@@ -333,8 +333,8 @@ impl<'b, 'e, 'f> EntryEmitter<'b, 'e, 'f> {
         let made = self.b.ins().stack_addr(I64, slot, 0);
         let number = self.first_function + self.blocks.len();
         let function = self.b.ins().load(I64, MEMORY, self.kernels, 8 * number as i32);
-        let count = self.constant(count);
-        Function::Blocks.emit_call(self.b, self.context, &[self.context, function, made, count]);
+        let [count, at_once] = [count, at_once].map(|n| self.constant(n));
+        Function::Blocks.emit_call(self.b, self.context, &[self.context, function, made, count, at_once]);
         self.mark(0);
         self.blocks.push(BlockBody { actions, leaves_before: self.emitted, depth });
         self.emitted += actions.iter().flat_map(PlacedAction::leaves).count();
@@ -344,7 +344,8 @@ impl<'b, 'e, 'f> EntryEmitter<'b, 'e, 'f> {
     fn block(&mut self, block: &BlockBody<'e>, made: Value, number: Value) {
         let steps = (0..block.depth).map(|k| self.b.ins().load(I64, MEMORY, made, 8 * k as i32));
         self.made = steps.collect();
-        self.made.push(number);
+        let place = load_field(self.b, self.context, offset_of!(StepContext, place));
+        self.made.extend([number, place]);
         self.emitted = block.leaves_before;
         self.actions(block.actions);
         self.b.ins().return_(&[]);

@@ -76,11 +76,11 @@ impl Needs {
                         self.cover_scalar(&until.count, DType::I64, loops)?;
                     }
                 }
-                PlacedAction::Blocks { count, body } => {
-                    check_blocks(*count, body)?;
-                    loops.push(*count);
+                PlacedAction::Blocks { count, at_once, body } => {
+                    check_blocks(*count, *at_once, body)?;
+                    loops.extend([*count, *at_once]);
                     self.cover_actions(body, loops)?;
-                    loops.pop();
+                    loops.truncate(loops.len() - 2);
                 }
                 PlacedAction::Branch { predicate, bodies } => {
                     self.cover_scalar(predicate, DType::Bool, loops)?;
@@ -164,10 +164,10 @@ impl Needs {
 }
 
 /// Fails unless threads may each do some of the blocks: nothing in them ends the call, or needs several threads.
-fn check_blocks(count: usize, body: &[PlacedAction]) -> Result<(), Diagnostic> {
+fn check_blocks(count: usize, at_once: usize, body: &[PlacedAction]) -> Result<(), Diagnostic> {
     let may_fail = |action: &PlacedAction| matches!(action, PlacedAction::CheckFinite { .. });
     let fails = body.iter().flat_map(PlacedAction::leaves).any(may_fail);
-    if count == 0 || fails || body.iter().any(PlacedAction::has_blocks) {
+    if count == 0 || at_once == 0 || fails || body.iter().any(PlacedAction::has_blocks) {
         return Err(Diagnostic::new("invalid-kernel", "blocks are none, may fail, or have blocks in them"));
     }
     Ok(())
@@ -333,6 +333,7 @@ impl Executable {
                 marks: if marks.is_empty() { std::ptr::null() } else { marks.as_ptr() },
                 last_mark_ns: Cell::new(0),
                 sharers: 1,
+                place: 0,
                 start: (!marks.is_empty()).then(Instant::now),
             };
             // SAFETY: the offset is that of an entry's function, compiled with this signature and alive with `self.code`.

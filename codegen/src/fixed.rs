@@ -64,8 +64,10 @@ impl Walk {
     fn actions(&mut self, actions: &[PlacedAction]) {
         for action in actions {
             match action {
-                PlacedAction::Loop { steps, body, .. } => self.enter(*steps, false, action, body),
-                PlacedAction::Blocks { count, body } => self.enter(*count, true, action, body),
+                PlacedAction::Loop { steps, body, .. } => self.enter([self.around(*steps, action)], body),
+                PlacedAction::Blocks { count, at_once, body } => {
+                    self.enter(self.around_blocks([*count, *at_once], action), body)
+                }
                 PlacedAction::Branch { bodies, .. } => bodies.iter().for_each(|body| self.actions(body)),
                 PlacedAction::Run { operands, .. } => {
                     let fixed = operands.iter().map(|operand| self.fixed(operand)).collect();
@@ -76,18 +78,23 @@ impl Walk {
         }
     }
 
-    fn enter(&mut self, steps: usize, are_blocks: bool, action: &PlacedAction, body: &[PlacedAction]) {
-        self.loops.push(self.around(steps, are_blocks, action));
+    fn enter<const N: usize>(&mut self, loops: [Around; N], body: &[PlacedAction]) {
+        self.loops.extend(loops);
         self.actions(body);
-        self.loops.pop();
+        self.loops.truncate(self.loops.len() - N);
     }
 
     /// A loop in those that are around what is looked at.
-    fn around(&self, steps: usize, are_blocks: bool, action: &PlacedAction) -> Around {
+    fn around(&self, steps: usize, action: &PlacedAction) -> Around {
         let mut steps_around: Vec<usize> = self.loops.iter().map(|l| l.steps).collect();
         let mut writes = vec![];
         collect_writes(std::slice::from_ref(action), &mut steps_around, &mut writes);
-        Around { steps, are_blocks, writes }
+        Around { steps, are_blocks: false, writes }
+    }
+
+    /// The two loops around what is done for each block.
+    fn around_blocks(&self, steps: [usize; 2], action: &PlacedAction) -> [Around; 2] {
+        steps.map(|steps| Around { are_blocks: true, ..self.around(steps, action) })
     }
 
     fn fixed(&self, operand: &Operand) -> Option<Fixed> {
@@ -117,10 +124,10 @@ fn collect_writes(actions: &[PlacedAction], steps: &mut Vec<usize>, writes: &mut
                 collect_writes(body, steps, writes);
                 steps.pop();
             }
-            PlacedAction::Blocks { count, body } => {
-                steps.push(*count);
+            PlacedAction::Blocks { count, at_once, body } => {
+                steps.extend([*count, *at_once]);
                 collect_writes(body, steps, writes);
-                steps.pop();
+                steps.truncate(steps.len() - 2);
             }
             PlacedAction::Branch { bodies, .. } => {
                 bodies.iter().for_each(|body| collect_writes(body, steps, writes));
@@ -152,15 +159,17 @@ mod tests {
         for &(steps, are_blocks) in loops.iter().rev() {
             let body = vec![action];
             action = match are_blocks {
-                true => PlacedAction::Blocks { count: steps, body },
+                true => PlacedAction::Blocks { count: steps, at_once: 2, body },
                 false => PlacedAction::Loop { steps, body, until: None },
             };
             nested.push((steps, are_blocks, action.clone()));
         }
         let mut walk = Walk { loops: vec![], found: vec![] };
         for (steps, are_blocks, action) in nested.into_iter().rev() {
-            let around = walk.around(steps, are_blocks, &action);
-            walk.loops.push(around);
+            match are_blocks {
+                true => walk.loops.extend(walk.around_blocks([steps, 2], &action)),
+                false => walk.loops.push(walk.around(steps, &action)),
+            }
         }
         walk
     }
@@ -195,5 +204,6 @@ mod tests {
         let walk = inside(&[(2, true), (5, false)], writing(0, &[0, 0]));
         assert_eq!(depth(&walk, &operand(640, &[])), Some(0));
         assert_eq!(depth(&walk, &operand(640, &[64])), None, "blocks would keep theirs at the same place");
+        assert_eq!(depth(&walk, &operand(640, &[0, 64])), None, "so would those that are done at once");
     }
 }

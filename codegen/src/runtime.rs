@@ -17,7 +17,7 @@ use cranelift_frontend::FunctionBuilder;
 use gradc_ir::types::DType;
 use std::cell::Cell;
 use std::mem::offset_of;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 /// What native code of one call knows.
@@ -43,6 +43,8 @@ pub(crate) struct StepContext {
     pub last_mark_ns: Cell<u64>,
     /// How many threads do what this context is for at the same time.
     pub sharers: u64,
+    /// In which of several places to work blocks are done with this context.
+    pub place: u64,
     /// What times count from; none unless they are measured.
     pub start: Option<Instant>,
 }
@@ -81,7 +83,7 @@ impl StepContext {
     ///
     /// # Safety
     /// The context is that of a running call of a program that has blocks.
-    unsafe fn alone(&self, sharers: u64) -> StepContext {
+    unsafe fn alone(&self, sharers: u64, place: usize) -> StepContext {
         let [arena, persistent, constants, _] = self.segments;
         StepContext {
             // SAFETY: as promised by the caller; the work space of a thread has room for that of a lone one.
@@ -89,6 +91,7 @@ impl StepContext {
             board: std::ptr::null(),
             last_mark_ns: Cell::new(self.elapsed_ns()),
             sharers,
+            place: place as u64,
             ..*self
         }
     }
@@ -114,7 +117,7 @@ pub(crate) enum Function {
     AllFinite,
     /// (context, kernel, arguments, chunks)
     ParallelFor,
-    /// (context, function, steps made of the loops around, blocks)
+    /// (context, function, steps made of the loops around, blocks, how many of them at once)
     Blocks,
     /// (context, contraction, arguments, chunk)
     Contract,
@@ -160,12 +163,12 @@ impl Function {
             Function::Copy => (vec![I64; 3], None),
             Function::AllFinite => (vec![I64; 3], Some(I64)),
             Function::ParallelFor
-            | Function::Blocks
             | Function::Contract
             | Function::PackShared
             | Function::ContractRows
             | Function::Transpose
             | Function::Lines => (vec![I64; 4], None),
+            Function::Blocks => (vec![I64; 5], None),
             Function::WorkSpace => (vec![I64], Some(I64)),
             Function::Mark => (vec![I64; 2], None),
             _ => (vec![F64], Some(F64)),
@@ -254,32 +257,52 @@ unsafe extern "C" fn parallel_for(
     }
 }
 
-unsafe extern "C" fn blocks(context: *const StepContext, function: usize, made: *const *mut u8, count: usize) {
+unsafe extern "C" fn blocks(
+    context: *const StepContext,
+    function: usize,
+    made: *const *mut u8,
+    count: usize,
+    at_once: usize,
+) {
     // SAFETY: native code passes its own context, the address of one of its functions, and what lives in its frame until
-    // all blocks are done; these write to different places.
+    // all blocks are done; these write to different places, and those that are done at once work in different ones.
     unsafe {
-        match ((*context).board.as_ref(), u16::try_from(count)) {
-            (Some(board), Ok(count)) => {
-                let sharers = board.threads().min(count.into());
-                let arguments = [function as *mut u8, made.cast_mut().cast(), sharers as *mut u8];
-                board.lead(block_alone, context, arguments.as_ptr(), count);
+        let function: KernelFn = std::mem::transmute(function);
+        match ((*context).board.as_ref(), u16::try_from(at_once)) {
+            (Some(board), Ok(at_once)) => {
+                let sharers = board.threads().min(at_once.into());
+                let blocks = Blocks { function, made, count, next: AtomicUsize::new(0), sharers: sharers as u64 };
+                let blocks = (&raw const blocks).cast_mut().cast();
+                board.lead(blocks_in_place, context, &blocks, at_once);
             }
-            _ => {
-                let function: KernelFn = std::mem::transmute(function);
-                (0..count).for_each(|block| function(context, made, block));
-            }
+            _ => (0..count).for_each(|block| function(context, made, block)),
         }
     }
 }
 
-/// Does a block on the thread that calls; the arguments are the function, the steps made of the loops around,
-/// and how many threads do blocks.
-unsafe extern "C" fn block_alone(context: *const StepContext, arguments: *const *mut u8, block: usize) {
-    // SAFETY: `blocks` passes them.
+/// Blocks that threads share.
+struct Blocks {
+    function: KernelFn,
+    /// The steps made of the loops around.
+    made: *const *mut u8,
+    /// How many there are.
+    count: usize,
+    /// The first that no thread has taken.
+    next: AtomicUsize,
+    /// How many threads share them.
+    sharers: u64,
+}
+
+/// Does blocks in one of the places to work, on the thread that calls, until none are left.
+unsafe extern "C" fn blocks_in_place(context: *const StepContext, blocks: *const *mut u8, place: usize) {
+    // SAFETY: `blocks` passes them, and no two threads the same place.
     unsafe {
-        let function: KernelFn = std::mem::transmute(*arguments);
-        let context = (*context).alone(*arguments.add(2) as u64);
-        function(&context, (*arguments.add(1)).cast(), block);
+        let blocks = &*(*blocks).cast::<Blocks>();
+        let context = (*context).alone(blocks.sharers, place);
+        let next = || Some(blocks.next.fetch_add(1, Relaxed)).filter(|&block| block < blocks.count);
+        while let Some(block) = next() {
+            (blocks.function)(&context, blocks.made, block);
+        }
     }
 }
 

@@ -118,8 +118,8 @@ impl RegionMemory {
         self.bodies.iter().map(|body| body.arena_bytes).max().unwrap_or(0).next_multiple_of(ALIGNMENT_BYTES)
     }
 
-    /// Size of the part of the arena that the bodies of so many blocks of rows work in.
-    pub fn work_bytes(&self, blocks: usize) -> usize {
-        self.block_bytes().saturating_mul(blocks)
+    /// Size of the part of the arena that the bodies work in for so many blocks of rows at the same time.
+    pub fn work_bytes(&self, blocks_at_once: usize) -> usize {
+        self.block_bytes().saturating_mul(blocks_at_once)
     }
 }

@@ -10,6 +10,9 @@ use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
 use std::ops::Range;
 
+/// Most blocks of rows of a loop that are worked on at the same time.
+pub const MOST_BLOCKS_AT_ONCE: usize = 8;
+
 /// What an op that applies closed functions is to later stages.
 #[derive(Clone, Debug)]
 pub struct Region {
@@ -107,12 +110,17 @@ impl RegionForm {
         }
     }
 
-    /// How many runs of its bodies may be under way at the same time.
+    /// How many blocks its bodies are run for.
     pub fn blocks(&self) -> usize {
         match self {
             RegionForm::Loop(looped) => looped.blocks,
             RegionForm::Branch(_) => 1,
         }
+    }
+
+    /// How many runs of its bodies may be under way at the same time: each needs memory of its own.
+    pub fn blocks_at_once(&self) -> usize {
+        self.blocks().min(MOST_BLOCKS_AT_ONCE)
     }
 
     /// The operand that argument `k` of a body is bound to.

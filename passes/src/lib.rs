@@ -8,6 +8,7 @@
 mod axes;
 pub mod bands;
 pub mod bodies;
+pub mod cache_blocking;
 pub mod cost;
 mod cotangents;
 pub mod differentiate;

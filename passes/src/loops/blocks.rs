@@ -32,6 +32,10 @@ pub fn cut_loops(graph: &Graph, target: &Target) -> Result<Graph, Diagnostic> {
 
 fn of_graph(graph: &Graph, target: &Target) -> Result<Graph, TypeError> {
     rebuild(graph, |b, id, op, operands| {
+        let form = RegionForm::of_node(graph, id);
+        if form.is_some_and(|form| form.blocks() > 1) {
+            return b.apply(op.clone(), operands);
+        }
         if let Some((cut, order)) = in_blocks(graph, id, target)? {
             let operands: Vec<Value> = order.into_iter().map(|k| operands[k]).collect();
             return b.apply(cut, &operands);
@@ -80,7 +84,7 @@ fn number_of_blocks(rows: usize, ns: f64) -> Option<usize> {
 }
 
 /// A function that takes its arguments in another order.
-fn reordered(body: &Graph, order: &[usize]) -> Result<Function, TypeError> {
+pub(crate) fn reordered(body: &Graph, order: &[usize]) -> Result<Function, TypeError> {
     let types: Vec<_> = order.iter().map(|&k| body.ty(body.inputs()[k].value).clone()).collect();
     Builder::function(&body.name, &types, |b, x| {
         let mut arguments = vec![x[0]; x.len()];

@@ -27,6 +27,7 @@ mod sums;
 mod until;
 
 pub use blocks::cut_loops;
+pub(crate) use blocks::reordered;
 pub(crate) use check::check_policies;
 pub use guard::FALLBACKS;
 pub use hoist::hoist;

@@ -2,7 +2,7 @@
 
 use super::border::Border;
 use super::history::{History, histories};
-use super::{Lifetimes, SharedLayout, aligned, blocks_of, lifetimes, reads_and_writes, regions_of};
+use super::{Lifetimes, SharedLayout, aligned, blocks_at_once, lifetimes, reads_and_writes, regions_of};
 use crate::schedule::{Form, Forms, check_arguments, groups, overwritable};
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::graph::{NodeId, OutputKind, Role, Value};
@@ -203,7 +203,7 @@ impl Checked<'_> {
         let memory =
             self.memory.regions.get(&node).ok_or_else(|| bad(format!("the bodies of {value} have no memory")))?;
         let work = Place { segment: Segment::Arena, offset_bytes: memory.work_offset_bytes };
-        let bytes = memory.work_bytes(blocks_of(self.forms, node));
+        let bytes = memory.work_bytes(blocks_at_once(self.forms, node));
         if !self.is_inside(work, bytes) {
             return Err(bad(format!("the bodies of {value} work outside the arena")));
         }

@@ -86,7 +86,10 @@ fn lay_out(schedule: &Schedule, border: Border) -> MemoryLayout {
     let results = border.result_places(&schedule.graph);
     let outside = Outside {
         placed: results.iter().map(|(output, _)| forms.root(*output)).collect(),
-        work_bytes: regions.iter().map(|(&node, region)| (node, region.work_bytes(blocks_of(&forms, node)))).collect(),
+        work_bytes: regions
+            .iter()
+            .map(|(&node, region)| (node, region.work_bytes(blocks_at_once(&forms, node))))
+            .collect(),
     };
     let storage = Storage::new(&forms, &schedule.actions, &outside);
     for (old, next) in &storage.in_place {
@@ -178,12 +181,12 @@ fn region_live_bytes_while(forms: &Forms, region: &RegionSchedule, guards: Guard
     let border = Border::Body(form, &histories);
     let bodies = guards.bodies(region).iter();
     let most = bodies.map(|body| live_bytes_within(body, Some(border), guards)).max().unwrap_or(0);
-    aligned(most) * form.blocks()
+    aligned(most) * form.blocks_at_once()
 }
 
-/// How many blocks of rows a region works on, each in memory of its own.
-fn blocks_of(forms: &Forms, region: NodeId) -> usize {
-    if let Form::Region(form) = forms.get(region) { form.blocks() } else { 1 }
+/// How many blocks of rows a region works on at the same time, each in memory of its own.
+fn blocks_at_once(forms: &Forms, region: NodeId) -> usize {
+    if let Form::Region(form) = forms.get(region) { form.blocks_at_once() } else { 1 }
 }
 
 /// What the schedule of an entry stores, without places yet.

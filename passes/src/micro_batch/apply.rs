@@ -17,7 +17,10 @@ pub(super) fn over_parts(
 ) -> Result<Vec<Value>, TypeError> {
     b.set_loc(part.loc(part.outputs()[0].value.node).clone());
     let (blocks, shared) = used(part, taken);
-    let xs = blocks.iter().map(|&k| in_blocks(b, taken[k], parts)).collect::<Result<Vec<_>, _>>()?;
+    let xs = blocks
+        .iter()
+        .map(|&k| in_blocks(b, taken[k].value, taken[k].axis.expect("a block is taken of an axis"), parts))
+        .collect::<Result<Vec<_>, _>>()?;
     let shares: Vec<Value> = shared.iter().map(|&k| taken[k].value).collect();
     let sums = part.outputs().iter().zip(flows).filter(|(_, flow)| **flow == Flow::Sum);
     let zeros = sums.map(|(o, _)| b.splat(part.ty(o.value), 0.0)).collect::<Result<Vec<_>, _>>()?;
@@ -39,18 +42,17 @@ fn used(part: &Graph, taken: &[Taken]) -> (Vec<usize>, Vec<usize>) {
 }
 
 /// The blocks of a value, one after the other along a new leading axis.
-fn in_blocks(b: &mut Builder, taken: Taken, parts: usize) -> Result<Value, TypeError> {
-    let axis = taken.axis.expect("a block is taken of an axis");
-    let mut shape = b.shape(taken.value).to_vec();
+pub(crate) fn in_blocks(b: &mut Builder, value: Value, axis: usize, parts: usize) -> Result<Value, TypeError> {
+    let mut shape = b.shape(value).to_vec();
     shape[axis] /= parts;
     shape.insert(axis, parts);
-    let blocks = b.reshape(taken.value, &shape)?;
+    let blocks = b.reshape(value, &shape)?;
     let order: Vec<usize> = [axis].into_iter().chain((0..shape.len()).filter(|&d| d != axis)).collect();
     if axis == 0 { Ok(blocks) } else { b.transpose(blocks, &order) }
 }
 
 /// The value whose blocks along an axis are stacked.
-fn put_together(b: &mut Builder, stack: Value, axis: usize) -> Result<Value, TypeError> {
+pub(crate) fn put_together(b: &mut Builder, stack: Value, axis: usize) -> Result<Value, TypeError> {
     let mut order: Vec<usize> = (1..b.shape(stack).len()).collect();
     order.insert(axis, 0);
     let blocks = if axis == 0 { stack } else { b.transpose(stack, &order)? };

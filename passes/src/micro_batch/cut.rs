@@ -5,7 +5,7 @@ use gradc_ir::lower::{Access, Affine, Combine, Contraction, Lines, Lowering, Nes
 
 /// What the value that a part of the batch has is to the value of the whole batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Flow {
+pub(crate) enum Flow {
     /// The same.
     Whole,
     /// One of the blocks of equal length that this axis is cut into: that with the number of the part.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub(super) fn fit_loop(op: &Op, form: &RegionForm, flows: &[Flow], parts: usize) -> Option<Fitted> {
     let RegionForm::Loop(looped @ Loop { blocks: 1, .. }) = form else { return None };
     let arguments = flows.iter().enumerate().map(|(k, &flow)| argument(form, k, flow)).collect::<Option<Vec<_>>>()?;
-    let (body, arguments, made) = settled(looped, arguments, parts)?;
+    let (body, arguments, made) = settled(&looped.body, looped.carries, arguments, parts)?;
     let operand = |(k, &flow): (usize, &Flow)| if form.argument(k) == Argument::Slice { stacked(flow) } else { flow };
     let mut results = vec![];
     for (k, &flow) in made.iter().enumerate() {
@@ -34,10 +34,16 @@ pub(crate) fn body_of_block(looped: &Loop, blocks: usize) -> Option<(Graph, Vec<
     let rows = Flow::Block(0);
     let (first, inputs) = (looped.carries + looped.scanned, looped.body.inputs().len());
     let given = (0..inputs).map(|k| if k < first { rows } else { Flow::Whole }).collect();
-    let (body, arguments, made) = settled(looped, given, blocks)?;
+    let (body, arguments, made) = settled(&looped.body, looped.carries, given, blocks)?;
     let takes_block: Vec<bool> = arguments[first..].iter().map(|&flow| flow == rows).collect();
     let known = arguments[first..].iter().all(|flow| [rows, Flow::Whole].contains(flow));
     (known && made.iter().all(|&flow| flow == rows)).then_some((body, takes_block))
+}
+
+/// A closed function on one of `parts` parts, given what some of its arguments are at least; what all of them are, and its
+/// results.
+pub(crate) fn body_of_part(body: &Graph, given: Vec<Flow>, parts: usize) -> Option<(Graph, Vec<Flow>, Vec<Flow>)> {
+    settled(body, 0, given, parts)
 }
 
 /// What an argument of the body is; `None` where steps go from part to part, or over sums.
@@ -56,12 +62,17 @@ fn stacked(flow: Flow) -> Flow {
 
 /// The body on a part, what its arguments are in every step, and what its results are. What starts alike in all parts
 /// goes with the part from the first step on where the body asks for its block.
-fn settled(looped: &Loop, mut arguments: Vec<Flow>, parts: usize) -> Option<(Graph, Vec<Flow>, Vec<Flow>)> {
+fn settled(
+    body: &Graph,
+    carries: usize,
+    mut arguments: Vec<Flow>,
+    parts: usize,
+) -> Option<(Graph, Vec<Flow>, Vec<Flow>)> {
     loop {
-        let changes: Vec<(usize, Flow)> = match split_function(&looped.body, &arguments, parts) {
+        let changes: Vec<(usize, Flow)> = match split_function(body, &arguments, parts) {
             Err(wanted) => wanted.into_iter().map(|(input, axis)| (input.index(), Flow::Block(axis))).collect(),
             Ok((body, made)) => {
-                let changed: Vec<usize> = (0..looped.carries).filter(|&k| made[k] != arguments[k]).collect();
+                let changed: Vec<usize> = (0..carries).filter(|&k| made[k] != arguments[k]).collect();
                 if changed.is_empty() {
                     return Some((body, arguments, made));
                 }

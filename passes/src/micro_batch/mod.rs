@@ -17,7 +17,9 @@ mod loops;
 mod split;
 mod step;
 
+pub(crate) use apply::{in_blocks, put_together};
 pub use body::{map_parts, takes_parts};
-pub(crate) use loops::body_of_block;
+pub(crate) use cut::Flow;
+pub(crate) use loops::{body_of_block, body_of_part};
 pub use split::batch_sizes;
 pub use step::{derive_step_in_parts, evaluate_in_parts};
