@@ -92,7 +92,7 @@ fn attention(
     weights: impl FnOnce(&mut Builder, Value) -> Result<Value, TypeError>,
 ) -> Graph {
     let mut b = Builder::new("attention");
-    let mut build = || -> Result<Value, TypeError> {
+    let build = || -> Result<Value, TypeError> {
         let [q, k, v] = ["q", "k", "v"].map(|name| b.input(name, f32s(&[batch, heads, 256, 4])));
         let scores = b.dot_general(q?, k?, [&[0, 1], &[0, 1]], [&[3], &[3]])?;
         let weights = weights(&mut b, scores)?;
