@@ -37,6 +37,11 @@ impl DType {
     pub const ALL: [DType; 8] =
         [DType::F32, DType::F64, DType::F16, DType::BF16, DType::I64, DType::I32, DType::U8, DType::Bool];
 
+    /// In what to compute with the indices of so many elements: f32 where it has them all, since vectors do most with it.
+    pub fn index_of(elements: usize) -> DType {
+        if elements <= 1 << f32::MANTISSA_DIGITS { DType::F32 } else { DType::I64 }
+    }
+
     /// Size of one element in bytes.
     pub fn size_bytes(self) -> usize {
         match self {

@@ -55,6 +55,21 @@ pub fn gather_along(b: &mut Builder, x: Value, axis: usize, indices: Value) -> R
     axis_last(b, y, axis)
 }
 
+/// As [`gather_along`] of one index for each line. Along an axis that is not the last, where a gather would want `x`
+/// transposed, sums of what is at the index and zeros elsewhere: of a zero, the sign may be lost.
+pub fn pick_along(b: &mut Builder, x: Value, axis: usize, index: Value) -> Result<Value, TypeError> {
+    let (shape, dtype) = (b.shape(x).to_vec(), b.ty(x).dtype);
+    if axis + 1 == shape.len() || !dtype.is_float() {
+        return gather_along(b, x, axis, index);
+    }
+    let index_dtype = DType::index_of(shape[axis]);
+    let (index, place) = (b.cast(index, index_dtype)?, b.iota(index_dtype, &shape, axis)?);
+    let index = b.broadcast_to(index, &shape)?;
+    let (hit, zeros) = (b.compare(CompareFn::Eq, place, index)?, b.full_like(x, 0.0)?);
+    let picked = b.select(hit, x, zeros)?;
+    reduce::sum(b, picked, &[axis], true)
+}
+
 /// `base` with `updates[…, k, …]` added at `indices[…, k, …]` of `axis` (PyTorch `scatter_add`).
 ///
 /// All have as many axes; `indices` may be shorter than both.
@@ -215,6 +230,19 @@ mod tests {
 
     fn run(tensors: &[Tensor], f: impl FnOnce(&mut Builder, &[Value]) -> Result<Value, TypeError>) -> Vec<f64> {
         evaluate(tensors, |b, x| Ok(vec![f(b, x)?]))[0].floats().to_vec()
+    }
+
+    #[test]
+    fn one_index_of_each_line_is_picked_along_any_axis() {
+        let x = floats(&[2, 3], &[1.0, f64::INFINITY, 3.0, -4.0, 5.0, f64::NAN]);
+        let picked = |shape: &[usize], at: &[i64], axis| {
+            run(&[x.clone(), indices(shape, at)], |b, v| pick_along(b, v[0], axis, v[1]))
+        };
+        assert_eq!(picked(&[1, 3], &[1, 0, 0], 0), [-4.0, f64::INFINITY, 3.0]);
+        assert!(picked(&[1, 3], &[1, 0, 1], 0)[2].is_nan());
+        assert_eq!(picked(&[2, 1], &[0, 1], 1), [1.0, 5.0]);
+        let numbers = [indices(&[2, 2], &[7, 8, 9, 10]), indices(&[1, 2], &[1, 0])];
+        assert_eq!(evaluate(&numbers, |b, v| Ok(vec![pick_along(b, v[0], 0, v[1])?]))[0].ints(), [9, 8]);
     }
 
     #[test]

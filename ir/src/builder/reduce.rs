@@ -39,9 +39,10 @@ impl Builder {
             let nan = self.compare(CompareFn::Ne, x, x)?;
             hit = self.or(hit, nan)?;
         }
-        let index = self.iota(DType::I64, &ty.shape, axis)?;
+        let index = self.iota(DType::index_of(ty.shape[axis]), &ty.shape, axis)?;
         let none = self.full_like(index, ty.shape[axis] as f64)?;
         let candidates = self.select(hit, index, none)?;
-        self.reduce_min(candidates, &[axis])
+        let first = self.reduce_min(candidates, &[axis])?;
+        self.cast(first, DType::I64)
     }
 }

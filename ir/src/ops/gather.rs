@@ -1,6 +1,8 @@
 //! `gather`: rows picked by computed indices.
 
-use crate::lower::{Access, Affine, Body, Index, Lowering, Nest, ScalarId};
+use crate::builder::Builder;
+use crate::graph::Value;
+use crate::lower::{Access, Affine, Body, CompareFn, Index, Lowering, Nest, ScalarId};
 use crate::op::{Cotangent, EvalError, Numerics, OpDef, Sample, VjpContext, op_struct};
 use crate::op::{arity, require};
 use crate::tensor::Tensor;
@@ -82,6 +84,23 @@ impl Picked {
     }
 }
 
+impl Gather {
+    /// `base` with `g` at the one index that each of the first axes has: what a map can do that others are fused with,
+    /// while a scatter needs its base stored.
+    fn spread(&self, b: &mut Builder, g: Value, index: Value, base: Value) -> Result<Value, TypeError> {
+        let shape = b.shape(base).to_vec();
+        let [mut of_index, mut of_g] = [vec![1; shape.len()], shape.clone()];
+        of_index[..self.batch].copy_from_slice(&shape[..self.batch]);
+        of_g[self.batch] = 1;
+        let index_dtype = DType::index_of(shape[self.batch]);
+        let (index, g) = (b.reshape(index, &of_index)?, b.reshape(g, &of_g)?);
+        let (index, place) = (b.cast(index, index_dtype)?, b.iota(index_dtype, &shape, self.batch)?);
+        let (index, g) = (b.broadcast_to(index, &shape)?, b.broadcast_to(g, &shape)?);
+        let hit = b.compare(CompareFn::Eq, place, index)?;
+        b.select(hit, g, base)
+    }
+}
+
 impl OpDef for Gather {
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, TypeError> {
         let [x, indices] = arity(inputs)?;
@@ -92,6 +111,10 @@ impl OpDef for Gather {
         let (g, x, indices) = (cx.grad(), cx.inputs[0], cx.inputs[1]);
         let dx = cx.flow(0, |b| {
             let zeros = b.splat(&b.ty(x).clone(), 0.0)?;
+            let picks_one = b.shape(indices)[self.batch..].iter().product::<usize>() == 1;
+            if self.batch > 0 && picks_one {
+                return self.spread(b, g, indices, zeros);
+            }
             b.scatter_add(zeros, indices, g, self.batch)
         })?;
         Ok(vec![dx, Cotangent::Zero])
@@ -125,6 +148,7 @@ impl OpDef for Gather {
             batch(0).float(&[7], -1.0..1.0).other(DType::I32, &[], 0.0..7.0),
             batch(1).float(&[3, 6], -1.0..1.0).other(DType::I64, &[3], 0.0..6.0),
             batch(2).float(&[2, 3, 4, 5], -1.0..1.0).other(DType::I64, &[2, 3, 2], 0.0..4.0),
+            batch(2).float(&[2, 3, 4, 5], -1.0..1.0).other(DType::I64, &[2, 3, 1], 0.0..4.0),
             batch(0).fixed(&[4, 2], -1.0..1.0).other(DType::I64, &[6], -2.0..7.0),
             batch(0).other(DType::I64, &[5], -9.0..9.0).other(DType::U8, &[3], 0.0..5.0),
         ]

@@ -36,7 +36,7 @@ fn at_index(call: &mut Call, x: Value, axis: usize, index: Value) -> Result<Vec<
     let mut kept = call.b.shape(x).to_vec();
     kept[axis] = 1;
     let wide = call.b.reshape(index, &kept)?;
-    let values = indexing::gather_along(call.b, x, axis, wide)?;
+    let values = indexing::pick_along(call.b, x, axis, wide)?;
     let keepdim = call.bool("keepdim")?;
     [values, wide].into_iter().map(|v| keep(call, v, axis, keepdim)).collect()
 }
