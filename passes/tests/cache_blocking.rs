@@ -154,6 +154,34 @@ fn a_result_may_be_large() {
 }
 
 #[test]
+fn large_results_of_all_products_stay() {
+    let mut b = Builder::new("scores");
+    let [q, k] = ["q", "k"].map(|name| b.input(name, f32s(&[8, 256, 4])).unwrap());
+    let scores = b.dot_general(q, k, [&[0], &[0]], [&[2], &[2]]).unwrap();
+    let weights = b.exp(scores).unwrap();
+    b.output("scores", scores, OutputKind::Result);
+    b.output("weights", weights, OutputKind::Result);
+    let graph = b.finish();
+    assert_eq!(blocked(&graph), (graph, 0));
+}
+
+/// Weights that are used again further on are kept: making them again would be half of what is done with them there.
+#[test]
+fn little_is_made_again() {
+    let mut b = Builder::new("used twice");
+    let [q, k, v] = ["q", "k", "v"].map(|name| b.input(name, f32s(&[8, 256, 4])).unwrap());
+    let mix = b.parameter("mix", f32s(&[8, 8])).unwrap();
+    let scores = b.dot_general(q, k, [&[0], &[0]], [&[2], &[2]]).unwrap();
+    let weights = b.exp(scores).unwrap();
+    let once = b.dot_general(weights, v, [&[0], &[0]], [&[2], &[1]]).unwrap();
+    let mixed = b.dot_general(mix, once, [&[], &[]], [&[1], &[0]]).unwrap();
+    let twice = b.dot_general(weights, mixed, [&[0], &[0]], [&[2], &[1]]).unwrap();
+    b.output("twice", twice, OutputKind::Result);
+    let (made, regions) = blocked(&b.finish());
+    assert_eq!((regions, loops(&made)), (1, vec![(8, 1, 2)]));
+}
+
+#[test]
 fn small_values_and_shared_weights_stay() {
     let small = training_step(1, Sizes { batch: 1, tokens: 64, heads: 4, width: 8, hidden: 16 });
     assert_eq!(blocked(&small), (small, 0));

@@ -87,13 +87,9 @@ impl<'a> Finder<'a> {
         Finder { graph, can_be_cut, sizes }
     }
 
-    /// Whether a value is as large as what products make, and not just something smaller again and again, which others
-    /// may share.
+    /// Whether a value is as large as what products make.
     fn is_large(&self, value: Value) -> bool {
-        let node = value.node;
-        self.can_be_cut[node.index()]
-            && self.sizes.contains(&self.graph.ty(value).elements())
-            && !repeats(self.graph, node)
+        self.can_be_cut[value.node.index()] && self.sizes.contains(&self.graph.ty(value).elements())
     }
 
     /// Nodes that make or read large values, by what these connect.
