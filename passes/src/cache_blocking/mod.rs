@@ -8,7 +8,7 @@
 //!
 //! Found by sizes and accesses, so any op will do: a region is what large values connect ([`region`]), and it is cut where
 //! each of its products multiplies blocks of one operand by blocks of the other ([`parts`]). Nothing else is computed
-//! and no sum is taken in another order than without.
+//! and no sum is taken in another order: the interpreter computes the same bits.
 
 mod apply;
 mod parts;
