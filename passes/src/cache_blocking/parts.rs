@@ -1,8 +1,9 @@
 //! A region on one of several parts.
 
-use super::region::{LARGE_BYTES, contraction};
+use super::region::{LARGE_BYTES, contraction, repetitions};
 use crate::micro_batch::{Flow, body_of_part};
 use gradc_ir::graph::{Graph, Value};
+use std::collections::BTreeSet;
 
 /// Bytes of the largest value of a part, unless parts cannot be as small.
 const PART_BYTES: usize = 256 << 10;
@@ -26,10 +27,12 @@ impl Parts {
     /// first, then the largest parts that are small enough, then the smallest.
     pub fn of(region: &Graph) -> Option<Parts> {
         let bytes = largest_bytes(region);
+        let products = region.node_ids().filter_map(|id| contraction(region, id));
+        let extents: BTreeSet<usize> = products.flat_map(|of| repetitions(&of).collect::<Vec<_>>()).collect();
         let mut ways: Vec<Parts> = vec![];
         for (k, input) in region.inputs().iter().enumerate() {
             for (axis, &extent) in region.ty(input.value).shape.iter().enumerate() {
-                if extent > 1 && ways.iter().all(|way| way.arguments[k] != Flow::Block(axis)) {
+                if extents.contains(&extent) && ways.iter().all(|way| way.arguments[k] != Flow::Block(axis)) {
                     ways.extend(Parts::along(region, (k, axis), number_of_parts(extent, bytes)));
                 }
             }

@@ -2,7 +2,7 @@
 
 use gradc_ir::builder::Builder;
 use gradc_ir::graph::{Function, Graph, NodeId, Value};
-use gradc_ir::lower::{Access, Contraction, Lowering, Scalar};
+use gradc_ir::lower::{Access, Contraction, Lowering, Nest, Scalar};
 use gradc_ir::types::{DType, TensorType, TypeError};
 use petgraph::unionfind::UnionFind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,10 +70,23 @@ pub(super) fn regions(graph: &Graph) -> Vec<Region> {
 
 struct Finder<'a> {
     graph: &'a Graph,
-    /// Nodes that can be made in parts and depend on some input.
-    can_be_cut: Vec<bool>,
+    kinds: Vec<Kind>,
+    users: Vec<Vec<NodeId>>,
     /// Numbers of elements of what products make that is large.
     sizes: BTreeSet<usize>,
+}
+
+/// What a node is to a region.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// A map, a sum or work along lines.
+    Map,
+    /// Makes more than it reads and computes nothing: the same values again and again.
+    Repeats,
+    /// Sums of products.
+    Products,
+    /// What is not made in parts: what needs no inputs, loops, updates.
+    Other,
 }
 
 impl<'a> Finder<'a> {
@@ -83,13 +96,19 @@ impl<'a> Finder<'a> {
             let is_free = graph.op(id).is_some() && graph.node(id).operands.iter().all(|v| free[v.node.index()]);
             free.push(is_free);
         }
-        let can_be_cut = graph.node_ids().map(|id| !free[id.index()] && can_be_cut(graph, id)).collect();
-        Finder { graph, can_be_cut, sizes }
+        let kinds = graph.node_ids().map(|id| kind(graph, id, free[id.index()])).collect();
+        Finder { graph, kinds, users: graph.users(), sizes }
     }
 
-    /// Whether a value is as large as what products make.
+    fn kind(&self, id: NodeId) -> Kind {
+        self.kinds[id.index()]
+    }
+
+    /// Whether a value is as large as what products make, and not just something smaller again and again, which others
+    /// may share.
     fn is_large(&self, value: Value) -> bool {
-        self.can_be_cut[value.node.index()] && self.sizes.contains(&self.graph.ty(value).elements())
+        matches!(self.kind(value.node), Kind::Map | Kind::Products)
+            && self.sizes.contains(&self.graph.ty(value).elements())
     }
 
     /// Nodes that make or read large values, by what these connect.
@@ -97,7 +116,7 @@ impl<'a> Finder<'a> {
         let graph = self.graph;
         let mut connected = UnionFind::<usize>::new(graph.nodes().len());
         let mut members = BTreeSet::new();
-        for id in graph.node_ids().filter(|id| self.can_be_cut[id.index()]) {
+        for id in graph.node_ids().filter(|&id| self.kind(id) != Kind::Other) {
             for value in graph.node(id).operands.iter().filter(|&&v| self.is_large(v)) {
                 connected.union(id.index(), value.node.index());
                 members.extend([id, value.node]);
@@ -114,10 +133,10 @@ impl<'a> Finder<'a> {
     /// sums of rows, say.
     fn with_maps_between(&self, members: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
         let graph = self.graph;
-        let is_map = |id: NodeId| self.can_be_cut[id.index()] && contraction(graph, id).is_none();
+        let is_map = |id: NodeId| matches!(self.kind(id), Kind::Map | Kind::Repeats);
         let mut after = members.clone();
         for id in graph.node_ids() {
-            if graph.node(id).operands.iter().any(|v| after.contains(&v.node)) && is_map(id) {
+            if is_map(id) && graph.node(id).operands.iter().any(|v| after.contains(&v.node)) {
                 after.insert(id);
             }
         }
@@ -156,15 +175,16 @@ impl<'a> Finder<'a> {
             if nodes.contains(&node) {
                 continue;
             }
-            if repeats(graph, node) || component.contains(&node) && self.is_large(value) {
+            if self.kind(node) == Kind::Repeats || component.contains(&node) && self.is_large(value) {
                 nodes.insert(node);
                 needed.extend(operands(node));
             } else {
                 inputs.insert(value);
             }
         }
-        let read = graph.node_ids().filter(|id| !members.contains(id)).flat_map(operands);
-        let read: BTreeSet<Value> = read.chain(graph.outputs().iter().map(|o| o.value)).collect();
+        let users = members.iter().flat_map(|id| &self.users[id.index()]).filter(|id| !members.contains(id));
+        let read: BTreeSet<Value> =
+            users.flat_map(|&id| operands(id)).chain(graph.outputs().iter().map(|o| o.value)).collect();
         let outputs = read.into_iter().filter(|v| members.contains(&v.node)).collect();
         Region { members, nodes, inputs, outputs }
     }
@@ -176,13 +196,17 @@ fn lowering(graph: &Graph, id: NodeId) -> Option<Lowering> {
     Some(graph.op(id)?.lower(&operands, &node.types))
 }
 
-fn can_be_cut(graph: &Graph, id: NodeId) -> bool {
-    matches!(lowering(graph, id), Some(Lowering::Nests(_) | Lowering::Contraction(_) | Lowering::Lines(_)))
+fn kind(graph: &Graph, id: NodeId, is_free: bool) -> Kind {
+    match lowering(graph, id) {
+        Some(Lowering::Nests(nests)) if repeats(graph, id, &nests) => Kind::Repeats,
+        Some(Lowering::Nests(_) | Lowering::Lines(_)) if !is_free => Kind::Map,
+        Some(Lowering::Contraction(_)) if !is_free => Kind::Products,
+        _ => Kind::Other,
+    }
 }
 
 /// Whether a node computes nothing and makes more than it reads: a constant, or the same values again and again.
-fn repeats(graph: &Graph, id: NodeId) -> bool {
-    let Some(Lowering::Nests(nests)) = lowering(graph, id) else { return false };
+fn repeats(graph: &Graph, id: NodeId, nests: &[Nest]) -> bool {
     let computes = |(scalar, _): &(Scalar, DType)| !matches!(scalar, Scalar::Load(_) | Scalar::Const(_));
     let computes = nests.iter().any(|nest| nest.combine.is_some() || nest.body.scalars.iter().any(computes));
     let elements = |values: &mut dyn Iterator<Item = Value>| values.map(|v| graph.ty(v).elements()).sum::<usize>();
@@ -208,6 +232,12 @@ fn grown_elements(graph: &Graph, id: NodeId) -> Option<usize> {
 
 /// Whether there is a product for each step of a loop, of which both factors are others in each.
 fn is_repeated(of: &Contraction) -> bool {
+    repetitions(of).next().is_some()
+}
+
+/// Extents of the loops for each step of which there is a product of other factors.
+pub(super) fn repetitions(of: &Contraction) -> impl Iterator<Item = usize> {
     let moves = |access: &Access, d: usize| access.indices.iter().any(|index| index.affine.coeffs[d] != 0);
-    (0..of.space.len()).any(|d| of.space[d] > 1 && moves(&of.lhs, d) && moves(&of.rhs, d))
+    let repeats = move |&d: &usize| of.space[d] > 1 && moves(&of.lhs, d) && moves(&of.rhs, d);
+    (0..of.space.len()).filter(repeats).map(|d| of.space[d])
 }
