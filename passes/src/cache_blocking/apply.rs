@@ -6,9 +6,9 @@ use super::region::Region;
 use crate::loops::reordered;
 use crate::micro_batch::{Flow, in_blocks, put_together};
 use gradc_ir::builder::Builder;
-use gradc_ir::graph::{Def, Function, Graph, NodeId, Value};
+use gradc_ir::graph::{Def, Graph, NodeId, Value};
 use gradc_ir::ops::ScanBlocks;
-use gradc_ir::types::{TensorType, TypeError};
+use gradc_ir::types::TypeError;
 use std::collections::BTreeMap;
 
 /// Parts that threads share, at least; they share what is done in each of fewer.
@@ -99,23 +99,13 @@ fn over_parts(b: &mut Builder, parts: &Parts, inputs: &[Value], sharing: Sharing
     });
     let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
     let shared: Vec<Value> = whole.iter().map(|&k| inputs[k]).collect();
-    let body = reordered(&*body(parts)?, &[cut, whole].concat())?;
+    let body = reordered(&parts.body, &[cut, whole].concat())?;
     let stacks = if sharing == Sharing::OfParts && parts.count >= LEAST_SHARED_PARTS {
         shared_scan(b, &body, &blocks, &shared)?
     } else {
         b.scan(&body, &[], &blocks, &shared, false)?.1
     };
     stacks.into_iter().zip(&parts.results).map(|(stack, &axis)| put_together(b, stack, axis)).collect()
-}
-
-/// What is made of a part, in smaller parts if it is.
-fn body(parts: &Parts) -> Result<Function, TypeError> {
-    let part = &parts.body;
-    let types: Vec<TensorType> = part.inputs().iter().map(|input| part.ty(input.value).clone()).collect();
-    Builder::function(&part.name, &types, |b, x| match &parts.inner {
-        Some(inner) => over_parts(b, inner, x, Sharing::OfBlocksAround),
-        None => b.inline(part, x),
-    })
 }
 
 /// The stacked results of a scan without carries whose steps threads share: one step, of blocks of one row.

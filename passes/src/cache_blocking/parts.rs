@@ -1,6 +1,6 @@
 //! A region on one of several parts.
 
-use super::region::{LARGE_BYTES, contraction, repetitions};
+use super::region::{contraction, repetitions};
 use crate::micro_batch::{Flow, body_of_part};
 use gradc_ir::graph::{Graph, Value};
 use std::collections::BTreeSet;
@@ -18,8 +18,6 @@ pub(super) struct Parts {
     pub results: Vec<usize>,
     /// Number of parts.
     pub count: usize,
-    /// How a part is made in smaller ones.
-    pub inner: Option<Box<Parts>>,
 }
 
 impl Parts {
@@ -37,14 +35,10 @@ impl Parts {
                 }
             }
         }
-        let mut parts = ways.into_iter().min_by_key(|way| {
+        ways.into_iter().min_by_key(|way| {
             let part_bytes = bytes / way.count;
             (way.moved_bytes(region), part_bytes.max(PART_BYTES), PART_BYTES.saturating_sub(part_bytes))
-        })?;
-        if largest_bytes(&parts.body) >= LARGE_BYTES {
-            parts.inner = Parts::of(&parts.body).map(Box::new);
-        }
-        Some(parts)
+        })
     }
 
     /// So many parts along an axis of an input.
@@ -54,7 +48,7 @@ impl Parts {
         let (body, arguments, results) = body_of_part(region, given, count)?;
         let results = results.into_iter().map(|flow| if let Flow::Block(axis) = flow { Some(axis) } else { None });
         let results = results.collect::<Option<Vec<_>>>()?;
-        share_no_factor(&body, &arguments).then_some(Parts { body, arguments, results, count, inner: None })
+        share_no_factor(&body, &arguments).then_some(Parts { body, arguments, results, count })
     }
 
     /// Bytes of what has to be stored in another order so that the parts of it follow each other.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of a value that is worth to be made in parts, at least: more than a core's own caches hold beside what else is
 /// read.
-pub(super) const LARGE_BYTES: usize = 1 << 20;
+const LARGE_BYTES: usize = 1 << 20;
 
 /// Elements that a product makes of each of the larger of its factors, at least, for its result to be what a region is
 /// for: such as scores of a sequence longer than heads are wide.
