@@ -70,6 +70,31 @@ fn memory_that_is_too_small_is_refused() {
 }
 
 #[test]
+fn blocks_that_threads_cannot_share_are_refused() {
+    let copy = |strides_bytes: &[i64]| {
+        let [from, to] = [0, 1024].map(|at| {
+            let place = place(Segment::Arena, at);
+            Operand { place, strides_bytes: strides_bytes.to_vec(), ty: TensorType::f32([16]) }
+        });
+        PlacedAction::Copy { from, to }
+    };
+    let blocks = |count, at_once, done| PlacedAction::Blocks { count, at_once, body: vec![done] };
+    let compiled = |action| {
+        let entry = EntryCode { name: "blocks".into(), actions: vec![action], commits: vec![] };
+        compile(&[entry], &options(Target::host().vector_isa)).map(|_| ()).map_err(|refused| refused.code)
+    };
+    assert_eq!(compiled(blocks(3, 2, copy(&[64, 256]))), Ok(()));
+    let checked =
+        PlacedAction::CheckFinite { operand: Operand::fixed(place(Segment::Arena, 0), TensorType::f32([16])) };
+    for refused in
+        [blocks(0, 2, copy(&[])), blocks(3, 0, copy(&[])), blocks(3, 2, blocks(2, 2, copy(&[]))), blocks(3, 2, checked)]
+    {
+        assert_eq!(compiled(refused.clone()), Err("invalid-kernel"), "{refused:?}");
+    }
+    assert_eq!(compiled(blocks(3, 2, copy(&[64, 256, 64]))), Err("invalid-place"), "there are two loops around it");
+}
+
+#[test]
 fn an_access_outside_its_operand_is_refused() {
     let shifted = Nest::map(&[4], |body| {
         let indices = vec![Affine::dim(1, 0).offset(1)];

@@ -22,11 +22,7 @@ pub fn map_bodies<E: From<Diagnostic>>(
         let node = graph.node(id);
         b.set_loc(graph.loc(id).clone());
         let made = match &node.def {
-            Def::Input(input) => {
-                let input = &graph.inputs()[input.index()];
-                let default = input.default.map(|d| d.get());
-                b.declare(&input.name, input.role, graph.ty(input.value).clone(), default).map(|value| vec![value])
-            }
+            Def::Input(input) => b.declare_again(graph, *input).map(|value| vec![value]),
             Def::Op(op) => {
                 let mut bodies = Vec::new();
                 for body in op.functions() {

@@ -4,12 +4,12 @@
 use crate::cost::graph_cost;
 use gradc_ir::builder::Builder;
 use gradc_ir::diagnostic::{Diagnostic, Loc};
-use gradc_ir::graph::{Def, Graph, InputId, NodeId, Value};
+use gradc_ir::graph::{Def, Graph, NodeId, Value};
 use gradc_ir::lower::{Expansion, Lowering};
 use gradc_ir::ops::Op;
 use gradc_ir::region::{Region, RegionForm};
 use gradc_ir::target::Target;
-use gradc_ir::types::{TensorType, TypeError};
+use gradc_ir::types::TensorType;
 use std::sync::Arc;
 
 /// The largest graph that expansion may make, in nodes.
@@ -92,7 +92,7 @@ pub fn expand_where(graph: &Graph, chosen: Choice) -> Result<Graph, Diagnostic> 
         b.set_loc(graph.loc(id).clone());
         let operands: Vec<Value> = graph.node(id).operands.iter().map(|&v| renamed(&values, v)).collect();
         let results = match &graph.node(id).def {
-            &Def::Input(input) => declare(&mut b, graph, input).map(|value| vec![value]),
+            &Def::Input(input) => b.declare_again(graph, input).map(|value| vec![value]),
             Def::Op(op) => {
                 let op = with_expanded_bodies(op, chosen)?;
                 match expansion(graph, id, &op, chosen) {
@@ -135,11 +135,4 @@ fn expansion(graph: &Graph, id: NodeId, op: &Op, chosen: Choice) -> Option<Expan
 
 fn renamed(values: &[Vec<Value>], value: Value) -> Value {
     values[value.node.index()][value.result as usize]
-}
-
-/// Declares the input again; inputs keep their ids because they come in the order of their declaration.
-fn declare(b: &mut Builder, graph: &Graph, id: InputId) -> Result<Value, TypeError> {
-    let input = &graph.inputs()[id.index()];
-    let default = input.default.map(|d| d.get());
-    b.declare(&input.name, input.role, graph.ty(input.value).clone(), default)
 }

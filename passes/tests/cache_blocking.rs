@@ -153,6 +153,27 @@ fn a_result_may_be_large() {
     assert_eq!((regions, loops(&made)), (1, vec![(8, 1, 2)]));
 }
 
+/// The region is needed before an input of it is declared, and another one before that.
+#[test]
+fn inputs_stay_in_their_order() {
+    let mut b = Builder::new("late");
+    let [q, k] = ["q", "k"].map(|name| b.input(name, f32s(&[8, 256, 4])).unwrap());
+    let scores = b.dot_general(q, k, [&[0], &[0]], [&[2], &[2]]).unwrap();
+    let weights = b.exp(scores).unwrap();
+    let sums = b.reduce_sum(weights, &[2]).unwrap();
+    let gram = b.dot_general(sums, sums, [&[], &[]], [&[1], &[1]]).unwrap();
+    let other = b.input("other", f32s(&[8, 8])).unwrap();
+    let v = b.input("v", f32s(&[8, 256, 4])).unwrap();
+    let y = b.dot_general(weights, v, [&[0], &[0]], [&[2], &[1]]).unwrap();
+    let gram = b.add(gram, other).unwrap();
+    b.output("y", y, OutputKind::Result);
+    b.output("gram", gram, OutputKind::Result);
+    let graph = b.finish();
+    let (made, regions) = blocked(&graph);
+    let names = |graph: &Graph| graph.inputs().iter().map(|input| input.name.clone()).collect::<Vec<_>>();
+    assert_eq!((regions, names(&made)), (1, names(&graph)));
+}
+
 #[test]
 fn large_results_of_all_products_stay() {
     let mut b = Builder::new("scores");

@@ -88,6 +88,12 @@ impl Builder {
         Ok(value)
     }
 
+    /// Declares an input of another graph again. Ids are those there if inputs are declared in their order.
+    pub fn declare_again(&mut self, graph: &Graph, id: InputId) -> Result<Value, TypeError> {
+        let input = &graph.inputs()[id.index()];
+        self.declare(&input.name, input.role, graph.ty(input.value).clone(), input.default.map(|d| d.get()))
+    }
+
     /// Declares a data input.
     pub fn input(&mut self, name: &str, ty: TensorType) -> Result<Value, TypeError> {
         self.declare(name, Role::Input, ty, None)

@@ -6,7 +6,7 @@ use super::region::Region;
 use crate::loops::reordered;
 use crate::micro_batch::{Flow, in_blocks, put_together};
 use gradc_ir::builder::Builder;
-use gradc_ir::graph::{Def, Graph, NodeId, Value};
+use gradc_ir::graph::{Graph, InputId, NodeId, Value};
 use gradc_ir::ops::ScanBlocks;
 use gradc_ir::types::TypeError;
 use std::collections::BTreeMap;
@@ -19,6 +19,8 @@ const LEAST_SHARED_PARTS: usize = 4;
 /// Inputs, outputs and places stay.
 pub(super) fn in_parts(graph: &Graph, region: &Region, parts: &Parts, sharing: Sharing) -> Result<Graph, TypeError> {
     let mut rebuild = Rebuild { graph, region, parts, sharing, b: Builder::new(&graph.name), made: BTreeMap::new() };
+    // In their order, whatever needs them first.
+    rebuild.inputs()?;
     for id in graph.node_ids().filter(|id| !region.members.contains(id)) {
         rebuild.with_all_it_needs(id)?;
     }
@@ -58,21 +60,21 @@ impl Rebuild<'_> {
         Ok(())
     }
 
+    fn inputs(&mut self) -> Result<(), TypeError> {
+        for (k, input) in self.graph.inputs().iter().enumerate() {
+            self.b.set_loc(self.graph.loc(input.value.node).clone());
+            let declared = self.b.declare_again(self.graph, InputId(k as u32))?;
+            self.made.insert(input.value, declared);
+        }
+        Ok(())
+    }
+
     fn node(&mut self, id: NodeId) -> Result<(), TypeError> {
         let value = Value { node: id, result: 0 };
-        if self.made.contains_key(&value) {
-            return Ok(());
-        }
+        let Some(op) = self.graph.op(id).filter(|_| !self.made.contains_key(&value)) else { return Ok(()) };
         self.b.set_loc(self.graph.loc(id).clone());
         let operands: Vec<Value> = self.graph.node(id).operands.iter().map(|v| self.made[v]).collect();
-        let results = match &self.graph.node(id).def {
-            Def::Input(input) => {
-                let input = &self.graph.inputs()[input.index()];
-                let (ty, default) = (self.graph.ty(input.value).clone(), input.default.map(|d| d.get()));
-                vec![self.b.declare(&input.name, input.role, ty, default)?]
-            }
-            Def::Op(op) => self.b.apply(op.clone(), &operands)?,
-        };
+        let results = self.b.apply(op.clone(), &operands)?;
         self.made.extend(self.graph.results(id).zip(results));
         Ok(())
     }

@@ -19,11 +19,7 @@ pub(crate) fn rebuild(
         b.set_loc(graph.loc(id).clone());
         let operands: Vec<Value> = node.operands.iter().map(|&v| renamed(&made, v)).collect();
         made.push(match &node.def {
-            Def::Input(input) => {
-                let input = &graph.inputs()[input.index()];
-                let default = input.default.map(|d| d.get());
-                vec![b.declare(&input.name, input.role, graph.ty(input.value).clone(), default)?]
-            }
+            Def::Input(input) => vec![b.declare_again(graph, *input)?],
             Def::Op(op) => results(&mut b, id, op, &operands)?,
         });
     }

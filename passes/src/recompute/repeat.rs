@@ -88,11 +88,7 @@ impl Copy<'_> {
         }
         self.b.set_loc(graph.loc(id).clone());
         let results = match &node.def {
-            Def::Input(input) => {
-                let input = &graph.inputs()[input.index()];
-                let default = input.default.map(|d| d.get());
-                vec![self.b.declare(&input.name, input.role, graph.ty(input.value).clone(), default)?]
-            }
+            Def::Input(input) => vec![self.b.declare_again(graph, *input)?],
             Def::Op(op) => {
                 let made_again = |v: &Value| backward && self.chains.contains_key(&v.node);
                 let operands = node.operands.iter().map(|v| self.renamed(*v, made_again(v)));
