@@ -47,7 +47,9 @@ impl KernelTime {
     ///
     /// Above 1 where buffers are in the caches, which are faster than the memory.
     pub fn share_of_limit(&self, limits: &Limits, threads: usize) -> f64 {
-        (self.gflops() / (limits.gflops * threads as f64)).max(self.gbps() / limits.bandwidth_gbps)
+        let by_parts = limits.parts_gflops.filter(|_| self.engine == Engine::Parts.name());
+        let gflops = by_parts.unwrap_or(limits.gflops) * threads as f64;
+        (self.gflops() / gflops).max(self.gbps() / limits.bandwidth_gbps)
     }
 }
 

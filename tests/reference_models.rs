@@ -68,6 +68,18 @@ fn with_reassociation_too() {
 }
 
 #[test]
+fn by_parts_of_floats_too() {
+    let target = gradc_codegen::best_target();
+    if target.vector_isa != gradc_ir::target::VectorIsa::Amx {
+        eprintln!("SKIPPED: this processor has no AMX, or the system does not lend its registers");
+        return;
+    }
+    for name in ["mlp_mnist", "gpt_tiny", "char_lstm"] {
+        check(name, "model.pt2", &Options { target: target.clone(), ..Options::default() });
+    }
+}
+
+#[test]
 fn on_portable_kernels_too() {
     let target = gradc_ir::target::Target::of(gradc_ir::target::VectorIsa::Portable);
     check("lenet", "model.pt2", &Options { target, ..Options::default() });

@@ -28,6 +28,8 @@ pub enum Engine {
     Scatter,
     /// Micro-kernels on tiles of matrices.
     Tiles,
+    /// Micro-kernels on tiles of the parts of floats.
+    Parts,
     /// Micro-kernels on tiles whose rows are found through tables.
     Rows,
     /// The library.
@@ -51,9 +53,10 @@ impl Engine {
             KernelCode::Call { function: Function::ContractRows, .. } => Engine::Rows,
             KernelCode::Call { function: Function::Transpose, .. } => Engine::Transpose,
             KernelCode::Call { function: Function::Lines, .. } => Engine::Lines,
-            KernelCode::Call { tables, .. } => match program.contractions[*tables].plan.by_library {
-                true => Engine::Gemm,
-                false => Engine::Tiles,
+            KernelCode::Call { tables, .. } => match &program.contractions[*tables].plan {
+                plan if plan.by_library => Engine::Gemm,
+                plan if plan.kernel.split.is_some() => Engine::Parts,
+                _ => Engine::Tiles,
             },
             KernelCode::Sequence(steps) => {
                 let mut engines = steps.clone().map(|step| Engine::of(step, codes, program));
@@ -69,6 +72,7 @@ impl Engine {
             Engine::Loops => "loops",
             Engine::Scatter => "scatter",
             Engine::Tiles => "tiles",
+            Engine::Parts => "parts",
             Engine::Rows => "rows",
             Engine::Gemm => "gemm",
             Engine::Transpose => "transpose",

@@ -243,7 +243,7 @@ fn strip_isa(options: &CodegenOptions) -> Option<Isa> {
     let isa = match options.target.vector_isa {
         VectorIsa::Portable => None,
         VectorIsa::Avx2 => Some(Isa::Avx2),
-        VectorIsa::Avx512 => Some(Isa::Avx512),
+        VectorIsa::Avx512 | VectorIsa::Amx => Some(Isa::Avx512),
     };
     isa.filter(|_| options.wide && cfg!(target_arch = "x86_64"))
 }

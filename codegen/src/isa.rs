@@ -7,6 +7,11 @@ use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::target::{Target, VectorIsa};
 use target_lexicon::{Architecture, Triple};
 
+/// The most that can be asked for on this machine: [`Target::host`], and tiles where the system lends their registers.
+pub fn best_target() -> Target {
+    if is_available(VectorIsa::Amx) { Target::of(VectorIsa::Amx) } else { Target::host() }
+}
+
 /// The instruction set kernels are compiled for.
 ///
 /// `opt_level=none` keeps the emitter's own instruction order: Cranelift's optimizer moves all loads to the front
@@ -51,7 +56,7 @@ fn shared_flags(verify: bool) -> Result<settings::Flags, SetError> {
 fn x86_level(isa: VectorIsa) -> &'static str {
     match isa {
         VectorIsa::Portable => "x86-64-v2",
-        VectorIsa::Avx2 | VectorIsa::Avx512 => "x86-64-v3",
+        VectorIsa::Avx2 | VectorIsa::Avx512 | VectorIsa::Amx => "x86-64-v3",
     }
 }
 

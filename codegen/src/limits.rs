@@ -1,7 +1,7 @@
 //! What one core of this machine can do, measured: the limits that kernels are held against.
 
 use crate::memory::AlignedBuffer;
-use crate::microkernel::is_available;
+use crate::microkernel::{is_available, parts_peak_gflops};
 use gradc_ir::target::VectorIsa;
 use std::hint::black_box;
 use std::time::Instant;
@@ -11,6 +11,8 @@ use std::time::Instant;
 pub struct Limits {
     /// Fused multiply-adds of f32 in registers, GFLOP/s.
     pub gflops: f64,
+    /// Multiply-adds of f32 as products of their parts, GFLOP/s, where the target has them.
+    pub parts_gflops: Option<f64>,
     /// Copying between buffers far larger than the caches, bytes read and written, GB/s.
     pub bandwidth_gbps: f64,
 }
@@ -28,7 +30,8 @@ impl Limits {
     /// Measures this machine with the given vector instructions, which it must have; takes about 0.2 s.
     pub fn measure(isa: VectorIsa) -> Limits {
         assert!(is_available(isa), "limits are measured with instructions the machine has");
-        Limits { gflops: peak_gflops(isa), bandwidth_gbps: copy_gbps() }
+        let parts_gflops = parts_peak_gflops(isa, |work| fastest_s(work));
+        Limits { gflops: peak_gflops(isa), parts_gflops, bandwidth_gbps: copy_gbps() }
     }
 }
 
@@ -54,7 +57,7 @@ fn peak_gflops(isa: VectorIsa) -> f64 {
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx2 => (measure_avx2, 8),
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx512 => (measure_avx512, 16),
+        VectorIsa::Avx512 | VectorIsa::Amx => (measure_avx512, 16),
         #[cfg(not(target_arch = "x86_64"))]
         _ => (portable_chains, 1),
     };

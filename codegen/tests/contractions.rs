@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Case, Random, instruction_sets, op_kernels, options};
-use gradc_codegen::Pool;
+use gradc_codegen::{Engine, Pool};
 use gradc_ir::kernel::{KernelKind, LoopKernel};
 use gradc_ir::lower::{Access, Affine, BinaryFn, Body, Scalar, UnaryFn};
 use gradc_ir::ops::{Convolution, ConvolutionInputGrad, ConvolutionWeightGrad, DotGeneral, Op};
@@ -164,6 +164,82 @@ fn a_row_has_the_same_bits_in_any_product() {
                 found.to_tensor().floats()[..n].iter().map(|v| v.to_bits()).collect::<Vec<u64>>()
             };
             assert_eq!(bits([&one, w]), bits([rows, w]), "{n} columns, depth {k}, {isa:?}");
+        }
+    }
+}
+
+/// Rows and columns that fill tiles, halves of them and less, depths of one block and several.
+const OF_PARTS: [[usize; 3]; 7] =
+    [[128, 96, 128], [137, 145, 257], [150, 144, 130], [200, 200, 100], [250, 250, 64], [96, 600, 290], [600, 530, 40]];
+
+/// Whole tiles and parts of them, one depth and several, factors as they come and transposed, rows that are not evenly
+/// apart, and what is added to other depths.
+#[test]
+fn products_of_parts_of_floats() {
+    for [m, n, k] in OF_PARTS {
+        check(&matmul(1, 0), &[&[m, k], &[k, n]]);
+        check(&matmul(1, 1), &[&[m, k], &[n, k]]);
+        check(&matmul(0, 0), &[&[k, m], &[k, n]]);
+        check(&matmul(0, 1), &[&[k, m], &[n, k]]);
+    }
+    let batched = |lhs_contract: usize, rhs_contract: usize| -> Op {
+        let [lhs_contract, rhs_contract] = [vec![lhs_contract], vec![rhs_contract]];
+        DotGeneral { lhs_batch: vec![1], rhs_batch: vec![1], lhs_contract, rhs_contract }.into()
+    };
+    check(&batched(2, 2), &[&[100, 3, 72], &[90, 3, 72]]);
+    check(&batched(0, 0), &[&[200, 3, 70], &[200, 3, 90]]);
+}
+
+/// The engine of a product of matrices.
+fn engine([m, n, k]: [usize; 3], isa: VectorIsa) -> Option<Engine> {
+    let types = [[m, k], [k, n]].map(TensorType::f32);
+    let case = Case::of_op(&matmul(1, 0), &types).expect("a contraction is not expanded");
+    case.compile(&options(isa)).engines(0)[0]
+}
+
+#[test]
+fn parts_of_floats_are_multiplied_where_that_takes_less_time() {
+    for isa in instruction_sets() {
+        let large = if isa == VectorIsa::Amx { Engine::Parts } else { Engine::Tiles };
+        for product in OF_PARTS {
+            assert_eq!(engine(product, isa), Some(large), "{product:?} with {isa:?}");
+        }
+        // Tiles would not be filled, and each float is split for few products.
+        for product in [[32, 32, 32], [512, 10, 256], [17, 300, 300]] {
+            assert_eq!(engine(product, isa), Some(Engine::Tiles), "{product:?} with {isa:?}");
+        }
+    }
+}
+
+/// What is infinite or no number stays so, in its row or column alone; large and small numbers are multiplied as all others.
+#[test]
+fn what_is_not_finite_is_multiplied_as_such() {
+    let [m, n, k] = [150, 144, 140];
+    let mut inputs = random_inputs(&[&[m, k], &[k, n]], 3);
+    let mut set = |input: usize, at: [usize; 2], value: f64| {
+        let columns = [k, n][input];
+        let mut floats = inputs[input].floats().to_vec();
+        floats[at[0] * columns + at[1]] = value;
+        inputs[input] = Tensor::float(inputs[input].ty.clone(), floats);
+    };
+    set(0, [5, 7], f64::INFINITY);
+    set(0, [70, 130], f64::NAN);
+    set(0, [40, 3], f64::from(f32::MAX));
+    set(0, [41, 3], 1e-37);
+    set(1, [139, 50], f64::NEG_INFINITY);
+    let op = matmul(1, 0);
+    let (expected, limits) = reference(&op, &inputs);
+    let case = Case::of_op(&op, &inputs.iter().map(|t| t.ty.clone()).collect::<Vec<_>>())
+        .expect("a contraction is not expanded");
+    for isa in instruction_sets() {
+        let found = case.run(&case.compile(&options(isa)), &inputs, &Pool::default()).remove(0).to_tensor();
+        for (k, ((f, e), limit)) in found.floats().iter().zip(expected.floats()).zip(&limits).enumerate() {
+            let same = if e.is_finite() {
+                (f - e).abs() <= *limit
+            } else {
+                f.to_bits() == e.to_bits() || f.is_nan() && e.is_nan()
+            };
+            assert!(same, "element {k} is {f} instead of {e} with {isa:?}");
         }
     }
 }

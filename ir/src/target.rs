@@ -12,6 +12,8 @@ pub enum VectorIsa {
     Avx2,
     /// 512-bit AVX-512F.
     Avx512,
+    /// AVX-512 and, for products of matrices, tiles of bf16 (AMX): floats as sums of three of these.
+    Amx,
 }
 
 /// What stages know about the machine.
@@ -39,7 +41,7 @@ impl Target {
     pub fn of(vector_isa: VectorIsa) -> Target {
         let peak_gflops = match vector_isa {
             VectorIsa::Portable => 14.0,
-            VectorIsa::Avx2 | VectorIsa::Avx512 => 110.0,
+            VectorIsa::Avx2 | VectorIsa::Avx512 | VectorIsa::Amx => 110.0,
         };
         Target { vector_isa, l1_bytes: 32 << 10, l2_bytes: 512 << 10, peak_gflops, bandwidth_gbps: 20.0 }
     }

@@ -160,8 +160,9 @@ fn profiled_kernels(
 /// Equal kernels in one line, the most expensive first.
 fn print_kernels(kernels: &[KernelTime], limits: &Limits, threads: usize) {
     let total_us: f64 = kernels.iter().map(|k| k.median_us).sum();
+    let by_parts = limits.parts_gflops.map_or(String::new(), |gflops| format!(" ({gflops:.1} by parts)"));
     println!(
-        "\n  limits of a core: {:.1} GFLOP/s, {:.1} GB/s; with clocks the kernels take {total_us:.1} µs",
+        "\n  limits of a core: {:.1} GFLOP/s{by_parts}, {:.1} GB/s; with clocks the kernels take {total_us:.1} µs",
         limits.gflops, limits.bandwidth_gbps
     );
     println!("       µs  share  runs  GFLOP/s    GB/s  of limit  engine     ops");

@@ -6,6 +6,7 @@ use gradc::budget::ParameterCost;
 use gradc::options::Backend;
 use gradc::training::Trained;
 use gradc::{CompiledStep, Diagnostic, ImportOptions, Model, Options, Recipe, Selector};
+use gradc_codegen::best_target;
 use gradc_codegen::process::release_unused_memory;
 use gradc_frontend::bytes::parse_bytes;
 use gradc_ir::target::{Target, VectorIsa};
@@ -77,6 +78,8 @@ pub(crate) enum TargetName {
     Avx2,
     /// 512-bit vectors.
     Avx512,
+    /// 512-bit vectors, and tiles of bf16 that large products of floats are made of.
+    Amx,
 }
 
 /// Rewrites by numeric class.
@@ -114,17 +117,18 @@ impl CodeArguments {
     }
 
     fn target(&self) -> Result<Target, Failure> {
-        let host = Target::host();
         let wanted = match self.target {
-            TargetName::Host => return Ok(host),
+            TargetName::Host => return Ok(Target::host()),
             TargetName::Portable => VectorIsa::Portable,
             TargetName::Avx2 => VectorIsa::Avx2,
             TargetName::Avx512 => VectorIsa::Avx512,
+            TargetName::Amx => VectorIsa::Amx,
         };
-        if wanted > host.vector_isa {
+        let best = best_target().vector_isa;
+        if wanted > best {
             let message = "this machine cannot run code for that target";
             return Err(Diagnostic::new("target", message)
-                .expected(format!("at most {:?}", host.vector_isa))
+                .expected(format!("at most {best:?}"))
                 .found(format!("{wanted:?}"))
                 .into());
         }

@@ -32,7 +32,7 @@ impl Product<'_> {
         }
         for (at, depth) in depths.iter().enumerate() {
             let is_first = at == 0;
-            let counts = common(depth, &counts);
+            let counts = in_units(&common(depth, &counts), depth.start, plan.kernel.depth_unit());
             if counts.is_empty() || part.columns.is_empty() {
                 if is_first {
                     // SAFETY: as above.
@@ -89,7 +89,7 @@ impl Banded<'_> {
             let tile_columns = column..column + width;
             let counts = common(self.counts, &self.bounds.depths_of_columns(&tile_columns));
             for (i, (tile, bounds)) in group.tiles.iter().zip(self.tiles).enumerate() {
-                let counts = common(&counts, &bounds.depth);
+                let counts = in_units(&common(&counts, &bounds.depth), self.counts.start, kernel.depth_unit());
                 let is_read = bounds.columns.start < tile_columns.end && tile_columns.start < bounds.columns.end;
                 let depth = if is_read { counts.len() } else { 0 };
                 if depth == 0 && !self.is_first {
@@ -126,6 +126,12 @@ impl Banded<'_> {
             column += width;
         }
     }
+}
+
+/// Depths from the beginning of the unit on that the first of them is in, units being counted from `first`.
+fn in_units(depths: &Range<usize>, first: usize, unit: usize) -> Range<usize> {
+    let start = if depths.is_empty() { depths.start } else { first + (depths.start - first) / unit * unit };
+    start..depths.end
 }
 
 /// Sets sums to zero; `origin` is where row 0 and column 0 of the product would be.

@@ -3,7 +3,7 @@
 use super::plan::{ContractionPlan, Layout, RowGroup, WorkSpace};
 use crate::chunks::{SMALL_RESULT, equal_shares, parts_of_depth};
 use crate::loops::{Blocking, EpiloguePlan};
-use crate::microkernel::MicroKernel;
+use crate::microkernel::{MicroKernel, SQUARE};
 use std::ops::{Range, RangeInclusive};
 
 /// Largest depth of a block: what is summed before it is added to other sums. Part of the order of summation.
@@ -14,8 +14,14 @@ pub(super) const MOST_DEPTH: usize = 256;
 /// The same where vectors are read along the depth: of sixteen sums, each as long.
 const MOST_VECTOR_DEPTH: usize = 16 * MOST_DEPTH;
 
+/// The same of parts of floats, which take one and a half times as many bytes.
+pub(super) const MOST_DEPTH_OF_PARTS: usize = 128;
+
 /// Rows whose panels are packed at a time; those of a block's depth fill a quarter of the second-level cache.
 const MOST_PACKED_ROWS: usize = 120;
+
+/// The same of parts of floats: whole squares.
+const MOST_PACKED_ROWS_OF_PARTS: usize = 8 * SQUARE;
 
 /// Columns of a block whose sums are the result.
 const MOST_COLUMNS: usize = 2048;
@@ -23,6 +29,10 @@ const MOST_COLUMNS: usize = 2048;
 /// Rows and columns of a block that packs both factors for itself, so that each serves for many tiles; and rows that
 /// meet a large right factor, which is read anew for each block.
 const SQUARE_BLOCK: usize = 256;
+
+/// Rows and columns of a block that packs parts of both factors: what takes long is to split the floats, and panels of so
+/// many columns fill less than half of the second-level cache.
+const BLOCK_OF_PARTS: [usize; 2] = [512, 512];
 
 /// Sums of the largest block that an epilogue runs on: a part of the second-level cache.
 const BLOCK_SUMS: usize = 1 << 15;
@@ -41,6 +51,10 @@ const CHUNK_VECTOR_PRODUCTS: usize = 1 << 17;
 
 /// Chunks wanted of a product that is large enough, so that threads end at about the same time.
 const CHUNKS_WANTED: usize = 8;
+
+/// The same of parts of floats, which each block splits for itself: packed once they would come from the caches of other
+/// threads, which takes as long.
+const CHUNKS_OF_PARTS_WANTED: usize = 4;
 
 /// Most chunks.
 const MOST_CHUNKS: usize = 64;
@@ -77,6 +91,9 @@ const MANY_COLUMN_TILES: usize = 32;
 const LEAST_ROW_TILES: usize = 4;
 const LEAST_COLUMN_TILES: usize = 4;
 
+/// The same of parts of floats, whose tiles are larger.
+const LEAST_TILES_OF_PARTS: usize = 2;
+
 /// Floats of a factor, 1 MiB, above which it is not in the second-level cache any more when the next block reads it.
 const LARGE_FACTOR: usize = 1 << 18;
 
@@ -111,6 +128,7 @@ impl ContractionPlan {
         let shares = self.depth_parts == 1
             && packs_right
             && !self.kernel.along_depth
+            && self.kernel.split.is_none()
             && self.outer == 1
             && self.k * n <= MOST_SHARED
             && self.right.guarded.is_empty();
@@ -122,7 +140,8 @@ impl ContractionPlan {
             true => [divisible.then_some(rows), Some(columns)],
             false => [Some(rows), divisible.then_some(columns)],
         };
-        self.divide(rows, columns, if self.depth_parts == 1 { chunks.min(CHUNKS_WANTED) } else { 1 });
+        let wanted = if self.kernel.split.is_some() { CHUNKS_OF_PARTS_WANTED } else { CHUNKS_WANTED };
+        self.divide(rows, columns, if self.depth_parts == 1 { chunks.min(wanted) } else { 1 });
         let right = match packs_right {
             _ if self.keeps_right(packs_right, room) => Layout::Kept,
             true if shares && self.grid.0 > 1 => Layout::Shared,
@@ -137,17 +156,28 @@ impl ContractionPlan {
         };
         let rest = self.blocking.m - (self.grid.0 - 1) * self.blocking.rows;
         self.row_groups = [self.blocking.rows, rest].map(|rows| self.group_rows(rows));
-        let depths_of_part = self.k.div_ceil(self.depth_parts * self.most_depth());
-        self.depths = parts(0..self.k, self.depth_parts * depths_of_part).collect();
+        self.depths = self.cut_depth();
         self.bound_tiles();
         self.row_offsets = self.rows_to_turn();
         self.floats = self.work_space(epilogue.is_some());
         self.direct = self.direct(epilogue.is_some());
     }
 
+    /// The depths of blocks, each but the last in whole units.
+    fn cut_depth(&self) -> Vec<Range<usize>> {
+        let unit = self.kernel.depth_unit();
+        let count = self.depth_parts * self.k.div_ceil(self.depth_parts * self.most_depth());
+        let ends = |units: Range<usize>| units.start * unit..self.k.min(units.end * unit);
+        parts(0..self.k.div_ceil(unit), count).map(ends).collect()
+    }
+
     /// Largest depth of a block.
-    fn most_depth(&self) -> usize {
-        if self.kernel.along_depth { MOST_VECTOR_DEPTH } else { MOST_DEPTH }
+    pub(super) fn most_depth(&self) -> usize {
+        match self.kernel.split {
+            Some(_) => MOST_DEPTH_OF_PARTS,
+            None if self.kernel.along_depth => MOST_VECTOR_DEPTH,
+            None => MOST_DEPTH,
+        }
     }
 
     /// In how many parts the depth is cut. Rows and columns are what to cut where the depth is not far longer.
@@ -165,6 +195,7 @@ impl ContractionPlan {
         let Blocking { m, n, .. } = self.blocking;
         match (has_epilogue, packs_both) {
             _ if self.is_one_column() => (self.kernel.rows.min(m), n),
+            (false, _) if self.kernel.split.is_some() => (BLOCK_OF_PARTS[0].min(m), BLOCK_OF_PARTS[1].min(n)),
             (_, true) => (SQUARE_BLOCK.min(m), SQUARE_BLOCK),
             (false, false) if self.by_library => (m, n),
             (false, false) => {
@@ -194,14 +225,21 @@ impl ContractionPlan {
     fn divide(&mut self, rows: Option<usize>, columns: Option<usize>, wanted: usize) {
         let Blocking { m, n, .. } = self.blocking;
         // Of a matrix that meets a vector, nothing serves several tiles.
-        let least = if self.is_one_row() { [self.kernel.rows, 1] } else { [self.least_rows(), LEAST_COLUMN_TILES] };
+        let least = match self.kernel.split {
+            Some(_) => [LEAST_TILES_OF_PARTS * SQUARE, LEAST_TILES_OF_PARTS],
+            None if self.is_one_row() => [self.kernel.rows, 1],
+            None => [self.least_rows(), LEAST_COLUMN_TILES],
+        };
         let parts = |extent: usize, most: Option<usize>, least: usize| {
             most.map_or(1..=1, |most| numbers_of_parts(extent, most, least))
         };
         let down = parts(m, rows, least[0]);
         let across = parts(n, columns, least[1] * self.kernel.columns);
         let sizes = down.flat_map(|down| across.clone().map(move |across| (down, across))).map(|(down, across)| {
-            (m.div_ceil(down).max(1), n.div_ceil(across).next_multiple_of(self.kernel.columns).min(n).max(1))
+            (
+                m.div_ceil(down).next_multiple_of(self.kernel.row_unit()).min(m).max(1),
+                n.div_ceil(across).next_multiple_of(self.kernel.columns).min(n).max(1),
+            )
         });
         let wanted = equal_shares(wanted);
         let enough = wanted.div_ceil(2);
@@ -217,10 +255,10 @@ impl ContractionPlan {
     }
 
     /// Floats that so many blocks read of a factor of so many rows or columns, where it does not stay in a cache
-    /// between them.
+    /// between them, or split into parts.
     fn floats_read_again(&self, free: usize, blocks: usize) -> usize {
         let floats = self.k.saturating_mul(free);
-        if floats > LARGE_FACTOR { floats.saturating_mul(blocks) } else { 0 }
+        if floats > LARGE_FACTOR || self.kernel.split.is_some() { floats.saturating_mul(blocks) } else { 0 }
     }
 
     /// Whether tiles had better read the right factor from panels: where its columns are not contiguous, or do not fill
@@ -228,6 +266,9 @@ impl ContractionPlan {
     pub(super) fn packs_right(&self) -> bool {
         if self.kernel.along_depth {
             return !self.is_along_depth();
+        }
+        if self.kernel.split.is_some() {
+            return true;
         }
         let Some((1, step)) = self.right.strides() else { return true };
         if !self.blocking.n.is_multiple_of(self.kernel.lanes) {
@@ -254,12 +295,15 @@ impl ContractionPlan {
         let in_tiles = !self.by_library && !self.is_one_row() && !self.kernel.along_depth;
         let one_matrix = in_tiles && !self.turned && self.outer == 1 && self.right.guarded.is_empty();
         let pays = self.depth_parts == 1 && m <= FEW_ROW_TILES * rows && (packs_right || self.k * n > LITTLE);
-        one_matrix && pays && self.k * n.next_multiple_of(columns) <= room
+        one_matrix && pays && self.kernel.panel_floats(n.next_multiple_of(columns), self.k) <= room
     }
 
     pub(super) fn packs_left(&self) -> bool {
         if self.kernel.along_depth {
             return false;
+        }
+        if self.kernel.split.is_some() {
+            return true;
         }
         let Some((row, step)) = self.left.strides() else { return true };
         let tiles = self.blocking.columns / self.kernel.columns;
@@ -285,11 +329,21 @@ impl ContractionPlan {
 
     /// How so many rows of a block are packed and computed.
     fn group_rows(&self, rows: usize) -> Vec<RowGroup> {
+        let most = self.most_packed_rows();
+        if self.kernel.split.is_some() {
+            let group = |first| RowGroup::in_tiles_of(first..rows.min(first + most), self.kernel.rows);
+            return (0..rows).step_by(most).map(group).collect();
+        }
         let group = |rows: Range<usize>| {
             let tiles = rows.len().div_ceil(self.kernel.rows);
             RowGroup::new(rows, tiles)
         };
-        parts(0..rows, rows.div_ceil(MOST_PACKED_ROWS)).map(group).collect()
+        parts(0..rows, rows.div_ceil(most)).map(group).collect()
+    }
+
+    /// Rows whose panels are packed at a time.
+    fn most_packed_rows(&self) -> usize {
+        if self.kernel.split.is_some() { MOST_PACKED_ROWS_OF_PARTS } else { MOST_PACKED_ROWS }
     }
 
     /// The columns of each tile.
@@ -303,14 +357,15 @@ impl ContractionPlan {
         let Blocking { n, rows, columns, .. } = self.blocking;
         let (tall, wide) = (self.kernel.rows, self.kernel.columns);
         let used = |condition: bool, floats: usize| if condition { floats.next_multiple_of(16) } else { 0 };
-        let packed_rows = rows.min(MOST_PACKED_ROWS).next_multiple_of(tall);
+        let panels = |width: usize, depth: usize| self.kernel.panel_floats(width, depth);
+        let packed_rows = rows.min(self.most_packed_rows()).next_multiple_of(tall);
         WorkSpace {
-            left: used(self.layouts[0] == Layout::Packed, packed_rows * depth),
-            right: used(self.layouts[1] == Layout::Packed, columns.next_multiple_of(wide) * depth),
+            left: used(self.layouts[0] == Layout::Packed, panels(packed_rows, depth)),
+            right: used(self.layouts[1] == Layout::Packed, panels(columns.next_multiple_of(wide), depth)),
             sums: used(has_epilogue || self.turned, rows * self.blocking.row_stride()),
             turned: used(has_epilogue && self.turned, rows * self.blocking.row_stride()),
-            shared: used(self.layouts[1] == Layout::Shared, n.next_multiple_of(wide) * self.k),
-            kept: used(self.layouts[1] == Layout::Kept, n.next_multiple_of(wide) * self.k),
+            shared: used(self.layouts[1] == Layout::Shared, panels(n.next_multiple_of(wide), self.k)),
+            kept: used(self.layouts[1] == Layout::Kept, panels(n.next_multiple_of(wide), self.k)),
         }
     }
 

@@ -2,8 +2,9 @@
 
 use super::blocking::parts;
 use super::pack::pack;
+use super::parts::Splitting;
 use super::plan::{Block, ContractionPlan, Layout, RowGroup};
-use crate::microkernel::{MicroKernel, Tile};
+use crate::microkernel::{MicroKernel, Side, Tile};
 use crate::program::{PlacedContraction, Program};
 use crate::runtime::{KernelFn, StepContext};
 use std::ops::Range;
@@ -52,7 +53,7 @@ pub(crate) unsafe extern "C" fn pack_shared(
         let columns = panels.start * width..plan.blocking.n.min(panels.end * width);
         for depth in &plan.depths {
             let to = shared_panel(&*context, entry, depth, columns.start);
-            pack(&plan.right, &plan.kernel, 0, plan.column_tiles(columns.clone()), depth.clone(), right, (to, width));
+            plan.pack_side(Side::Right, 0, plan.column_tiles(columns.clone()), depth.clone(), (right, to));
         }
     }
 }
@@ -71,6 +72,36 @@ pub(super) struct Product<'a> {
     packed_left: *mut f32,
     packed_right: *mut f32,
     sums: *mut f32,
+}
+
+impl ContractionPlan {
+    /// Packs tiles of a factor into panels.
+    ///
+    /// # Safety
+    /// As for [`pack`].
+    unsafe fn pack_side(
+        &self,
+        side: Side,
+        outer: usize,
+        tiles: impl Iterator<Item = Range<usize>> + Clone,
+        depth: Range<usize>,
+        (from, to): (*const f32, *mut f32),
+    ) {
+        let (kernel, (factor, width)) = (
+            &self.kernel,
+            match side {
+                Side::Left => (&self.left, self.kernel.rows),
+                Side::Right => (&self.right, self.kernel.columns),
+            },
+        );
+        // SAFETY: as promised by the caller; panels are aligned as work space is.
+        unsafe {
+            match kernel.split {
+                Some(_) => Splitting { factor, side, kernel, outer }.pack(tiles, depth, from, to),
+                None => pack(factor, kernel, outer, tiles, depth, from, (to, width)),
+            }
+        }
+    }
 }
 
 impl<'a> Product<'a> {
@@ -249,8 +280,8 @@ impl<'a> Product<'a> {
         let first = block.rows.start;
         let tiles = group.tiles.iter().map(|tile| first + tile.start..first + tile.end);
         // SAFETY: the work space has room for these rows.
-        unsafe { pack(factor, &plan.kernel, block.outer, tiles, depth.clone(), self.left, (self.packed_left, width)) };
-        Panels { start: self.packed_left, panel: (width * depth.len()) as isize, free: 1, step: width as isize }
+        unsafe { plan.pack_side(Side::Left, block.outer, tiles, depth.clone(), (self.left, self.packed_left)) };
+        Panels::packed(&plan.kernel, width, depth, self.packed_left)
     }
 
     pub(super) unsafe fn right_panels(&self, block: &Block, depth: &Range<usize>) -> Panels {
@@ -270,12 +301,12 @@ impl<'a> Product<'a> {
         } else {
             // SAFETY: the work space has room for the block's columns.
             unsafe {
-                let (tiles, to) = (plan.column_tiles(block.columns.clone()), (self.packed_right, width));
-                pack(factor, &plan.kernel, block.outer, tiles, depth.clone(), self.right, to);
+                let (tiles, ends) = (plan.column_tiles(block.columns.clone()), (self.right, self.packed_right));
+                plan.pack_side(Side::Right, block.outer, tiles, depth.clone(), ends);
             }
             self.packed_right.cast_const()
         };
-        Panels { start, panel: (width * depth.len()) as isize, free: 1, step: width as isize }
+        Panels::packed(&plan.kernel, width, depth, start)
     }
 }
 
@@ -291,7 +322,7 @@ fn shared_panel(
         Layout::Kept => context.kept.wrapping_add(*kept_at).cast(),
         _ => context.shared(),
     };
-    first.wrapping_add(depth.start * columns + column * depth.len())
+    first.wrapping_add(plan.kernel.panel_floats(columns, depth.start) + plan.kernel.panel_floats(column, depth.len()))
 }
 
 /// Where the tiles of a block of a factor are.
@@ -307,6 +338,12 @@ pub(super) struct Panels {
 }
 
 impl Panels {
+    /// Panels of so many rows or columns at these depths.
+    fn packed(kernel: &MicroKernel, width: usize, depth: &Range<usize>, start: *const f32) -> Panels {
+        let step = kernel.panel_floats(width, kernel.depth_unit()) / kernel.depth_unit();
+        Panels { start, panel: kernel.panel_floats(width, depth.len()) as isize, free: 1, step: step as isize }
+    }
+
     /// Columns of the next tile where so many are left. A panel fixes them; in place, the last two tiles share what is
     /// left, so that neither is much narrower than the other.
     pub(super) fn columns_of_tile(&self, left: usize, kernel: &MicroKernel) -> usize {

@@ -11,6 +11,7 @@ mod factor;
 mod library;
 mod outer;
 mod pack;
+mod parts;
 mod plan;
 mod turning;
 mod vectors;

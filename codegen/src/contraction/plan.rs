@@ -78,6 +78,13 @@ impl RowGroup {
         RowGroup { rows, tiles, taller }
     }
 
+    /// Rows that are packed and computed together, in tiles of so many and one of the rest.
+    pub fn in_tiles_of(rows: Range<usize>, most: usize) -> RowGroup {
+        let tiles: Vec<Range<usize>> =
+            rows.clone().step_by(most).map(|first| first..rows.end.min(first + most)).collect();
+        RowGroup { taller: rows.len() / most, rows, tiles }
+    }
+
     /// The tiles in runs of equally many rows.
     pub fn runs(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let runs = [0..self.taller, self.taller..self.tiles.len()];
@@ -193,7 +200,10 @@ impl ContractionPlan {
         match vectors {
             _ if plan.by_library => {}
             Some(vectors) => plan.compute_by(vectors),
-            None => plan.read_along_depth_if_it_pays(),
+            None => {
+                plan.read_along_depth_if_it_pays();
+                plan.multiply_parts_if_it_pays();
+            }
         }
         (pays || plan.by_library).then_some(plan)
     }

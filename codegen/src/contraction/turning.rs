@@ -4,7 +4,7 @@
 //! so as the right factor it has to be transposed into panels; as the left factor it is read where it is. Then `X` is
 //! transposed instead, and the sums, which pays where there are fewer of both. Every element is the same sum either way.
 
-use super::blocking::{LITTLE, MOST_DEPTH};
+use super::blocking::LITTLE;
 use super::dots::TRANSPOSED;
 use super::factor::Factor;
 use super::plan::{Block, ContractionPlan};
@@ -34,7 +34,7 @@ impl ContractionPlan {
     /// stays, and what is added is in the first-level cache; elsewhere it is better read in long runs.
     pub fn adds_as_it_stores(&self) -> bool {
         let Blocking { m, n, .. } = self.blocking;
-        let one_depth = self.k <= MOST_DEPTH && self.bounds.is_none();
+        let one_depth = self.k <= self.most_depth() && self.bounds.is_none();
         one_depth && m * n <= LITTLE && !self.by_library && !self.is_one_row() && !self.turning_pays()
     }
 
@@ -52,8 +52,9 @@ impl ContractionPlan {
         }
     }
 
+    /// Parts of floats are packed from either order at the same cost.
     pub(super) fn turning_pays(&self) -> bool {
-        self.turning_saves_packing() || self.turning_fills_vectors()
+        self.kernel.split.is_none() && (self.turning_saves_packing() || self.turning_fills_vectors())
     }
 
     fn turning_fills_vectors(&self) -> bool {

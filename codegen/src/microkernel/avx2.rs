@@ -42,6 +42,7 @@ pub(super) fn kernel(rows: usize, columns: usize) -> MicroKernel {
         run,
         copy: copy::avx,
         transpose,
+        split: None,
     }
 }
 

@@ -35,6 +35,7 @@ pub(super) fn kernel(rows: usize, columns: usize) -> MicroKernel {
         run,
         copy: copy::avx512,
         transpose,
+        split: None,
     }
 }
 

@@ -23,8 +23,17 @@ const TOGETHER: usize = 4;
 pub(super) const COLUMN: MicroKernel = MicroKernel { rows: 4 * TOGETHER, columns: 1, run: column, ..KERNEL };
 
 /// Twelve sums, two rows of two vectors and a column of one fill the registers.
-pub(super) const KERNEL: MicroKernel =
-    MicroKernel { rows: 3, columns: 2, lanes: 1, vector: 1, along_depth: true, run, copy: copy::avx, transpose };
+pub(super) const KERNEL: MicroKernel = MicroKernel {
+    rows: 3,
+    columns: 2,
+    lanes: 1,
+    vector: 1,
+    along_depth: true,
+    run,
+    copy: copy::avx,
+    transpose,
+    split: None,
+};
 
 unsafe fn run(tiles: &Tile) {
     dispatch!(compute, tiles, tiles.columns, 1 [1 2 3], 2 [1 2 3]);

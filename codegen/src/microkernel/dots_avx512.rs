@@ -23,6 +23,7 @@ pub(super) const KERNEL: MicroKernel = MicroKernel {
     run,
     copy: copy::avx512,
     transpose,
+    split: None,
 };
 
 unsafe fn run(tiles: &Tile) {

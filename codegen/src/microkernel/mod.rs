@@ -5,6 +5,8 @@
 //! where vectors are read along the depth, it is sixteen.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod assembled_rows_avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -26,6 +28,8 @@ mod rows_avx512;
 mod rows_portable;
 #[cfg(target_arch = "x86_64")]
 mod sliding_avx2;
+#[cfg(target_arch = "x86_64")]
+mod split_avx512;
 mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod transpose_avx2;
@@ -90,6 +94,13 @@ impl Tile {
         }
     }
 
+    /// The tile below.
+    #[cfg(target_arch = "x86_64")]
+    fn below(mut self) -> Tile {
+        self.descend();
+        self
+    }
+
     /// Calls a function with each of the tiles.
     #[inline(always)]
     fn each(&self, mut compute: impl FnMut(&Tile)) {
@@ -131,6 +142,64 @@ pub(crate) struct MicroKernel {
     /// # Safety
     /// The strip and its panel are valid for their extents, and the processor has the instruction set.
     pub transpose: unsafe fn(&Strip),
+    /// Writes the parts of floats, where panels hold these; both factors are packed then.
+    ///
+    /// # Safety
+    /// The lines are valid, there is room for a square, aligned to 64 bytes, and the processor has the instruction set.
+    pub split: Option<unsafe fn(&Square)>,
+}
+
+impl MicroKernel {
+    /// Floats that a panel of so many rows or columns, of as many depths, takes.
+    pub fn panel_floats(&self, width: usize, depth: usize) -> usize {
+        match self.split {
+            Some(_) => width.div_ceil(SQUARE) * depth.div_ceil(SQUARE) * SQUARE_FLOATS,
+            None => width * depth,
+        }
+    }
+
+    /// Rows that all blocks but the last have whole multiples of.
+    pub fn row_unit(&self) -> usize {
+        if self.split.is_some() { SQUARE } else { 1 }
+    }
+
+    /// Depths that a panel has whole multiples of.
+    pub fn depth_unit(&self) -> usize {
+        if self.split.is_some() { SQUARE } else { 1 }
+    }
+}
+
+/// Lines of a square, and floats of each.
+pub(crate) const SQUARE: usize = 32;
+
+/// Room, in floats, that the parts of a square take: three of half as many bytes, and a float for each depth.
+const SQUARE_FLOATS: usize = SQUARE * (SQUARE / 2 * 3 + 1);
+
+/// Which factor of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The one with the rows.
+    Left,
+    /// The one with the columns.
+    Right,
+}
+
+/// At most 32 rows or columns of a factor at at most 32 depths, whose floats are split into parts. Offsets are in elements;
+/// any alignment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Square<'a> {
+    /// What the offsets count from.
+    pub from: *const f32,
+    /// Where each line begins.
+    pub lines: &'a [i32],
+    /// Floats of each, next to each other.
+    pub count: usize,
+    /// Whether a line is one depth of all rows or columns, or one of these at all depths.
+    pub lines_are_depths: bool,
+    /// Which factor.
+    pub side: Side,
+    /// Where the parts go: as tiles that micro-kernels load, zeros where there are no floats.
+    pub to: *mut f32,
 }
 
 /// `to[k][i] = from[rows[i] + k]`: rows or columns that become a panel. Offsets are in elements; any alignment.
@@ -162,6 +231,8 @@ pub(crate) fn is_available(isa: VectorIsa) -> bool {
         VectorIsa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx512 => is_available(VectorIsa::Avx2) && is_x86_feature_detected!("avx512f"),
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Amx => is_available(VectorIsa::Avx512) && amx::is_available(),
         #[cfg(not(target_arch = "x86_64"))]
         _ => false,
     }
@@ -173,7 +244,7 @@ pub(crate) fn micro_kernel(isa: VectorIsa, rows: usize, columns: usize) -> Micro
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx2 => avx2::kernel(rows, columns),
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx512 => avx512::kernel(rows, columns),
+        VectorIsa::Avx512 | VectorIsa::Amx => avx512::kernel(rows, columns),
         _ => portable::KERNEL,
     }
 }
@@ -183,7 +254,7 @@ pub(crate) fn micro_kernel(isa: VectorIsa, rows: usize, columns: usize) -> Micro
 pub(crate) fn vector_kernels(isa: VectorIsa) -> Option<[MicroKernel; 2]> {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx2 | VectorIsa::Avx512 => Some([vectors_avx2::ROW, dots_avx2::COLUMN]),
+        VectorIsa::Avx2 | VectorIsa::Avx512 | VectorIsa::Amx => Some([vectors_avx2::ROW, dots_avx2::COLUMN]),
         _ => None,
     }
 }
@@ -194,7 +265,25 @@ pub(crate) fn dot_kernel(isa: VectorIsa) -> Option<(MicroKernel, usize)> {
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx2 => Some((dots_avx2::KERNEL, avx2::LANES)),
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx512 => Some((dots_avx512::KERNEL, avx512::LANES)),
+        VectorIsa::Avx512 | VectorIsa::Amx => Some((dots_avx512::KERNEL, avx512::LANES)),
+        _ => None,
+    }
+}
+
+/// The micro-kernel that multiplies parts of floats.
+pub(crate) fn parts_kernel(isa: VectorIsa) -> Option<MicroKernel> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Amx => Some(amx::KERNEL),
+        _ => None,
+    }
+}
+
+/// What [`parts_kernel`] reaches at most on one core, in GFLOP/s of f32; `fastest_s` measures.
+pub(crate) fn parts_peak_gflops(isa: VectorIsa, fastest_s: impl FnOnce(&mut dyn FnMut()) -> f64) -> Option<f64> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        VectorIsa::Amx => Some(amx::peak_gflops(fastest_s)),
         _ => None,
     }
 }

@@ -18,6 +18,7 @@ pub(super) const KERNEL: MicroKernel = MicroKernel {
     run,
     copy: copy::portable,
     transpose,
+    split: None,
 };
 
 unsafe fn run(tiles: &Tile) {

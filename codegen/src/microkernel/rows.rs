@@ -246,7 +246,7 @@ pub(crate) fn row_kernel(isa: VectorIsa, columns: usize, lanewise: bool) -> RowK
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx2 => rows_avx2::kernel(columns, lanewise),
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx512 => match assembled_rows_avx512::kernel(columns) {
+        VectorIsa::Avx512 | VectorIsa::Amx => match assembled_rows_avx512::kernel(columns) {
             Some(kernel) if !lanewise => kernel,
             _ => rows_avx512::kernel(columns, lanewise),
         },
@@ -258,7 +258,7 @@ pub(crate) fn row_kernel(isa: VectorIsa, columns: usize, lanewise: bool) -> RowK
 pub(crate) fn kernels_of_depths(isa: VectorIsa, columns: usize) -> Vec<RowKernel> {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx512 => assembled_rows_avx512::kernels_of_depths(columns),
+        VectorIsa::Avx512 | VectorIsa::Amx => assembled_rows_avx512::kernels_of_depths(columns),
         _ => vec![],
     }
 }
@@ -267,7 +267,7 @@ pub(crate) fn kernels_of_depths(isa: VectorIsa, columns: usize) -> Vec<RowKernel
 pub(crate) fn kernel_of_neighbours(isa: VectorIsa, columns: usize) -> Option<RowKernel> {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx512 => assembled_rows_avx512::kernel_of_neighbours(columns),
+        VectorIsa::Avx512 | VectorIsa::Amx => assembled_rows_avx512::kernel_of_neighbours(columns),
         _ => None,
     }
 }
@@ -276,7 +276,7 @@ pub(crate) fn kernel_of_neighbours(isa: VectorIsa, columns: usize) -> Option<Row
 pub(crate) fn neighbour_kernel(isa: VectorIsa) -> Option<RowKernel> {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx2 | VectorIsa::Avx512 => Some(neighbours_avx2::KERNEL),
+        VectorIsa::Avx2 | VectorIsa::Avx512 | VectorIsa::Amx => Some(neighbours_avx2::KERNEL),
         _ => None,
     }
 }
@@ -285,7 +285,7 @@ pub(crate) fn neighbour_kernel(isa: VectorIsa) -> Option<RowKernel> {
 pub(crate) fn sliding_kernel(isa: VectorIsa, slide: Slide) -> Option<RowKernel> {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        VectorIsa::Avx2 | VectorIsa::Avx512 => sliding_avx2::kernel(slide),
+        VectorIsa::Avx2 | VectorIsa::Avx512 | VectorIsa::Amx => sliding_avx2::kernel(slide),
         _ => None,
     }
 }

@@ -24,6 +24,7 @@ pub(super) const ROW: MicroKernel = MicroKernel {
     run: row,
     copy: copy::avx,
     transpose,
+    split: None,
 };
 
 unsafe fn row(tiles: &Tile) {
