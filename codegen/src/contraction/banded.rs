@@ -32,7 +32,7 @@ impl Product<'_> {
         }
         for (at, depth) in depths.iter().enumerate() {
             let is_first = at == 0;
-            let counts = in_units(&common(depth, &counts), depth.start, plan.kernel.depth_unit());
+            let counts = in_units(&common(depth, &counts), depth.start, plan.kernel.unit());
             if counts.is_empty() || part.columns.is_empty() {
                 if is_first {
                     // SAFETY: as above.
@@ -89,7 +89,7 @@ impl Banded<'_> {
             let tile_columns = column..column + width;
             let counts = common(self.counts, &self.bounds.depths_of_columns(&tile_columns));
             for (i, (tile, bounds)) in group.tiles.iter().zip(self.tiles).enumerate() {
-                let counts = in_units(&common(&counts, &bounds.depth), self.counts.start, kernel.depth_unit());
+                let counts = in_units(&common(&counts, &bounds.depth), self.counts.start, kernel.unit());
                 let is_read = bounds.columns.start < tile_columns.end && tile_columns.start < bounds.columns.end;
                 let depth = if is_read { counts.len() } else { 0 };
                 if depth == 0 && !self.is_first {

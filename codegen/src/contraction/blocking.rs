@@ -165,7 +165,7 @@ impl ContractionPlan {
 
     /// The depths of blocks, each but the last in whole units.
     fn cut_depth(&self) -> Vec<Range<usize>> {
-        let unit = self.kernel.depth_unit();
+        let unit = self.kernel.unit();
         let count = self.depth_parts * self.k.div_ceil(self.depth_parts * self.most_depth());
         let ends = |units: Range<usize>| units.start * unit..self.k.min(units.end * unit);
         parts(0..self.k.div_ceil(unit), count).map(ends).collect()
@@ -237,7 +237,7 @@ impl ContractionPlan {
         let across = parts(n, columns, least[1] * self.kernel.columns);
         let sizes = down.flat_map(|down| across.clone().map(move |across| (down, across))).map(|(down, across)| {
             (
-                m.div_ceil(down).next_multiple_of(self.kernel.row_unit()).min(m).max(1),
+                m.div_ceil(down).next_multiple_of(self.kernel.unit()).min(m).max(1),
                 n.div_ceil(across).next_multiple_of(self.kernel.columns).min(n).max(1),
             )
         });

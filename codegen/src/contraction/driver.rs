@@ -340,7 +340,7 @@ pub(super) struct Panels {
 impl Panels {
     /// Panels of so many rows or columns at these depths.
     fn packed(kernel: &MicroKernel, width: usize, depth: &Range<usize>, start: *const f32) -> Panels {
-        let step = kernel.panel_floats(width, kernel.depth_unit()) / kernel.depth_unit();
+        let step = kernel.panel_floats(width, kernel.unit()) / kernel.unit();
         Panels { start, panel: kernel.panel_floats(width, depth.len()) as isize, free: 1, step: step as isize }
     }
 

@@ -79,8 +79,13 @@ struct Sums([[[f32; TILE_SIDE]; TILE_SIDE]; 4]);
 
 impl Sums {
     /// A vector of a row.
-    fn at(&self, row: usize, vector: usize) -> *const f32 {
-        self.0[row / TILE_SIDE * 2 + vector][row % TILE_SIDE].as_ptr()
+    fn at(&self, row: usize, vector: usize) -> &[f32; TILE_SIDE] {
+        &self.0[row / TILE_SIDE * 2 + vector][row % TILE_SIDE]
+    }
+
+    /// The same, to be written.
+    fn at_mut(&mut self, row: usize, vector: usize) -> &mut [f32; TILE_SIDE] {
+        &mut self.0[row / TILE_SIDE * 2 + vector][row % TILE_SIDE]
     }
 }
 
@@ -282,7 +287,7 @@ unsafe fn load(t: &Tile, sums: &mut Sums) {
             // SAFETY: rows and columns are those of the tile; masked lanes are not touched.
             unsafe {
                 let from = t.c.add(row * t.c_row + vector * TILE_SIDE);
-                _mm512_store_ps(sums.at(row, vector).cast_mut(), _mm512_maskz_loadu_ps(lanes(t, vector), from));
+                _mm512_store_ps(sums.at_mut(row, vector).as_mut_ptr(), _mm512_maskz_loadu_ps(lanes(t, vector), from));
             }
         }
     }
@@ -358,7 +363,7 @@ unsafe fn store(t: &Tile, sums: &Sums) {
             let (at, mask) = (row * t.c_row + vector * TILE_SIDE, lanes(t, vector));
             // SAFETY: rows and columns are those of the tile; masked lanes are not touched.
             unsafe {
-                let sum = _mm512_load_ps(sums.at(row, vector));
+                let sum = _mm512_load_ps(sums.at(row, vector).as_ptr());
                 let sum = match t.add.is_null() {
                     true => sum,
                     false => _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, t.add.add(at))),

@@ -2,7 +2,8 @@
 //! set.
 //!
 //! Every element is one chain of additions over ascending k, so that its bits do not depend on the tile it is in; only
-//! where vectors are read along the depth, it is sixteen.
+//! where vectors are read along the depth, it is sixteen. Of parts of floats the products of 32 depths are added up part by
+//! part, in whatever tile as well.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -158,13 +159,8 @@ impl MicroKernel {
         }
     }
 
-    /// Rows that all blocks but the last have whole multiples of.
-    pub fn row_unit(&self) -> usize {
-        if self.split.is_some() { SQUARE } else { 1 }
-    }
-
-    /// Depths that a panel has whole multiples of.
-    pub fn depth_unit(&self) -> usize {
+    /// Rows of blocks and depths of panels are whole multiples of this, but for the last.
+    pub fn unit(&self) -> usize {
         if self.split.is_some() { SQUARE } else { 1 }
     }
 }

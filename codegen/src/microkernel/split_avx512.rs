@@ -5,7 +5,7 @@
 //! Two depths stand together in a word, and which two is free, as long as both factors agree: the depths `p` and
 //! `p + 16` of each 32 do, because no lanes have to be moved for that.
 
-use super::{Side, Square};
+use super::{SQUARE, SQUARE_FLOATS, Side, Square};
 use std::arch::x86_64::*;
 
 /// Rows of a tile, and words of each.
@@ -15,7 +15,7 @@ pub(super) const TILE_SIDE: usize = 16;
 pub(super) const TILE_WORDS: usize = TILE_SIDE * TILE_SIDE;
 
 /// Depths of a tile, two in each word; rows or columns of a square.
-pub(super) const SQUARE_SIDE: usize = 2 * TILE_SIDE;
+pub(super) const SQUARE_SIDE: usize = SQUARE;
 
 /// Parts of a float.
 pub(super) const PARTS: usize = 3;
@@ -26,6 +26,8 @@ pub(super) const PARTS_WORDS: usize = 2 * PARTS * TILE_WORDS;
 /// Words of a square: its parts, and for each half a vector of zeros, or of what is not a number where one of its floats
 /// is not finite.
 pub(super) const SQUARE_WORDS: usize = PARTS_WORDS + 2 * TILE_SIDE;
+
+const _: () = assert!(SQUARE_SIDE == 2 * TILE_SIDE && SQUARE_WORDS == SQUARE_FLOATS);
 
 /// The bits that a number of bf16 has of a float.
 const UPPER: i32 = 0xffff_0000_u32 as i32;
