@@ -1,6 +1,6 @@
 //! What a host or the command line decides about a compilation.
 
-use gradc_codegen::{CodegenOptions, Library, Pool};
+use gradc_codegen::{CodegenOptions, Library, Pool, host_target};
 use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::target::Target;
 use gradc_passes::egraph::Strategy;
@@ -85,7 +85,7 @@ impl Default for Options {
         Options {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             pool: None,
-            target: Target::host(),
+            target: host_target(),
             backend: Backend::default(),
             ordering: Ordering::default(),
             peak_mem_bytes: None,

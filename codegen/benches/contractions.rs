@@ -10,9 +10,8 @@ mod common;
 
 use common::Case;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
-use gradc_codegen::{AlignedBuffer, CodegenOptions, Executable, Limits, Memory, Pool};
+use gradc_codegen::{AlignedBuffer, CodegenOptions, Executable, Limits, Memory, Pool, host_target};
 use gradc_ir::ops::{DotGeneral, Op};
-use gradc_ir::target::Target;
 use gradc_ir::types::TensorType;
 use std::time::{Duration, Instant};
 
@@ -75,7 +74,7 @@ impl Compiled {
         let types = product.shapes().map(TensorType::f32);
         let mut case = Case::of_op(&op, &types).expect("a product is a contraction");
         case.entry.actions = vec![case.entry.actions.remove(0); product.copies()];
-        let executable = case.compile(&CodegenOptions::new(Target::host()));
+        let executable = case.compile(&CodegenOptions::new(host_target()));
         Compiled {
             arena: AlignedBuffer::zeroed(case.arena_bytes),
             scratch: AlignedBuffer::zeroed(executable.scratch_bytes(1)),
@@ -133,7 +132,7 @@ fn measure(group: &mut BenchmarkGroup<WallTime>, name: String, product: Product,
 }
 
 fn compare(c: &mut Criterion, name: &str, products: &[(&str, Product)]) {
-    let peak = Limits::measure(Target::host().vector_isa).gflops;
+    let peak = Limits::measure(host_target().vector_isa).gflops;
     let mut group = c.benchmark_group(name);
     group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(300));
     for &(kind, product) in products {

@@ -7,8 +7,8 @@ use gradc_ir::diagnostic::Diagnostic;
 use gradc_ir::target::{Target, VectorIsa};
 use target_lexicon::{Architecture, Triple};
 
-/// The most that can be asked for on this machine: [`Target::host`], and tiles where the system lends their registers.
-pub fn best_target() -> Target {
+/// This machine: [`Target::host`], and tiles where the system lends their registers, which are asked for here.
+pub fn host_target() -> Target {
     if is_available(VectorIsa::Amx) { Target::of(VectorIsa::Amx) } else { Target::host() }
 }
 

@@ -34,7 +34,7 @@ mod wide;
 pub use backend::{Engine, Library};
 pub use compile::{CodegenOptions, EntryCode, Operand, PlacedAction, Until, compile};
 pub use executable::{Executable, StepFailure};
-pub use isa::best_target;
+pub use isa::host_target;
 pub use limits::Limits;
 pub use memory::{AlignedBuffer, Memory};
 pub use pool::Pool;

@@ -169,8 +169,15 @@ fn a_row_has_the_same_bits_in_any_product() {
 }
 
 /// Rows and columns that fill tiles, halves of them and less, depths of one block and several.
-const OF_PARTS: [[usize; 3]; 7] =
-    [[128, 96, 128], [137, 145, 257], [150, 144, 130], [200, 200, 100], [250, 250, 64], [96, 600, 290], [600, 530, 40]];
+const OF_PARTS: [[usize; 3]; 7] = [
+    [128, 160, 128],
+    [137, 145, 257],
+    [150, 144, 130],
+    [200, 200, 140],
+    [250, 250, 160],
+    [128, 600, 290],
+    [600, 530, 129],
+];
 
 /// Whole tiles and parts of them, one depth and several, factors as they come and transposed, rows that are not evenly
 /// apart, and what is added to other depths.
@@ -186,8 +193,8 @@ fn products_of_parts_of_floats() {
         let [lhs_contract, rhs_contract] = [vec![lhs_contract], vec![rhs_contract]];
         DotGeneral { lhs_batch: vec![1], rhs_batch: vec![1], lhs_contract, rhs_contract }.into()
     };
-    check(&batched(2, 2), &[&[100, 3, 72], &[90, 3, 72]]);
-    check(&batched(0, 0), &[&[200, 3, 70], &[200, 3, 90]]);
+    check(&batched(2, 2), &[&[130, 3, 136], &[150, 3, 136]]);
+    check(&batched(0, 0), &[&[200, 3, 130], &[200, 3, 150]]);
 }
 
 /// The engine of a product of matrices.
@@ -204,8 +211,8 @@ fn parts_of_floats_are_multiplied_where_that_takes_less_time() {
         for product in OF_PARTS {
             assert_eq!(engine(product, isa), Some(large), "{product:?} with {isa:?}");
         }
-        // Tiles would not be filled, and each float is split for few products.
-        for product in [[32, 32, 32], [512, 10, 256], [17, 300, 300]] {
+        // Each float is split for few products, or each sum stored after few.
+        for product in [[32, 32, 32], [512, 10, 256], [64, 512, 784], [512, 64, 256], [784, 512, 64]] {
             assert_eq!(engine(product, isa), Some(Engine::Tiles), "{product:?} with {isa:?}");
         }
     }

@@ -6,7 +6,7 @@ use gradc::budget::ParameterCost;
 use gradc::options::Backend;
 use gradc::training::Trained;
 use gradc::{CompiledStep, Diagnostic, ImportOptions, Model, Options, Recipe, Selector};
-use gradc_codegen::best_target;
+use gradc_codegen::host_target;
 use gradc_codegen::process::release_unused_memory;
 use gradc_frontend::bytes::parse_bytes;
 use gradc_ir::target::{Target, VectorIsa};
@@ -78,7 +78,7 @@ pub(crate) enum TargetName {
     Avx2,
     /// 512-bit vectors.
     Avx512,
-    /// 512-bit vectors, and tiles of bf16 that large products of floats are made of.
+    /// 512-bit vectors, and tiles of bf16 that large products of floats are sums of.
     Amx,
 }
 
@@ -118,13 +118,13 @@ impl CodeArguments {
 
     fn target(&self) -> Result<Target, Failure> {
         let wanted = match self.target {
-            TargetName::Host => return Ok(Target::host()),
+            TargetName::Host => return Ok(host_target()),
             TargetName::Portable => VectorIsa::Portable,
             TargetName::Avx2 => VectorIsa::Avx2,
             TargetName::Avx512 => VectorIsa::Avx512,
             TargetName::Amx => VectorIsa::Amx,
         };
-        let best = best_target().vector_isa;
+        let best = host_target().vector_isa;
         if wanted > best {
             let message = "this machine cannot run code for that target";
             return Err(Diagnostic::new("target", message)

@@ -1,10 +1,9 @@
 //! Running memory plans natively, without a session around them.
 
-use gradc_codegen::{AlignedBuffer, CodegenOptions, EntryCode, Memory, Operand, PlacedAction, Pool, compile};
+use gradc_codegen::{AlignedBuffer, CodegenOptions, EntryCode, Memory, Operand, PlacedAction, Pool, compile, host_target};
 use gradc_ir::graph::{Graph, Value};
 use gradc_ir::kernel::Kernel;
 use gradc_ir::plan::{Action, MemoryPlan, Segment};
-use gradc_ir::target::Target;
 use gradc_ir::tensor::{HostTensor, Tensor};
 use gradc_ir::text::{parse_plan, print_plan};
 use gradc_passes::memory::{SharedLayout, check_plan, plan_memory};
@@ -40,7 +39,7 @@ fn entry(plan: &MemoryPlan) -> EntryCode {
 
 /// The outputs of a plan run on its inputs.
 pub fn run(plan: &MemoryPlan, inputs: &[Tensor], threads: usize) -> Vec<Tensor> {
-    let options = CodegenOptions { verify: true, ..CodegenOptions::new(Target::host()) };
+    let options = CodegenOptions { verify: true, ..CodegenOptions::new(host_target()) };
     let executable = compile(&[entry(plan)], &options).unwrap_or_else(|e| panic!("{e}"));
     let host: Vec<HostTensor> = inputs.iter().map(Tensor::to_host).collect();
     let bytes: Vec<&[u8]> = host.iter().map(HostTensor::bytes).collect();

@@ -8,6 +8,10 @@ use crate::loops::Blocking;
 use crate::microkernel::{MicroKernel, SQUARE, Side, Square, parts_kernel};
 use std::ops::Range;
 
+/// Rows, columns and depth from which on a product may be one of parts. Of 64 each float is split for so few products, or
+/// each sum stored after so few, that steps of models took as long as with floats or longer; of 128 less by a fifth.
+const LEAST_EXTENT: usize = 128;
+
 // What takes how long, in ns (measured on Sapphire Rapids).
 
 /// The products of two squares, and of half a square and a whole one.
@@ -30,7 +34,9 @@ impl ContractionPlan {
     /// Has parts of floats multiplied where that takes less time.
     pub(super) fn multiply_parts_if_it_pays(&mut self) {
         let Some(kernel) = parts_kernel(self.isa) else { return };
-        if !self.kernel.along_depth && self.parts_ns() < self.floats_ns() {
+        let Blocking { m, n, .. } = self.blocking;
+        let is_large = m.min(n).min(self.k) >= LEAST_EXTENT;
+        if is_large && !self.kernel.along_depth && self.parts_ns() < self.floats_ns() {
             self.kernel = kernel;
         }
     }

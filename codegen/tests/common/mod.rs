@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
 use gradc_codegen::{
-    AlignedBuffer, CodegenOptions, EntryCode, Executable, Memory, Operand, PlacedAction, Pool, best_target, compile,
+    AlignedBuffer, CodegenOptions, EntryCode, Executable, Memory, Operand, PlacedAction, Pool, host_target, compile,
 };
 use gradc_ir::graph::{NodeId, Value};
 use gradc_ir::kernel::{Accumulate, Kernel, KernelKind, LoopKernel};
@@ -53,7 +53,7 @@ pub fn options(isa: VectorIsa) -> CodegenOptions {
 
 /// Instruction sets this machine can run.
 pub fn instruction_sets() -> Vec<VectorIsa> {
-    let best = best_target().vector_isa;
+    let best = host_target().vector_isa;
     [VectorIsa::Portable, VectorIsa::Avx2, VectorIsa::Avx512, VectorIsa::Amx]
         .into_iter()
         .filter(|isa| *isa <= best)
