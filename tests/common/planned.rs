@@ -1,6 +1,8 @@
 //! Running memory plans natively, without a session around them.
 
-use gradc_codegen::{AlignedBuffer, CodegenOptions, EntryCode, Memory, Operand, PlacedAction, Pool, compile, host_target};
+use gradc_codegen::{
+    AlignedBuffer, CodegenOptions, EntryCode, Memory, Operand, PlacedAction, Pool, compile, host_target,
+};
 use gradc_ir::graph::{Graph, Value};
 use gradc_ir::kernel::Kernel;
 use gradc_ir::plan::{Action, MemoryPlan, Segment};

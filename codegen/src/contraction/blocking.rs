@@ -34,6 +34,9 @@ const SQUARE_BLOCK: usize = 256;
 /// many columns fill less than half of the second-level cache.
 const BLOCK_OF_PARTS: [usize; 2] = [512, 512];
 
+/// The same where an epilogue runs on the sums, which should be in that cache as well.
+const EPILOGUE_BLOCK_OF_PARTS: [usize; 2] = [256, 512];
+
 /// Sums of the largest block that an epilogue runs on: a part of the second-level cache.
 const BLOCK_SUMS: usize = 1 << 15;
 
@@ -48,6 +51,9 @@ const CHUNK_PRODUCTS: usize = 1 << 18;
 
 /// The same of a product of one row, which takes as long as reading its other factor.
 const CHUNK_VECTOR_PRODUCTS: usize = 1 << 17;
+
+/// The same of parts of floats, which are split again for each block: about 8 µs of work.
+const CHUNK_PRODUCTS_OF_PARTS: usize = 1 << 20;
 
 /// Chunks wanted of a product that is large enough, so that threads end at about the same time.
 const CHUNKS_WANTED: usize = 8;
@@ -121,7 +127,11 @@ impl ContractionPlan {
         self.turn_if_it_pays(epilogue);
         let Blocking { m, n, .. } = self.blocking;
         let per_sum = self.depth_that_counts() + epilogue.map_or(0, |e| PRODUCTS_PER_OPERATION * e.cost_per_point());
-        let chunk_products = if self.is_one_row() { CHUNK_VECTOR_PRODUCTS } else { CHUNK_PRODUCTS };
+        let chunk_products = match self.kernel.split {
+            Some(_) => CHUNK_PRODUCTS_OF_PARTS,
+            None if self.is_one_row() => CHUNK_VECTOR_PRODUCTS,
+            None => CHUNK_PRODUCTS,
+        };
         let chunks = self.outer.saturating_mul(m * n).saturating_mul(per_sum) / chunk_products;
         let packs_right = !self.by_library && self.packs_right();
         self.depth_parts = if room == 0 { self.parts_of_depth() } else { 1 };
@@ -195,7 +205,10 @@ impl ContractionPlan {
         let Blocking { m, n, .. } = self.blocking;
         match (has_epilogue, packs_both) {
             _ if self.is_one_column() => (self.kernel.rows.min(m), n),
-            (false, _) if self.kernel.split.is_some() => (BLOCK_OF_PARTS[0].min(m), BLOCK_OF_PARTS[1].min(n)),
+            _ if self.kernel.split.is_some() => {
+                let [rows, columns] = if has_epilogue { EPILOGUE_BLOCK_OF_PARTS } else { BLOCK_OF_PARTS };
+                (rows.min(m), columns.min(n))
+            }
             (_, true) => (SQUARE_BLOCK.min(m), SQUARE_BLOCK),
             (false, false) if self.by_library => (m, n),
             (false, false) => {

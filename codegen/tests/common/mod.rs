@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
 use gradc_codegen::{
-    AlignedBuffer, CodegenOptions, EntryCode, Executable, Memory, Operand, PlacedAction, Pool, host_target, compile,
+    AlignedBuffer, CodegenOptions, EntryCode, Executable, Memory, Operand, PlacedAction, Pool, compile, host_target,
 };
 use gradc_ir::graph::{NodeId, Value};
 use gradc_ir::kernel::{Accumulate, Kernel, KernelKind, LoopKernel};
