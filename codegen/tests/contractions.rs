@@ -400,6 +400,8 @@ fn what_follows_a_product_is_applied_to_its_sums() {
     // Products whose rows are the columns of the result, in one block and in several.
     check_fused(&matmul(1, 1), [&[37, 300], &[331, 300]], [37, 331]);
     check_fused(&matmul(1, 1), [&[130, 700], &[520, 700]], [130, 520]);
+    // Blocks of parts of floats.
+    check_fused(&matmul(0, 0), [&[140, 300], &[140, 560]], [300, 560]);
     // Products of one row, and of one depth.
     check_fused(&matmul(1, 0), [&[1, 300], &[300, 1100]], [1, 1100]);
     check_fused(&matmul(1, 1), [&[1, 300], &[531, 300]], [1, 531]);
@@ -530,7 +532,7 @@ fn check_added(op: &Op, [lhs, rhs, space]: [&[usize]; 3], order: &[usize]) {
 
 #[test]
 fn what_is_added_to_sums_is_added_to_whole_sums() {
-    for (m, n, k) in [(48, 32, 16), (16, 48, 32), (7, 5, 30), (33, 23, 1), (8, 8, 8), (2, 8, 40), (130, 70, 256)] {
+    for (m, n, k) in [(48, 32, 16), (16, 48, 32), (7, 5, 30), (33, 23, 1), (8, 8, 8), (2, 8, 40), (135, 150, 257)] {
         check_added(&matmul(1, 0), [&[m, k], &[k, n], &[m, n]], &[0, 1]);
         check_added(&matmul(0, 0), [&[k, m], &[k, n], &[m, n]], &[0, 1]);
         check_added(&matmul(1, 1), [&[m, k], &[n, k], &[m, n]], &[0, 1]);

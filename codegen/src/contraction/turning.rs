@@ -35,7 +35,8 @@ impl ContractionPlan {
     pub fn adds_as_it_stores(&self) -> bool {
         let Blocking { m, n, .. } = self.blocking;
         let one_depth = self.k <= self.most_depth() && self.bounds.is_none();
-        one_depth && m * n <= LITTLE && !self.by_library && !self.is_one_row() && !self.turning_pays()
+        let of_floats = self.kernel.split.is_none();
+        one_depth && of_floats && m * n <= LITTLE && !self.by_library && !self.is_one_row() && !self.turning_pays()
     }
 
     /// Makes the columns of the result the rows of the products.

@@ -162,7 +162,7 @@ macro_rules! all_squares {
 /// Computes squares one below the other.
 ///
 /// # Safety
-/// As for [`MicroKernel::run`]: factors are panels that [`split`] has written.
+/// As for [`MicroKernel::run`]: factors are panels that [`split`] has written, and nothing is added but the sums so far.
 #[target_feature(enable = "avx512f")]
 unsafe fn run(tiles: &Tile) {
     // SAFETY: the processor has the instructions, the system lends the registers, and panels, result and what is added
@@ -170,11 +170,10 @@ unsafe fn run(tiles: &Tile) {
     unsafe {
         asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(readonly, nostack, preserves_flags));
         let whole = tiles.rows == SQUARE_SIDE && tiles.columns == SQUARE_SIDE;
-        let in_place = whole && (tiles.add.is_null() || tiles.add == tiles.c);
         prefetch(tiles);
         tiles.each(|tile| {
             prefetch(&tile.below());
-            match (are_finite(tile), in_place) {
+            match (are_finite(tile), whole) {
                 (true, true) => multiply_in_place(tile),
                 (finite, _) => multiply_aside(tile, finite),
             }
@@ -216,7 +215,7 @@ unsafe fn are_finite(t: &Tile) -> bool {
     _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(checks, _mm512_setzero_ps()) == u16::MAX
 }
 
-/// Computes a whole square where its result is, which is all that may be added.
+/// Computes a whole square where its result is.
 ///
 /// # Safety
 /// As for [`run`].
@@ -251,19 +250,17 @@ unsafe fn multiply_in_place(t: &Tile) {
     }
 }
 
-/// Computes a square, and stores of it what is inside the tile. As in place, sums of other depths are what it begins with;
-/// all else is added at last.
+/// Computes a square, and stores of it what is inside the tile.
 ///
 /// # Safety
 /// As for [`run`].
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn multiply_aside(t: &Tile, finite: bool) {
-    let (begun, added) = if t.add == t.c { (t.add, std::ptr::null()) } else { (std::ptr::null(), t.add) };
     let mut sums = Sums([[[0.0; TILE_SIDE]; TILE_SIDE]; 4]);
     // SAFETY: as promised by the caller.
     unsafe {
-        if !begun.is_null() {
+        if !t.add.is_null() {
             load(t, &mut sums);
         }
         if finite {
@@ -271,7 +268,7 @@ unsafe fn multiply_aside(t: &Tile, finite: bool) {
         } else {
             multiply_floats(t, &mut sums);
         }
-        store(&Tile { add: added, ..*t }, &sums);
+        store(t, &sums);
     }
 }
 
@@ -351,7 +348,7 @@ fn lanes(t: &Tile, vector: usize) -> u16 {
     ((1u32 << inside) - 1) as u16
 }
 
-/// Stores the sums of a tile, and what is added to them.
+/// Stores the sums of a tile.
 ///
 /// # Safety
 /// As for [`run`].
@@ -364,10 +361,6 @@ unsafe fn store(t: &Tile, sums: &Sums) {
             // SAFETY: rows and columns are those of the tile; masked lanes are not touched.
             unsafe {
                 let sum = _mm512_load_ps(sums.at(row, vector).as_ptr());
-                let sum = match t.add.is_null() {
-                    true => sum,
-                    false => _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, t.add.add(at))),
-                };
                 _mm512_mask_storeu_ps(t.c.add(at), mask, sum);
             }
         }
