@@ -103,11 +103,14 @@ impl Planned {
         let library = if signature.for_library { library } else { Library::Never };
         match kind {
             KernelKind::Loops(kernel) => {
-                if let Some(plan) = contraction_plan(kernel, &operands, |c| IndirectPlan::new(c, isa, operands.len())) {
+                let product = product(kernel, &operands, isa, library);
+                let of_parts = product.as_ref().is_some_and(|(plan, _)| plan.multiplies_parts());
+                let windows = |c: &Contraction| IndirectPlan::new(c, isa, operands.len()).filter(|_| !of_parts);
+                if let Some(plan) = contraction_plan(kernel, &operands, windows) {
                     self.indirect((plan, isa), kernel, &operands, &results, next)
                 } else if let Some(kernel) = multiplied_at_each_point(kernel, &operands) {
                     self.loops(&kernel, &operands, &all, next)
-                } else if let Some((plan, piece)) = product(kernel, &operands, isa, library) {
+                } else if let Some((plan, piece)) = product {
                     let is_fixed = signature.fixed.get(plan.right.operand).is_some_and(Option::is_some);
                     self.contraction((plan, is_fixed), (kernel, piece), &operands, &results, next)
                 } else if let Some(code) = self.transposition(kernel, &operands, Target::Result(operands.len()), isa) {

@@ -174,9 +174,9 @@ const OF_PARTS: [[usize; 3]; 7] = [
     [137, 145, 257],
     [150, 144, 130],
     [200, 200, 140],
-    [250, 250, 160],
-    [128, 600, 290],
-    [600, 530, 129],
+    [250, 130, 160],
+    [128, 545, 130],
+    [530, 129, 130],
 ];
 
 /// Whole tiles and parts of them, one depth and several, factors as they come and transposed, rows that are not evenly
@@ -197,10 +197,32 @@ fn products_of_parts_of_floats() {
     check(&batched(0, 0), &[&[200, 3, 130], &[200, 3, 150]]);
 }
 
+/// Depths that are not evenly apart, in runs of whole squares and of less, and windows without borders.
+#[test]
+fn products_of_parts_of_floats_in_runs() {
+    let headwise =
+        DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![0, 2], rhs_contract: vec![0, 1] };
+    let cases: [(Op, [&[usize]; 2]); 3] = [
+        (headwise.clone().into(), [&[6, 150, 64], &[6, 64, 160]]),
+        (headwise.into(), [&[9, 150, 40], &[9, 40, 160]]),
+        (convolution(1, [0, 0], 1, 1).into(), [&[1, 20, 14, 14], &[140, 20, 3, 3]]),
+    ];
+    for (op, shapes) in cases {
+        check(&op, &shapes);
+        for isa in instruction_sets().into_iter().filter(|&isa| isa == VectorIsa::Amx) {
+            assert_eq!(engine_of(&op, shapes, isa), Some(Engine::Parts), "{op} on {shapes:?}");
+        }
+    }
+}
+
 /// The engine of a product of matrices.
 fn engine([m, n, k]: [usize; 3], isa: VectorIsa) -> Option<Engine> {
-    let types = [[m, k], [k, n]].map(TensorType::f32);
-    let case = Case::of_op(&matmul(1, 0), &types).expect("a contraction is not expanded");
+    engine_of(&matmul(1, 0), [&[m, k], &[k, n]], isa)
+}
+
+fn engine_of(op: &Op, shapes: [&[usize]; 2], isa: VectorIsa) -> Option<Engine> {
+    let types = shapes.map(TensorType::f32);
+    let case = Case::of_op(op, &types).expect("a contraction is not expanded");
     case.compile(&options(isa)).engines(0)[0]
 }
 

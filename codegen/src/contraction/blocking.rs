@@ -138,7 +138,7 @@ impl ContractionPlan {
         let shares = self.depth_parts == 1
             && packs_right
             && !self.kernel.along_depth
-            && self.kernel.split.is_none()
+            && !self.multiplies_parts()
             && self.outer == 1
             && self.k * n <= MOST_SHARED
             && self.right.guarded.is_empty();
@@ -150,7 +150,7 @@ impl ContractionPlan {
             true => [divisible.then_some(rows), Some(columns)],
             false => [Some(rows), divisible.then_some(columns)],
         };
-        let wanted = if self.kernel.split.is_some() { CHUNKS_OF_PARTS_WANTED } else { CHUNKS_WANTED };
+        let wanted = if self.multiplies_parts() { CHUNKS_OF_PARTS_WANTED } else { CHUNKS_WANTED };
         self.divide(rows, columns, if self.depth_parts == 1 { chunks.min(wanted) } else { 1 });
         let right = match packs_right {
             _ if self.keeps_right(packs_right, room) => Layout::Kept,
@@ -205,7 +205,7 @@ impl ContractionPlan {
         let Blocking { m, n, .. } = self.blocking;
         match (has_epilogue, packs_both) {
             _ if self.is_one_column() => (self.kernel.rows.min(m), n),
-            _ if self.kernel.split.is_some() => {
+            _ if self.multiplies_parts() => {
                 let [rows, columns] = if has_epilogue { EPILOGUE_BLOCK_OF_PARTS } else { BLOCK_OF_PARTS };
                 (rows.min(m), columns.min(n))
             }
@@ -271,7 +271,7 @@ impl ContractionPlan {
     /// between them, or split into parts.
     fn floats_read_again(&self, free: usize, blocks: usize) -> usize {
         let floats = self.k.saturating_mul(free);
-        if floats > LARGE_FACTOR || self.kernel.split.is_some() { floats.saturating_mul(blocks) } else { 0 }
+        if floats > LARGE_FACTOR || self.multiplies_parts() { floats.saturating_mul(blocks) } else { 0 }
     }
 
     /// Whether tiles had better read the right factor from panels: where its columns are not contiguous, or do not fill
@@ -280,7 +280,7 @@ impl ContractionPlan {
         if self.kernel.along_depth {
             return !self.is_along_depth();
         }
-        if self.kernel.split.is_some() {
+        if self.multiplies_parts() {
             return true;
         }
         let Some((1, step)) = self.right.strides() else { return true };
@@ -315,7 +315,7 @@ impl ContractionPlan {
         if self.kernel.along_depth {
             return false;
         }
-        if self.kernel.split.is_some() {
+        if self.multiplies_parts() {
             return true;
         }
         let Some((row, step)) = self.left.strides() else { return true };
@@ -343,7 +343,7 @@ impl ContractionPlan {
     /// How so many rows of a block are packed and computed.
     fn group_rows(&self, rows: usize) -> Vec<RowGroup> {
         let most = self.most_packed_rows();
-        if self.kernel.split.is_some() {
+        if self.multiplies_parts() {
             let group = |first| RowGroup::in_tiles_of(first..rows.min(first + most), self.kernel.rows);
             return (0..rows).step_by(most).map(group).collect();
         }
@@ -356,7 +356,7 @@ impl ContractionPlan {
 
     /// Rows whose panels are packed at a time.
     fn most_packed_rows(&self) -> usize {
-        if self.kernel.split.is_some() { MOST_PACKED_ROWS_OF_PARTS } else { MOST_PACKED_ROWS }
+        if self.multiplies_parts() { MOST_PACKED_ROWS_OF_PARTS } else { MOST_PACKED_ROWS }
     }
 
     /// The columns of each tile.

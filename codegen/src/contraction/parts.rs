@@ -36,9 +36,15 @@ impl ContractionPlan {
         let Some(kernel) = parts_kernel(self.isa) else { return };
         let Blocking { m, n, .. } = self.blocking;
         let is_large = m.min(n).min(self.k) >= LEAST_EXTENT;
-        if is_large && !self.kernel.along_depth && self.parts_ns() < self.floats_ns() {
+        let has_guards = [&self.left, &self.right].iter().any(|factor| !factor.guarded.is_empty());
+        if is_large && !has_guards && !self.kernel.along_depth && self.parts_ns() < self.floats_ns() {
             self.kernel = kernel;
         }
+    }
+
+    /// Whether parts of floats are multiplied.
+    pub fn multiplies_parts(&self) -> bool {
+        self.kernel.split.is_some()
     }
 
     fn parts_ns(&self) -> f64 {

@@ -35,7 +35,7 @@ impl ContractionPlan {
     pub fn adds_as_it_stores(&self) -> bool {
         let Blocking { m, n, .. } = self.blocking;
         let one_depth = self.k <= self.most_depth() && self.bounds.is_none();
-        let of_floats = self.kernel.split.is_none();
+        let of_floats = !self.multiplies_parts();
         one_depth && of_floats && m * n <= LITTLE && !self.by_library && !self.is_one_row() && !self.turning_pays()
     }
 
@@ -55,7 +55,7 @@ impl ContractionPlan {
 
     /// Parts of floats are packed from either order at the same cost.
     pub(super) fn turning_pays(&self) -> bool {
-        self.kernel.split.is_none() && (self.turning_saves_packing() || self.turning_fills_vectors())
+        !self.multiplies_parts() && (self.turning_saves_packing() || self.turning_fills_vectors())
     }
 
     fn turning_fills_vectors(&self) -> bool {
