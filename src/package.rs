@@ -1,7 +1,7 @@
 //! Packages: a compiled model in one file, without the machine's code.
 //!
-//! A package is a safetensors file: the model's tensors, and in its metadata gradc's version, the target's
-//! vector instructions, and each entry's memory plan as text. Loading parses the plans and generates code.
+//! A package is a safetensors file: the model's tensors, and in its metadata gradc's version, and each entry's graph and
+//! memory plan as text. Loading parses these and generates code for the machine it is loaded on.
 
 use crate::entries::{Entry, EntryKind, LossInfo};
 use crate::options::Options;
