@@ -105,7 +105,7 @@ impl Planned {
             KernelKind::Loops(kernel) => {
                 let product = product(kernel, &operands, isa, library);
                 let of_parts = product.as_ref().is_some_and(|(plan, _)| plan.multiplies_parts());
-                let windows = |c: &Contraction| IndirectPlan::new(c, isa, operands.len()).filter(|_| !of_parts);
+                let windows = |c: &Contraction| if of_parts { None } else { IndirectPlan::new(c, isa, operands.len()) };
                 if let Some(plan) = contraction_plan(kernel, &operands, windows) {
                     self.indirect((plan, isa), kernel, &operands, &results, next)
                 } else if let Some(kernel) = multiplied_at_each_point(kernel, &operands) {

@@ -53,7 +53,7 @@ impl ContractionPlan {
         }
     }
 
-    /// Parts of floats are packed from either order at the same cost.
+    /// Parts of floats are packed from either order, and tiles of them are as wide as high.
     pub(super) fn turning_pays(&self) -> bool {
         !self.multiplies_parts() && (self.turning_saves_packing() || self.turning_fills_vectors())
     }
