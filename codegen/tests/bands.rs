@@ -113,7 +113,7 @@ const STORED: [[[usize; 3]; 2]; 4] = [
     [[OUTER, DEPTH, ROW], [OUTER, COLUMN, DEPTH]],
 ];
 
-const SIZES: [[usize; 4]; 10] = [
+const SIZES: [[usize; 4]; 11] = [
     [3, 64, 32, 64],
     [2, 64, 64, 32],
     [1, 65, 33, 65],
@@ -124,6 +124,8 @@ const SIZES: [[usize; 4]; 10] = [
     [1, 37, 29, 1100],
     [1, 300, 280, 40],
     [1, 520, 530, 20],
+    // Of parts of floats where there are such.
+    [1, 140, 150, 200],
 ];
 
 const PAIRS: [&[(usize, usize)]; 6] = [
