@@ -20,6 +20,11 @@ const CLOCK_READ: Duration = Duration::from_millis(20);
 /// had the processor in between, and how long at least: some clocks do not tell shorter times apart.
 const INTERRUPTION: (u32, Duration) = (32, Duration::from_micros(1));
 
+/// Runs that the measured time is cut into. A run is as many steps as fit into its time, at least one: what the system takes
+/// away in between, a tenth of a millisecond here and there, is in every run of short steps as it is in the time that training
+/// takes, while most single steps meet none of it.
+const RUNS: u32 = 100;
+
 /// What was measured; times are of whole steps.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measurement {
@@ -29,7 +34,7 @@ pub struct Measurement {
     pub threads: usize,
     /// Whether the last steps were shared among them; see [`Session::call`].
     pub shared: bool,
-    /// Median time of a step, µs.
+    /// Time of a step, the median of a hundred runs of steps, µs.
     pub median_us: f64,
     /// Time from the first timed step's start to the last one's end, over their number, µs.
     pub mean_us: f64,
@@ -86,25 +91,23 @@ pub fn measure(
     threads: usize,
 ) -> Result<Measurement, SessionError> {
     session.step(inputs)?;
-    let (start, mut times_us) = (Instant::now(), Vec::new());
-    while start.elapsed() < time || times_us.len() < 3 {
-        let before = Instant::now();
+    let (mut steps, mut end) = (StepTimes::new(time / RUNS), Instant::now());
+    while steps.total < time || steps.count < 3 {
         session.step(inputs)?;
-        times_us.push(before.elapsed().as_nanos() as f64 / 1e3);
+        let start = std::mem::replace(&mut end, Instant::now());
+        steps.push(end - start);
     }
-    let mean_us = start.elapsed().as_nanos() as f64 / 1e3 / times_us.len() as f64;
-    times_us.sort_unstable_by(f64::total_cmp);
     let step = session.compiled();
     let entry = step.entry(EntryKind::Step).expect("a step has just run");
     Ok(Measurement {
         model: step.name().to_string(),
         threads,
         shared: session.is_shared(EntryKind::Step)?,
-        median_us: times_us[times_us.len() / 2],
-        mean_us,
-        min_us: times_us[0],
+        median_us: steps.median_us(),
+        mean_us: steps.mean_us(),
+        min_us: microseconds(steps.shortest),
         interrupted_share: interrupted_share(CLOCK_READ),
-        steps: times_us.len(),
+        steps: steps.count,
         compile_s: step.report().total().as_secs_f64(),
         planned_peak_bytes: step.report().arena_bytes() + step.persistent_bytes(),
         worst_case_peak_bytes: step.report().arena_bytes() + step.persistent_bytes(),
@@ -117,8 +120,56 @@ pub fn measure(
     })
 }
 
+/// How long steps took. What is kept does not grow with their number: it would be in the memory that is measured.
+#[derive(Debug)]
+struct StepTimes {
+    count: usize,
+    total: Duration,
+    shortest: Duration,
+    /// What a run lasts at least.
+    run: Duration,
+    /// Steps of the present run and their time.
+    in_run: (u32, Duration),
+    /// Time of a step in each of the runs before, µs.
+    runs_us: Vec<f64>,
+}
+
+impl StepTimes {
+    fn new(run: Duration) -> StepTimes {
+        let in_run = (0, Duration::ZERO);
+        StepTimes { count: 0, total: Duration::ZERO, shortest: Duration::MAX, run, in_run, runs_us: vec![] }
+    }
+
+    fn push(&mut self, step: Duration) {
+        self.count += 1;
+        self.total += step;
+        self.shortest = self.shortest.min(step);
+        let (steps, time) = (self.in_run.0 + 1, self.in_run.1 + step);
+        self.in_run = (steps, time);
+        if time >= self.run {
+            self.runs_us.push(microseconds(time) / f64::from(steps));
+            self.in_run = (0, Duration::ZERO);
+        }
+    }
+
+    fn mean_us(&self) -> f64 {
+        microseconds(self.total) / self.count as f64
+    }
+
+    /// Of the runs; the mean, where none has come to its end.
+    fn median_us(&self) -> f64 {
+        let mut runs_us = self.runs_us.clone();
+        runs_us.sort_unstable_by(f64::total_cmp);
+        runs_us.get(runs_us.len() / 2).copied().unwrap_or_else(|| self.mean_us())
+    }
+}
+
+fn microseconds(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e3
+}
+
 /// Share of so much time in which the processor did something else than read the clock: other programs, interrupts, the
-/// hypervisor. It is in the mean of the steps, and for the most part not in the median.
+/// hypervisor. What of it is rare and long is in the mean of the steps and not in the median.
 fn interrupted_share(time: Duration) -> f64 {
     let gap = |_| Instant::now().elapsed();
     let (times, least) = INTERRUPTION;
@@ -142,4 +193,38 @@ fn peak_rss_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
     line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<f64>().ok()).map_or(0.0, |kib| kib / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Median, mean and shortest of steps that take so many µs each, in runs of 100 µs.
+    fn times(steps_us: &[u64]) -> [f64; 3] {
+        let mut steps = StepTimes::new(Duration::from_micros(100));
+        steps_us.iter().for_each(|&us| steps.push(Duration::from_micros(us)));
+        [steps.median_us(), steps.mean_us(), microseconds(steps.shortest)]
+    }
+
+    #[test]
+    fn the_median_has_its_share_of_short_interruptions() {
+        assert_eq!(times(&[[10, 10, 10, 10, 60]; 20].concat()), [20.0, 20.0, 10.0]);
+    }
+
+    #[test]
+    fn a_long_interruption_is_in_the_mean_alone() {
+        let mut steps = vec![10; 100];
+        steps[31] = 1010;
+        assert_eq!(times(&steps), [10.0, 20.0, 10.0]);
+    }
+
+    #[test]
+    fn long_steps_are_runs_of_their_own() {
+        assert_eq!(times(&[200, 100, 600]), [200.0, 300.0, 100.0]);
+    }
+
+    #[test]
+    fn steps_shorter_than_a_run_have_their_mean() {
+        assert_eq!(times(&[10, 20, 30]), [20.0, 20.0, 10.0]);
+    }
 }

@@ -127,7 +127,7 @@ fn print(result: &Measurement) {
     if result.mean_us > (1.0 + NOTABLE) * result.median_us {
         let percent = 100.0 * result.interrupted_share;
         println!(
-            "  a loop that only reads the clock was interrupted for {percent:.1} % of the time: this is in the mean"
+            "  a loop that only reads the clock was interrupted for {percent:.1} % of the time: what is rare and long is in the mean alone"
         );
     }
     println!("  {} threads, {} kernels, compiled in {:.2} s", result.threads, result.kernels, result.compile_s);
