@@ -94,6 +94,8 @@ pub(crate) struct Emitter<'e, 'f> {
     pub known: Known,
     /// Code of the strips called so far.
     pub strips: Vec<Vec<u8>>,
+    /// The loop whose next trip reads what should be in the cache by then.
+    pub ahead: Option<usize>,
     /// Where stages hand over the sums of parts.
     pub shared_sums: Option<Value>,
     /// Which of the values that are accumulated is.
@@ -122,6 +124,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
             width: Width::POINT,
             known: Known::default(),
             strips: vec![],
+            ahead: None,
             shared_sums: None,
             combined: 0,
             part: None,

@@ -14,6 +14,9 @@ use gradc_ir::lower::{Access, Affine, BinaryFn, Index, Scalar, ScalarId};
 use gradc_ir::types::{DType, row_major_strides};
 use std::mem::offset_of;
 
+/// Points whose floats are more than a second-level cache holds: 2 MiB of each operand.
+const FAR_POINTS: usize = 1 << 19;
+
 /// The sums an epilogue is called for: rows and columns of one of the products.
 #[derive(Debug)]
 #[repr(C)]
@@ -109,6 +112,14 @@ impl EpiloguePlan {
         self.plan.space == self.first_column + 1
     }
 
+    /// The loop over rows whose next trip reads what should be brought into the cache during this one: where a block has a
+    /// part of each row, a processor that reads on where a row's part ends fetches what nothing reads now, and begins the next
+    /// late. What is smaller is in a cache already.
+    fn row_ahead(&self) -> Option<usize> {
+        let has_parts = self.first_row < self.first_column && !self.blocking.has_whole_rows();
+        (has_parts && self.plan.points() >= FAR_POINTS).then(|| self.first_column - 1)
+    }
+
     /// What it costs at each point, in scalar operations.
     pub fn cost_per_point(&self) -> usize {
         self.plan.cost() / self.plan.points().max(1)
@@ -184,6 +195,7 @@ pub(crate) fn emit_epilogue(
     buffers.insert(epilogue.sums, Buffer { base, dtype: DType::F32 });
     let mut e = Emitter::new(b, plan, &buffers, context, simd);
     e.hoist_both();
+    e.ahead = epilogue.row_ahead();
     e.fixed(0, epilogue.first_row, outer, &mut |e| {
         if epilogue.is_flat {
             let points = [rows.0, rows.1].map(|row| e.scaled(row, n));

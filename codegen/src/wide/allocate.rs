@@ -376,6 +376,7 @@ impl Block<'_> {
     /// The register of a vector that is read, or none if the computation that needs it reads it itself.
     fn loaded(&mut self, stream: u32, [position, copy]: [usize; 2], row: u8) -> Option<u8> {
         let is_whole = self.lanes == Lanes::All && self.code.streams[stream as usize].element == Element::Float;
+        self.fetch_ahead(stream, copy);
         if is_whole && self.layout.pointers[stream as usize].is_some() {
             self.read_from[position] = Some(self.address(stream, copy, row));
             if self.is_read_once(position) {

@@ -56,6 +56,8 @@ pub(super) struct Translator<'p> {
     vector: usize,
     /// The loop over the strip's rows.
     pub row: Option<usize>,
+    /// The loop whose next trip reads what should be in the cache by then.
+    pub ahead: Option<usize>,
     /// Rows between the strip's present one and the one whose values are computed.
     rows_ahead: u8,
     /// How the partial results are kept that the body reads.
@@ -87,6 +89,7 @@ impl<'p> Translator<'p> {
             which,
             vector,
             row: None,
+            ahead: None,
             rows_ahead: 0,
             accumulated: None,
             code: Code::new(shape),
@@ -391,6 +394,10 @@ impl<'p> Translator<'p> {
         };
         let row_bytes = self.row_bytes(&load.flat, dtype)?;
         let stream = self.read_stream(id, element, row_bytes);
+        if let (Element::Float, Some(row)) = (element, self.ahead) {
+            let ahead_bytes = load.flat.coeffs[row] * dtype.size_bytes() as i64;
+            self.code.streams[stream as usize].ahead_bytes = i32::try_from(ahead_bytes).unwrap_or(0);
+        }
         let mut value = self.code.push(match self.rows_ahead {
             0 => Action::Load(stream),
             rows => Action::LoadRow(stream, rows),

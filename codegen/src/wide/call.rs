@@ -101,7 +101,7 @@ impl<'e, 'f> Emitter<'e, 'f> {
     }
 
     fn map_strip(&mut self, isa: Isa, dim: usize, bounds: (Bound, Bound)) -> bool {
-        let Some(strip) = strips::map(self.plan) else { return false };
+        let Some(strip) = strips::map(self.plan, self.ahead) else { return false };
         let callee = self.callee(strip, isa);
         let part = self.part(bounds);
         self.call_strip(&callee, dim, part);
@@ -116,7 +116,8 @@ impl<'e, 'f> Emitter<'e, 'f> {
         bounds: (Bound, Bound),
         (interior, (from, to)): &'e (LoopPlan, (i64, i64)),
     ) -> bool {
-        let ((Bound::Static(low), Bound::Static(high)), Some(strip)) = (bounds, strips::map(interior)) else {
+        let ((Bound::Static(low), Bound::Static(high)), Some(strip)) = (bounds, strips::map(interior, self.ahead))
+        else {
             return false;
         };
         let points = |e: &mut Self, low: i64, high: i64| {

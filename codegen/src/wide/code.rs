@@ -40,6 +40,8 @@ pub(crate) struct Stream {
     pub element: Element,
     /// Bytes to the next row of a [`Shape::Rows`], [`Shape::ShortRows`] or [`Shape::Columns`].
     pub row_bytes: i32,
+    /// Bytes to what the second-level cache fetches as a vector is read; 0 where nothing is.
+    pub ahead_bytes: i32,
     /// Whether whole vectors may be read and written at the strip's end.
     pub padded: bool,
 }
@@ -240,7 +242,7 @@ impl Code {
 
     /// A new stream.
     pub fn stream(&mut self, element: Element, row_bytes: i32, padded: bool) -> u32 {
-        self.streams.push(Stream { element, row_bytes, padded });
+        self.streams.push(Stream { element, row_bytes, ahead_bytes: 0, padded });
         self.streams.len() as u32 - 1
     }
 

@@ -56,7 +56,7 @@ impl Emulator {
             ip = instruction.next_ip();
             match instruction.mnemonic() {
                 Mnemonic::Ret => break,
-                Mnemonic::Prefetcht0 => {}
+                Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 => {}
                 Mnemonic::Jmp => ip = instruction.near_branch_target(),
                 Mnemonic::Je | Mnemonic::Jne | Mnemonic::Jg | Mnemonic::Jle => {
                     let taken = match instruction.mnemonic() {

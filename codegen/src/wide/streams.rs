@@ -32,6 +32,16 @@ impl Block<'_> {
         }
     }
 
+    /// Has the second-level cache fetch what lies as far ahead of a vector as the stream says. The first one would wait for
+    /// memory in the lines that reads of the second one's need.
+    pub fn fetch_ahead(&mut self, stream: u32, copy: usize) {
+        let ahead_bytes = self.code.streams[stream as usize].ahead_bytes;
+        if ahead_bytes != 0 {
+            let vector = self.address(stream, copy, 0);
+            self.machine.general(Instruction::with1(Opcode::Prefetcht1_m8, further(vector, ahead_bytes as i64)));
+        }
+    }
+
     /// Reads a vector of a stream, so many rows further on.
     pub fn load(&mut self, stream: u32, to: u8, copy: usize, row: u8) {
         let from = self.address(stream, copy, row);
@@ -82,7 +92,7 @@ impl Block<'_> {
         let work = self.take();
         self.temporaries.push(work);
         for (first, lanes) in binary_pieces(count) {
-            self.machine.store_piece(further(to, 4 * first), from, lanes as u8);
+            self.machine.store_piece(further(to, 4 * first as i64), from, lanes as u8);
             if first + lanes < count {
                 self.machine.exchange(lanes as u8, work, from);
                 from = work;
@@ -120,7 +130,7 @@ impl Block<'_> {
             (Lanes::First(count), Isa::Avx2) => {
                 self.machine.pack_mask(work, from);
                 for (first, bytes) in binary_pieces(count) {
-                    self.machine.store_bytes(further(to, first), work, first, bytes);
+                    self.machine.store_bytes(further(to, first as i64), work, first, bytes);
                 }
                 return;
             }
@@ -161,6 +171,6 @@ fn binary_pieces(count: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// The memory so many bytes further on.
-fn further(from: MemoryOperand, bytes: usize) -> MemoryOperand {
-    MemoryOperand { displacement: from.displacement + bytes as i64, ..from }
+fn further(from: MemoryOperand, bytes: i64) -> MemoryOperand {
+    MemoryOperand { displacement: from.displacement + bytes, ..from }
 }

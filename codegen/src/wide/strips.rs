@@ -23,9 +23,11 @@ const TILE_BYTES: usize = 6 << 10;
 /// Rows that are always combined before partial results go to memory.
 const FEWEST_ROWS: usize = 16;
 
-/// The vector loop of a kernel without accumulation.
-pub(crate) fn map(plan: &LoopPlan) -> Option<Strip> {
+/// The vector loop of a kernel without accumulation; `ahead` is the loop whose next trip reads what should be in the cache by
+/// then.
+pub(crate) fn map(plan: &LoopPlan, ahead: Option<usize>) -> Option<Strip> {
     let mut translator = Translator::new(plan, Which::Point, Shape::Map, SHORTEST)?;
+    translator.ahead = ahead;
     translator.stores()?;
     Some(translator.finish())
 }

@@ -8,7 +8,7 @@ use super::frame::{arguments_bytes, assemble, combining, result_offset, uniforms
 use super::machine::Isa;
 use crate::code_memory::CodeMemory;
 use crate::math::Math;
-use crate::simd::{Op1, Op2, Simd};
+use crate::simd::{Op1, Op2, Relation, Simd};
 use gradc_ir::lower::{BinaryFn, Combine, CompareFn, UnaryFn};
 
 /// Lengths around the boundaries of blocks, vectors and tails of both instruction sets.
@@ -215,6 +215,18 @@ fn numbers_of_points_have_the_same_bits() {
         let value = c.select(&beyond, &sum, &x);
         (c.select(&mask, &value, &y), beyond)
     });
+}
+
+/// Beyond streams there is nothing to read: what is fetched ahead has no effect but on caches.
+#[test]
+fn what_is_fetched_ahead_is_not_read() {
+    let mut code = map(|code, [x, y, ..]| (code.op2(Op2::Add, &x, &y), code.op2(Op2::Compare(Relation::Lt), &x, &y)));
+    let without = assemble(&code, Isa::Avx512).len();
+    code.streams[1].ahead_bytes = 1 << 30;
+    assert!(assemble(&code, Isa::Avx512).len() > without, "something is fetched");
+    let streams = [1, 2].map(|seed| Buffer::of_floats(&numbers(77, seed)));
+    let rest = [Buffer::guarded(&[0; 77]), Buffer::of_floats(&[7.0; 77]), Buffer::guarded(&[9; 77])];
+    assert_equal_streams("fetched ahead", &code, &[&streams[..], &rest].concat(), &[1.25], 77);
 }
 
 #[test]
