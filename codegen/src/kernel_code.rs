@@ -179,7 +179,7 @@ impl Planned {
         next: usize,
     ) -> (KernelCode, Vec<KernelCode>) {
         let added = added_to_sums(kernel).filter(|_| plan.adds_as_it_stores());
-        let has_epilogue = added.is_none() && !stores_only_sums(kernel);
+        let has_epilogue = added.is_none() && (!stores_only_sums(kernel) || plan.sums_apart());
         let epilogue =
             |plan: &ContractionPlan| EpiloguePlan::new(&piece, plan.groups, operands, plan.result_blocking());
         let whole = has_epilogue.then(|| epilogue(&plan));

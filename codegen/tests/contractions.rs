@@ -168,14 +168,16 @@ fn a_row_has_the_same_bits_in_any_product() {
     }
 }
 
-/// Rows and columns that fill tiles, halves of them and less, depths of one block and several.
-const OF_PARTS: [[usize; 3]; 7] = [
+/// Rows and columns that fill tiles, halves of them and less, depths of one block and several; results whose rows begin with
+/// lines of the cache, and not, and are pages apart.
+const OF_PARTS: [[usize; 3]; 8] = [
     [128, 160, 128],
     [137, 145, 257],
     [150, 144, 130],
     [200, 200, 140],
     [250, 130, 160],
     [128, 545, 130],
+    [130, 1024, 140],
     [530, 129, 130],
 ];
 

@@ -62,6 +62,9 @@ const CHUNKS_WANTED: usize = 8;
 /// threads, which takes as long.
 const CHUNKS_OF_PARTS_WANTED: usize = 4;
 
+/// Blocks for each thread of which one more or less than others have does not matter.
+const MANY_BLOCKS: usize = 16;
+
 /// Most chunks.
 const MOST_CHUNKS: usize = 64;
 
@@ -260,7 +263,9 @@ impl ContractionPlan {
             let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
             let blocks = self.outer * down * across;
             let read = self.floats_read_again(m, across).saturating_add(self.floats_read_again(n, down));
-            (enough.saturating_sub(blocks), blocks % enough, read, across, wanted.saturating_sub(blocks), blocks)
+            // Of many, it does not matter whether all threads get as many.
+            let uneven = if blocks < MANY_BLOCKS * enough { blocks % enough } else { 0 };
+            (enough.saturating_sub(blocks), uneven, read, across, wanted.saturating_sub(blocks), blocks)
         };
         let (rows, columns) = sizes.min_by_key(preference).expect("any product can be left in one part");
         self.blocking = Blocking { m, n, rows, columns };
@@ -440,15 +445,25 @@ mod tests {
 
     #[test]
     fn a_large_factor_is_read_once() {
-        for isa in [VectorIsa::Portable, VectorIsa::Avx2, VectorIsa::Avx512] {
+        for isa in [VectorIsa::Portable, VectorIsa::Avx2, VectorIsa::Avx512, VectorIsa::Amx] {
             assert_eq!(
                 cut([256, 768, 3072], isa).grid.0,
                 1,
                 "rows that meet a large right factor are cut with {isa:?}"
             );
+            assert_eq!(cut([256, 50257, 768], isa).grid.0, 1, "rows of a product of many blocks are cut with {isa:?}");
             // Both are large, the left one more so.
             assert_eq!(cut([4096, 512, 640], isa).grid.1, 1, "columns that meet a larger left factor with {isa:?}");
         }
+    }
+
+    #[test]
+    fn sums_of_parts_are_made_apart_where_rows_of_the_result_meet_in_the_cache() {
+        let apart = |n, isa| cut([256, n, 768], isa).sums_apart();
+        assert!(![784, 1008].iter().any(|&n| apart(n, VectorIsa::Amx)), "rows are lines of their own");
+        let parts = cut([256, 784, 768], VectorIsa::Amx).multiplies_parts();
+        assert_eq!([1001, 1024].map(|n| apart(n, VectorIsa::Amx)), [parts; 2]);
+        assert!(!apart(1001, VectorIsa::Avx2), "tiles of floats are stored once");
     }
 
     #[cfg(target_arch = "x86_64")]

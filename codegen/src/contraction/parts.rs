@@ -12,6 +12,12 @@ use std::ops::Range;
 /// each sum stored after so few, that steps of models took as long as with floats or longer; of 128 less by a fifth.
 const LEAST_EXTENT: usize = 128;
 
+/// Floats of a line of the cache.
+const LINE_FLOATS: usize = 16;
+
+/// Floats that are so far apart that their lines meet in the first-level cache.
+const PAGE_FLOATS: usize = 1024;
+
 // What takes how long, in ns (measured on Sapphire Rapids).
 
 /// The products of two squares, and of half a square and a whole one.
@@ -45,6 +51,14 @@ impl ContractionPlan {
     /// Whether parts of floats are multiplied.
     pub fn multiplies_parts(&self) -> bool {
         self.kernel.split.is_some()
+    }
+
+    /// Whether sums had better be made in work space and stored from there: where rows of the result do not begin with a line
+    /// of the cache, so that each row of a tile is in one line more, or where all rows of a tile meet in the same few lines of
+    /// the first-level cache.
+    pub fn sums_apart(&self) -> bool {
+        let row = self.result_row;
+        self.multiplies_parts() && (!row.is_multiple_of(LINE_FLOATS) || row.is_multiple_of(PAGE_FLOATS))
     }
 
     fn parts_ns(&self) -> f64 {
