@@ -59,14 +59,8 @@ impl OpDef for RandomUniform {
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {
-        let [key, [low, high]] = [inputs[0].ints()[0], inputs[0].ints()[1]].map(halves);
-        let ty = TensorType::f32(self.shape.clone());
-        let number = |k: usize| {
-            let block = philox([(k / 4) as u32, self.stream as u32, low, high], key);
-            (block[k % 4] >> 8) as f64 * FRACTION_UNIT
-        };
-        let numbers = (0..ty.elements()).map(number).collect();
-        Ok(vec![Tensor::float(ty, numbers)])
+        let numbers = self.numbers([inputs[0].ints()[0], inputs[0].ints()[1]]);
+        Ok(vec![Tensor::float(TensorType::f32(self.shape.clone()), numbers.collect())])
     }
 
     fn lower(&self, _: &[&TensorType], _: &[TensorType]) -> Lowering {
@@ -92,6 +86,16 @@ impl OpDef for RandomUniform {
             draw(&[9], 7).other(DType::I64, &[2], -9.0..9.0),
             draw(&[], 1).other(DType::I64, &[2], 0.0..9.0),
         ]
+    }
+}
+
+impl RandomUniform {
+    /// The numbers for a seed and a counter, one after the other.
+    pub fn numbers(&self, state: [i64; 2]) -> impl Iterator<Item = f64> + use<> {
+        let ([key, [low, high]], stream) = (state.map(halves), self.stream as u32);
+        let elements: usize = self.shape.iter().product();
+        let blocks = (0..elements.div_ceil(4)).flat_map(move |block| philox([block as u32, stream, low, high], key));
+        blocks.take(elements).map(|word| f64::from(word >> 8) * FRACTION_UNIT)
     }
 }
 

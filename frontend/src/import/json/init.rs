@@ -5,7 +5,6 @@ use crate::model::ImportOptions;
 use crate::schema::at;
 use crate::weights;
 use gradc_ir::diagnostic::{Diagnostic, Diagnostics};
-use gradc_ir::op::OpDef;
 use gradc_ir::ops::RandomUniform;
 use gradc_ir::tensor::{HostTensor, Tensor};
 use gradc_ir::types::{DType, TensorType, TypeError};
@@ -86,15 +85,15 @@ pub(crate) fn initialise(init: &Init, ty: &TensorType, seed: u64, stream: usize)
         Init::Ones {} => vec![1.0; ty.elements()],
         Init::Constant { value } => vec![*value; ty.elements()],
         Init::Values { values } => values.clone(),
-        Init::Uniform { low, high, seed } => draw(*low, *high, seed)?,
-        Init::Normal { mean, std, seed: own } => normal(ty, *mean, *std, own.unwrap_or(seed), stream)?,
+        Init::Uniform { low, high, seed } => draw(*low, *high, seed),
+        Init::Normal { mean, std, seed: own } => normal(ty, *mean, *std, own.unwrap_or(seed), stream),
         Init::KaimingUniform { a, seed } => {
             let bound = (6.0 / ((1.0 + a * a) * fans(ty)?[0])).sqrt();
-            draw(-bound, bound, seed)?
+            draw(-bound, bound, seed)
         }
         Init::XavierUniform { gain, seed } => {
             let bound = gain * (6.0 / fans(ty)?.iter().sum::<f64>()).sqrt();
-            draw(-bound, bound, seed)?
+            draw(-bound, bound, seed)
         }
     };
     encode(ty, values)
@@ -112,22 +111,19 @@ fn fans(ty: &TensorType) -> Result<[f64; 2], TypeError> {
 }
 
 /// Numbers in [0, 1) with 24 bits, those of the op `random_uniform` at counter 0.
-fn unit_numbers(ty: &TensorType, seed: u64, stream: usize) -> Result<Vec<f64>, TypeError> {
-    let state = Tensor::int(TensorType::new(DType::I64, [2]), vec![seed as i64, 0]);
-    let op = RandomUniform { shape: ty.shape.clone(), stream };
-    let drawn = op.eval(&[&state]).map_err(|e| TypeError::new(e.to_string()))?;
-    Ok(drawn[0].floats().to_vec())
+fn unit_numbers(ty: &TensorType, seed: u64, stream: usize) -> impl Iterator<Item = f64> + use<> {
+    RandomUniform { shape: ty.shape.clone(), stream }.numbers([seed as i64, 0])
 }
 
-fn uniform(ty: &TensorType, low: f64, high: f64, seed: u64, stream: usize) -> Result<Vec<f64>, TypeError> {
-    Ok(unit_numbers(ty, seed, 2 * stream)?.into_iter().map(|u| low + (high - low) * u).collect())
+fn uniform(ty: &TensorType, low: f64, high: f64, seed: u64, stream: usize) -> Vec<f64> {
+    unit_numbers(ty, seed, 2 * stream).map(|u| low + (high - low) * u).collect()
 }
 
 /// Box and Muller (1958), one of each pair.
-fn normal(ty: &TensorType, mean: f64, std: f64, seed: u64, stream: usize) -> Result<Vec<f64>, TypeError> {
-    let (radius, angle) = (unit_numbers(ty, seed, 2 * stream)?, unit_numbers(ty, seed, 2 * stream + 1)?);
-    let unit = |(u, v): (&f64, &f64)| (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
-    Ok(radius.iter().zip(&angle).map(unit).map(|z| mean + std * z).collect())
+fn normal(ty: &TensorType, mean: f64, std: f64, seed: u64, stream: usize) -> Vec<f64> {
+    let [radius, angle] = [2 * stream, 2 * stream + 1].map(|stream| unit_numbers(ty, seed, stream));
+    let unit = |(u, v): (f64, f64)| (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+    radius.zip(angle).map(unit).map(|z| mean + std * z).collect()
 }
 
 fn encode(ty: &TensorType, values: Vec<f64>) -> Result<HostTensor, TypeError> {
