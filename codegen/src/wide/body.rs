@@ -396,7 +396,9 @@ impl<'p> Translator<'p> {
         let stream = self.read_stream(id, element, row_bytes);
         if let (Element::Float, Some(row)) = (element, self.ahead) {
             let ahead_bytes = load.flat.coeffs[row] * dtype.size_bytes() as i64;
-            self.code.streams[stream as usize].ahead_bytes = i32::try_from(ahead_bytes).unwrap_or(0);
+            // With the place of a vector it is to fit the displacement of an instruction.
+            let fits = ahead_bytes.unsigned_abs() < 1 << 30;
+            self.code.streams[stream as usize].ahead_bytes = if fits { ahead_bytes as i32 } else { 0 };
         }
         let mut value = self.code.push(match self.rows_ahead {
             0 => Action::Load(stream),
