@@ -15,6 +15,10 @@ const BEFORE_FIRST_TRIAL: usize = 16;
 /// at most as many times as long as there are threads.
 const BETWEEN_TRIALS: usize = 256;
 
+/// Calls from a change to the trial of what was before: a change that came of what else the processors did for a moment does
+/// not last.
+const BEFORE_CONFIRMING: usize = 64;
+
 /// Share of its duration by which the other way has to be shorter.
 const WORTH_CHANGING: f64 = 0.02;
 
@@ -98,11 +102,12 @@ impl Sharing {
 
     fn end_trial(&mut self) {
         let trial = self.trial.take().expect("a trial ends once");
+        self.left = BETWEEN_TRIALS * self.threads;
         if trial.calls == COMPARED && trial.shortest() < self.usual.shortest().mul_f64(1.0 - WORTH_CHANGING) {
             self.shares = !self.shares;
             self.usual = trial;
+            self.left = BEFORE_CONFIRMING;
         }
-        self.left = BETWEEN_TRIALS * self.threads;
     }
 }
 
@@ -124,12 +129,26 @@ mod tests {
     fn calls_are_made_in_the_shorter_way() {
         let mut sharing = Sharing::new(2);
         assert_eq!(shared_of(&mut sharing, 16, [100, 80]), 16, "the first are shared");
-        assert_eq!(shared_of(&mut sharing, 400, [100, 80]), 0, "one thread alone is faster");
+        assert_eq!(
+            shared_of(&mut sharing, 400, [100, 80]),
+            COMPARED,
+            "one thread alone is faster, which is confirmed once"
+        );
         assert!(!sharing.shares());
         // Processors come nearer: the next trial finds it.
         shared_of(&mut sharing, 600, [50, 80]);
         assert!(sharing.shares());
         assert!(shared_of(&mut sharing, 10_000, [50, 80]) > 9_900, "trials are rare");
+    }
+
+    #[test]
+    fn a_change_for_a_moment_is_taken_back() {
+        let mut sharing = Sharing::new(2);
+        shared_of(&mut sharing, 12, [50, 80]);
+        shared_of(&mut sharing, 8, [100, 80]);
+        assert!(!sharing.shares(), "the last calls were slower shared");
+        shared_of(&mut sharing, BEFORE_CONFIRMING + COMPARED, [50, 80]);
+        assert!(sharing.shares());
     }
 
     #[test]
