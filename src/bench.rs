@@ -21,8 +21,8 @@ const CLOCK_READ: Duration = Duration::from_millis(20);
 const INTERRUPTION: (u32, Duration) = (32, Duration::from_micros(1));
 
 /// Runs that the measured time is cut into. A run is as many steps as fit into its time, at least one: what the system takes
-/// away in between, a tenth of a millisecond here and there, is in every run of short steps as it is in the time that training
-/// takes, while most single steps meet none of it.
+/// away in short pieces is in every run of short steps as it is in the time that training takes, while most single steps meet
+/// none of it.
 const RUNS: u32 = 100;
 
 /// What was measured; times are of whole steps.
