@@ -74,6 +74,43 @@ fn softmax_is_one_kernel_and_stores_only_its_result() {
     assert_eq!(plan.memory.arena_bytes, (4 * 30 * 50 * 4usize).next_multiple_of(64), "the result and nothing else");
 }
 
+/// Numbers of kernels and of kernels by rows of the softmax of an f32[rows, width].
+fn softmax_kernels(rows: usize, width: usize) -> (usize, usize) {
+    let plan = planned(graph(|b| {
+        let x = b.input("x", TensorType::f32([rows, width]))?;
+        let y = softmax(b, x)?;
+        b.output("y", y, OutputKind::Result);
+        Ok(())
+    }));
+    (all_kernels(&plan).len(), row_kernels(&plan).len())
+}
+
+#[test]
+fn long_rows_are_joined_where_there_are_many() {
+    assert_eq!(softmax_kernels(16, 50_000), (1, 1), "600 KB of a row are near");
+    assert!(softmax_kernels(8, 50_000).0 > 1, "threads would not have equal shares");
+    assert!(softmax_kernels(16, 200_000).0 > 1, "2.4 MB of a row are far");
+    assert_eq!(softmax_kernels(8, 2000), (1, 1), "few short rows");
+}
+
+#[test]
+fn what_a_step_reads_anyway_may_wait_for_the_rest_of_what_it_reads() {
+    let plan = planned(graph(|b| {
+        let [x, w] = [b.input("x", TensorType::f32([64, 60]))?, b.input("w", TensorType::f32([64, 60]))?];
+        let h = b.dot_general(x, w, [&[], &[]], [&[1], &[1]])?;
+        let most = b.reduce_max(h, &[1])?;
+        // What is smaller than the row's maximum is scaled by something that comes later.
+        let later = b.dot_general(w, h, [&[], &[]], [&[0], &[0]])?;
+        let later = b.reduce_sum(later, &[0, 1])?;
+        let [most, later] = [(most, vec![0]), (later, vec![])].map(|(v, dims)| b.broadcast(v, &[64, 64], &dims));
+        let scaled = b.mul(h, later?)?;
+        let y = b.add(scaled, most?)?;
+        b.output("y", y, OutputKind::Result);
+        Ok(())
+    }));
+    assert_eq!(row_kernels(&plan).len(), 1, "the matrix h is alive until then in any case");
+}
+
 #[test]
 fn a_barrier_keeps_apart_what_is_made_again() {
     let plan = planned(graph(|b| {

@@ -150,6 +150,7 @@ fn shapes() -> Vec<Shape> {
         shape(&[4, 16], 130),
         shape(&[515], 33),
         shape(&[2, 300], 257),
+        shape(&[18], 3000),
     ]
 }
 

@@ -18,6 +18,9 @@ use gradc_ir::types::{DType, TensorType};
 /// Bytes of all buffers that one block of rows covers: a quarter of a first-level cache.
 const BLOCK_BYTES: usize = 8 << 10;
 
+/// A step with less than this part of the operations may have single points: rows are not cut for its vectors.
+const NEGLIGIBLE: usize = 100;
+
 /// A row kernel made ready for emission.
 #[derive(Clone, Debug)]
 pub(crate) struct RowsPlan {
@@ -63,7 +66,9 @@ impl RowsPlan {
         });
         let steps: Vec<StepPlan> = steps.collect();
         let row_bytes = |ty: &TensorType| ty.size_bytes() / rows;
-        let step = steps.iter().map(StepPlan::rows_together).max().unwrap_or(1);
+        let cost = total_cost(&steps);
+        let matters = |step: &&StepPlan| step.plan.cost().saturating_mul(NEGLIGIBLE) >= cost;
+        let step = steps.iter().filter(matters).map(StepPlan::rows_together).max().unwrap_or(1);
         let block = (BLOCK_BYTES / types.iter().map(row_bytes).sum::<usize>().max(1)).clamp(1, rows);
         RowsPlan {
             rows,
@@ -80,8 +85,7 @@ impl RowsPlan {
 
     /// How the loop over rows is cut, by shape and cost alone.
     pub fn chunks(&self) -> Chunks {
-        let cost = self.steps.iter().fold(0usize, |sum, step| sum.saturating_add(step.plan.cost()));
-        Chunks::new(self.rows, cost, self.step)
+        Chunks::new(self.rows, total_cost(&self.steps), self.step)
     }
 
     /// Work space of one thread, bytes.
@@ -111,6 +115,10 @@ impl StepPlan {
         let along = self.plan.vector == Some(0);
         if along { CHUNK_STEP / common_divisor(CHUNK_STEP, self.trips) } else { 1 }
     }
+}
+
+fn total_cost(steps: &[StepPlan]) -> usize {
+    steps.iter().fold(0, |sum, step| sum.saturating_add(step.plan.cost()))
 }
 
 fn common_divisor(a: usize, b: usize) -> usize {
@@ -206,5 +214,37 @@ fn scaled(b: &mut FunctionBuilder, bound: Bound, by: usize) -> Bound {
     match bound {
         Bound::Static(at) => Bound::Static(at * by as i64),
         Bound::Dynamic(at) => Bound::Dynamic(b.ins().imul_imm_s(at, by as i64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gradc_ir::kernel::{Accumulate, LoopKernel};
+    use gradc_ir::lower::{Access, Body, Combine, Scalar, UnaryFn};
+
+    /// exp(Σ x) of rows of `x`, the exponential as a step of its own.
+    fn sums_and_map(rows: usize, width: usize) -> RowsPlan {
+        let (x, sums) = (TensorType::f32([rows, width]), TensorType::f32([rows]));
+        let mut terms = Body::default();
+        let value = terms.load(DType::F32, Access::identity(0, &x.shape, 2));
+        let mut body = Body::default();
+        let stores = vec![body.push(Scalar::Accumulated(0), terms.dtype(value))];
+        let accumulate =
+            Accumulate::Reduce { extents: vec![width], combine: Combine::Sum, body: terms, values: vec![value] };
+        let sum = LoopKernel { space: vec![rows], accumulate: Some(accumulate), body, stores };
+        let mut body = Body::default();
+        let sum_of_row = body.load(DType::F32, Access::identity(2, &sums.shape, 1));
+        let stores = vec![body.unary(UnaryFn::Exp, sum_of_row)];
+        let map = LoopKernel { space: vec![rows], accumulate: None, body, stores };
+        let steps = vec![RowStep { loops: sum, makes: vec![1] }, RowStep { loops: map, makes: vec![0] }];
+        let kernel = RowKernel { rows, temporaries: vec![sums.clone()], steps };
+        RowsPlan::new(&kernel, &[x], &[sums])
+    }
+
+    #[test]
+    fn rows_are_cut_for_vectors_of_what_matters() {
+        assert_eq!(sums_and_map(64, 100_000).chunks().count, 32, "one number of a row matters little");
+        assert_eq!(sums_and_map(100_000, 2).chunks().size, 196 * CHUNK_STEP, "here it is half of all");
     }
 }

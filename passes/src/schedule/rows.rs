@@ -19,6 +19,12 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Largest size of a row of all that a row kernel reads and makes, bytes: a first-level cache.
 const ROW_BYTES: usize = 32 << 10;
 
+/// The same where there are many rows: half a second-level cache, which is nearer than memory still.
+const LONG_ROW_BYTES: usize = 1 << 20;
+
+/// Rows of which there are many: threads have equal shares of them.
+const MANY_ROWS: usize = 16;
+
 /// Largest size of all that is read and made by a kernel with a single row, bytes: half a first-level cache.
 const SINGLE_ROW_BYTES: usize = 16 << 10;
 
@@ -202,10 +208,14 @@ impl RowFusion<'_> {
         let last = before.last().expect("a group has members");
         let inside = |id: &NodeId| before.contains(id) || after.contains(id);
         let mut waits = after.iter().flat_map(|&m| self.partition.comes_after(m)).filter(|id| !inside(id));
-        let kept = |m: &NodeId| self.partition.reads[m.index()].iter().filter(|id| !before.contains(id)).copied();
-        let kept: BTreeSet<NodeId> = before.iter().flat_map(kept).collect();
+        let [mut kept, read_later] = [before, after].map(|group| self.read_by(group));
+        kept.retain(|id| !before.contains(id) && !read_later.contains(id));
         let bytes = |&node: &NodeId| forms.graph.ty(Value { node, result: 0 }).size_bytes();
         waits.all(|id| id < last) || kept.iter().map(bytes).sum::<usize>() <= KEPT_BYTES
+    }
+
+    fn read_by(&self, group: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        group.iter().flat_map(|m| &self.partition.reads[m.index()]).copied().collect()
     }
 
     /// Whether a barrier keeps what `from` makes from what `to` reads.
@@ -243,25 +253,35 @@ impl<'s> Joined<'s> {
         Joined { steps, buffers: buffers.map(|&v| (v, forms.graph.ty(v))).collect() }
     }
 
-    /// Whether a row of all buffers fits the cache; a single one only where one thread is enough.
+    /// Whether a row of all buffers fits a cache. A single one only where one thread is enough; a long one only where no
+    /// row reads parts of others, since it would bring whole lines of memory for them that are gone by the next row.
     fn fits(&self, rows: usize) -> bool {
-        let whole = self.read_across_rows(rows);
+        let beyond: Vec<(Value, &Access, &[usize])> = self.reads_beyond_rows(rows).collect();
+        let whole: BTreeSet<Value> = beyond.iter().map(|(v, ..)| *v).collect();
         let row_bytes = |(v, ty): (&Value, &&TensorType)| ty.size_bytes() / if whole.contains(v) { 1 } else { rows };
         let bytes: usize = self.buffers.iter().map(row_bytes).sum();
         let operations = || self.steps.iter().filter_map(loops_of).map(loop_operations).sum::<usize>();
+        let is_apart = || !beyond.iter().any(|(_, access, space)| moves_with_row(access, space, rows));
         match rows {
             1 => bytes <= SINGLE_ROW_BYTES && operations() <= SINGLE_ROW_OPERATIONS,
+            MANY_ROWS.. if is_apart() => bytes <= LONG_ROW_BYTES,
             _ => bytes <= ROW_BYTES,
         }
     }
 
-    /// The operands of which a row reads more than its own.
-    fn read_across_rows(&self, rows: usize) -> BTreeSet<Value> {
+    /// Reads of more than the row that a step is at: of what, how, and in which space.
+    fn reads_beyond_rows(&self, rows: usize) -> impl Iterator<Item = (Value, &Access, &[usize])> {
         let all = self.steps.iter().filter_map(|step| Some((step, loops_of(step)?)));
-        let reads = all.flat_map(|(step, loops)| loops.reads().map(move |read| (step, &loops.space, read)));
-        let across = reads.filter(|(_, space, (access, reduced))| !stays_in_row(access, space, reduced, rows));
-        across.map(|(step, _, (access, _))| step.operands[access.operand]).collect()
+        let reads = all.flat_map(|(step, loops)| loops.reads().map(move |read| (step, &loops.space[..], read)));
+        let beyond = reads.filter(move |(_, space, (access, reduced))| !stays_in_row(access, space, reduced, rows));
+        beyond.map(|(step, space, (access, _))| (step.operands[access.operand], access, space))
     }
+}
+
+/// Whether an access reads something else from row to row.
+fn moves_with_row(access: &Access, space: &[usize], rows: usize) -> bool {
+    let axes = row_axes(space, rows).unwrap_or(0);
+    access.flat().is_none_or(|flat| flat.coeffs.iter().zip(space).take(axes).any(|(&c, &extent)| c != 0 && extent > 1))
 }
 
 fn loop_operations(loops: &LoopKernel) -> usize {
