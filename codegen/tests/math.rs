@@ -54,12 +54,12 @@ fn mapped(f: UnaryFn, values: &[f32], options: &CodegenOptions) -> Vec<f32> {
     found[0].to_f32().expect("an f32 result")
 }
 
-/// The powers of pairs.
-fn powers(pairs: &[(f32, f32)], options: &CodegenOptions) -> Vec<f32> {
+/// f of pairs.
+fn of_pairs(f: BinaryFn, pairs: &[(f32, f32)], options: &CodegenOptions) -> Vec<f32> {
     let ty = TensorType::f32([pairs.len()]);
     let nest = Nest::map(&ty.shape, |body| {
         let [x, y] = [0, 1].map(|operand| body.load(DType::F32, Access::identity(operand, &ty.shape, 1)));
-        body.binary(BinaryFn::Pow, x, y)
+        body.binary(f, x, y)
     });
     let case = Case::new(vec![nest_kernel(&nest)], &[ty.clone(), ty.clone()], std::slice::from_ref(&ty));
     let tensor =
@@ -144,7 +144,7 @@ fn powers_stay_within_their_stated_error() {
     let near_one = (-4000..4000).map(|k| (1.0 + k as f32 * 3e-7, if k % 2 == 0 { 6e4 } else { -6e4 }));
     let pairs: Vec<_> = bases.flat_map(|x| exponents.map(|y| (x, y))).chain(near_one).collect();
     for (isa, options) in paths() {
-        for (&(x, y), found) in pairs.iter().zip(powers(&pairs, &options)) {
+        for (&(x, y), found) in pairs.iter().zip(of_pairs(BinaryFn::Pow, &pairs, &options)) {
             let expected = f64::from(x).powf(f64::from(y));
             let error = distance(found, expected);
             assert!(error <= 1.1, "{isa:?}: {x:e} to the {y} is {found:e} instead of {expected:e} ({error} units)");
@@ -160,11 +160,35 @@ fn powers_of_special_operands_are_those_of_the_standard() {
     let special = positive.iter().flat_map(|&x| [x, -x]);
     let pairs: Vec<_> = special.clone().flat_map(|x| special.clone().map(move |y| (x, y))).collect();
     for (isa, options) in paths() {
-        for (&(x, y), found) in pairs.iter().zip(powers(&pairs, &options)) {
+        for (&(x, y), found) in pairs.iter().zip(of_pairs(BinaryFn::Pow, &pairs, &options)) {
             let expected = f64::from(x).powf(f64::from(y));
             let same_sign = expected.is_nan() || found.is_sign_negative() == expected.is_sign_negative();
             let near = distance(found, expected) <= 1.1;
             assert!(near && same_sign, "{isa:?}: {x:e} to the {y:e} is {found:e} instead of {expected:e}");
+        }
+    }
+}
+
+#[test]
+fn remainders_are_exact() {
+    let mut pairs = vec![];
+    let numbers = samples(1e-30, 1e30).into_iter().step_by(19_001).chain([0.3, 1.0, -3.0, 7.0, 1e-20, 1e20]);
+    let numbers: Vec<f32> = numbers.chain([f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.0, -0.0]).collect();
+    numbers.iter().for_each(|&x| pairs.extend(numbers.iter().map(|&y| (x, y))));
+    // Quotients one unit in the last place to both sides of an integer, up to where they are no longer exact in f64.
+    for exponent in 0..32 {
+        for y in [0.3f32, 1.0, 3.0, -1.999_999_9, 16_777_215.0] {
+            let multiple = y * (f64::from(exponent).exp2() as f32 + 1.0);
+            let around = [multiple.next_down(), multiple, multiple.next_up()];
+            pairs.extend(around.iter().flat_map(|&x| [(x, y), (-x, y)]));
+        }
+    }
+    for (isa, options) in paths() {
+        let found = of_pairs(BinaryFn::Rem, &pairs, &options);
+        for (&(x, y), found) in pairs.iter().zip(found) {
+            let expected = flushed(x % y);
+            let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+            assert!(same, "{isa:?}: {x:e} % {y:e} is {found:e} instead of {expected:e}");
         }
     }
 }

@@ -9,6 +9,7 @@ mod parts;
 mod pieces;
 mod plan;
 mod reduce;
+mod remainder;
 mod rows;
 mod scalar;
 mod scatter;

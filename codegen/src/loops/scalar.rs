@@ -2,6 +2,7 @@
 
 use super::emitter::{Emitter, Which};
 use super::lanes::Lanes;
+use super::remainder::remainder;
 use super::values::{Rep, blend, splat_f32, splat_i32, to_lanes, to_vector};
 use crate::math::Math;
 use crate::runtime::Function;
@@ -94,13 +95,8 @@ impl Emitter<'_, '_> {
         let uniform = self.is_uniform(which, a) && self.is_uniform(which, b);
         match (dtype, f) {
             (DType::F32, BinaryFn::Rem) => {
-                let (x, y) = (self.lanes(which, a), self.lanes(which, b));
-                let lanes = zip(&x, &y, |x, y| {
-                    let (x, y) = (self.b.ins().fpromote(F64, x), self.b.ins().fpromote(F64, y));
-                    let wide = self.call(Function::Rem, &[x, y]);
-                    self.b.ins().fdemote(F32, wide)
-                });
-                Rep::Vector(to_vector(self.b, &Rep::Lanes(lanes)))
+                let (x, y) = (self.vector(which, a), self.vector(which, b));
+                Rep::Vector(zip(&x, &y, |x, y| remainder(self, x, y)))
             }
             (DType::F32, _) => {
                 let (x, y) = (self.vector(which, a), self.vector(which, b));
