@@ -56,7 +56,7 @@ pub fn cumulative_extreme(b: &mut Builder, x: Value, axis: usize, smallest: bool
     let start = b.stop_gradient(x)?;
     let mut found = if smallest { b.neg(start)? } else { start };
     let shape = b.shape(x).to_vec();
-    let mut index = b.iota(DType::I64, &shape, axis)?;
+    let mut index = b.iota(DType::index_of(extent), &shape, axis)?;
     let mut distance = 1;
     while distance < extent {
         let before = shifted(b, found, axis, distance, f64::NEG_INFINITY)?;
@@ -67,6 +67,7 @@ pub fn cumulative_extreme(b: &mut Builder, x: Value, axis: usize, smallest: bool
         index = b.select(stays, index, index_before)?;
         distance *= 2;
     }
+    let index = b.cast(index, DType::I64)?;
     Ok([gather_along(b, x, axis, index)?, index])
 }
 
