@@ -99,7 +99,7 @@ fn what_a_step_reads_anyway_may_wait_for_the_rest_of_what_it_reads() {
         let [x, w] = [b.input("x", TensorType::f32([64, 60]))?, b.input("w", TensorType::f32([64, 60]))?];
         let h = b.dot_general(x, w, [&[], &[]], [&[1], &[1]])?;
         let most = b.reduce_max(h, &[1])?;
-        // What is smaller than the row's maximum is scaled by something that comes later.
+        // The matrix is scaled by something that comes after its rows' maxima.
         let later = b.dot_general(w, h, [&[], &[]], [&[0], &[0]])?;
         let later = b.reduce_sum(later, &[0, 1])?;
         let [most, later] = [(most, vec![0]), (later, vec![])].map(|(v, dims)| b.broadcast(v, &[64, 64], &dims));

@@ -175,7 +175,7 @@ fn remainders_are_exact() {
     let numbers = samples(1e-30, 1e30).into_iter().step_by(19_001).chain([0.3, 1.0, -3.0, 7.0, 1e-20, 1e20]);
     let numbers: Vec<f32> = numbers.chain([f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.0, -0.0]).collect();
     numbers.iter().for_each(|&x| pairs.extend(numbers.iter().map(|&y| (x, y))));
-    // Quotients one unit in the last place to both sides of an integer, up to where they are no longer exact in f64.
+    // Multiples and their neighbours, up to quotients that are no longer exact in f64.
     for exponent in 0..32 {
         for y in [0.3f32, 1.0, 3.0, -1.999_999_9, 16_777_215.0] {
             let multiple = y * (f64::from(exponent).exp2() as f32 + 1.0);

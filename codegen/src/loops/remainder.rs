@@ -5,19 +5,19 @@
 //! most 52 bits, and the difference, smaller than y and a multiple of the last bit of x or y, has 24.
 
 use super::emitter::Emitter;
-use super::values::{bits, shuffle, splat_f32, splat_i32};
+use super::lanes::Lanes;
+use super::values::splat_f32;
 use crate::runtime::Function;
+use crate::simd::{Op1, Op2, Simd};
 use cranelift_codegen::ir::condcodes::FloatCC;
-use cranelift_codegen::ir::types::{F32, F32X4, F64, I32X4};
+use cranelift_codegen::ir::types::{F32, F32X4, F64};
 use cranelift_codegen::ir::{BlockArg, InstBuilder, Value};
 
 /// Quotients below it are computed in vectors; half of what is exact, since they are compared as rounded products.
 const SMALL_QUOTIENT: f32 = (1 << 27) as f32;
 
-/// Both f64 pairs of four f32.
-fn widened(e: &mut Emitter, x: Value) -> [Value; 2] {
-    let high = shuffle(e.b, x, x, [8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15]);
-    [x, high].map(|x| e.b.ins().fvpromote_low(x))
+fn lanes<'e, 'f>(e: &'e mut Emitter<'_, 'f>) -> Lanes<'e, 'f> {
+    Lanes { b: e.b, fma: e.simd.fma }
 }
 
 /// The remainder of f32×4 vectors, with the sign of `x`, as `fmod` has it: no number where `y` is zero or `x` infinite,
@@ -36,26 +36,20 @@ pub(super) fn remainder(e: &mut Emitter, x: Value, y: Value) -> Value {
 }
 
 fn by_small_quotients(e: &mut Emitter, x: Value, y: Value) -> Value {
-    let (wide_x, wide_y) = (widened(e, x), widened(e, y));
-    let half = |k: usize| {
-        let quotient = e.b.ins().fdiv(wide_x[k], wide_y[k]);
+    let [low, high] = [Op1::WidenLow, Op1::WidenHigh].map(|half| {
+        let [x, y] = [x, y].map(|v| lanes(e).op1(half, &vec![v])[0]);
+        let quotient = e.b.ins().fdiv(x, y);
         let quotient = e.b.ins().trunc(quotient);
-        let product = e.b.ins().fmul(quotient, wide_y[k]);
-        let rest = e.b.ins().fsub(wide_x[k], product);
-        e.b.ins().fvdemote(rest)
-    };
-    let [low, high] = [0, 1].map(half);
-    let rest = shuffle(e.b, low, high, [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23]);
-    with_sign_of(e, rest, x)
-}
-
-/// The remainder of `x`, which has its sign already unless it is zero.
-fn with_sign_of(e: &mut Emitter, rest: Value, x: Value) -> Value {
-    let [rest, x] = [rest, x].map(|v| bits(e.b, I32X4, v));
-    let sign = splat_i32(e.b, i32::MIN);
-    let sign = e.b.ins().band(x, sign);
-    let signed = e.b.ins().bor(rest, sign);
-    bits(e.b, F32X4, signed)
+        let product = e.b.ins().fmul(quotient, y);
+        let rest = e.b.ins().fsub(x, product);
+        lanes(e).op1(Op1::Narrow, &vec![rest])
+    });
+    let mut lanes = lanes(e);
+    let rest = lanes.op2(Op2::Join, &low, &high);
+    // It has the sign of x already unless it is zero.
+    let sign_bit = lanes.word(1 << 31);
+    let sign = lanes.op2(Op2::And, &vec![x], &sign_bit);
+    lanes.op2(Op2::Or, &rest, &sign)[0]
 }
 
 /// Whether all quotients are small and all remainders numbers, which they are not for an infinite `y`.
@@ -66,7 +60,6 @@ fn is_exact(e: &mut Emitter, [x, y]: [Value; 2], remainder: Value) -> Value {
     let is_small = e.b.ins().fcmp(FloatCC::LessThan, x, most);
     let is_number = e.b.ins().fcmp(FloatCC::Equal, remainder, remainder);
     let both = e.b.ins().band(is_small, is_number);
-    let both = bits(e.b, I32X4, both);
     e.b.ins().vall_true(both)
 }
 

@@ -214,6 +214,7 @@ impl RowFusion<'_> {
         waits.all(|id| id < last) || kept.iter().map(bytes).sum::<usize>() <= KEPT_BYTES
     }
 
+    /// What the members of a group read.
     fn read_by(&self, group: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
         group.iter().flat_map(|m| &self.partition.reads[m.index()]).copied().collect()
     }
