@@ -170,7 +170,7 @@ fn a_row_has_the_same_bits_in_any_product() {
 
 /// Rows and columns that fill tiles, halves of them and less, depths of one block and several; results whose rows begin with
 /// lines of the cache, and not, and are pages apart.
-const OF_PARTS: [[usize; 3]; 8] = [
+const OF_PARTS: [[usize; 3]; 9] = [
     [128, 160, 128],
     [137, 145, 257],
     [150, 144, 130],
@@ -179,6 +179,7 @@ const OF_PARTS: [[usize; 3]; 8] = [
     [128, 545, 130],
     [130, 1024, 140],
     [530, 129, 130],
+    [300, 260, 70],
 ];
 
 /// Whole tiles and parts of them, one depth and several, factors as they come and transposed, rows that are not evenly
@@ -236,7 +237,7 @@ fn parts_of_floats_are_multiplied_where_that_takes_less_time() {
             assert_eq!(engine(product, isa), Some(large), "{product:?} with {isa:?}");
         }
         // Each float is split for few products, or each sum stored after few.
-        for product in [[32, 32, 32], [512, 10, 256], [64, 512, 784], [512, 64, 256], [784, 512, 64]] {
+        for product in [[32, 32, 32], [512, 10, 256], [64, 512, 784], [512, 64, 256], [784, 512, 48]] {
             assert_eq!(engine(product, isa), Some(Engine::Tiles), "{product:?} with {isa:?}");
         }
     }

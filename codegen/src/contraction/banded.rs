@@ -88,16 +88,20 @@ impl Banded<'_> {
             let width = right.columns_of_tile(columns.end - column, kernel);
             let tile_columns = column..column + width;
             let counts = common(self.counts, &self.bounds.depths_of_columns(&tile_columns));
-            for (i, (tile, bounds)) in group.tiles.iter().zip(self.tiles).enumerate() {
-                let counts = in_units(&common(&counts, &bounds.depth), self.counts.start, kernel.unit());
-                let is_read = bounds.columns.start < tile_columns.end && tile_columns.start < bounds.columns.end;
-                let depth = if is_read { counts.len() } else { 0 };
-                if depth == 0 && !self.is_first {
+            let of_tile = |bounds: &RowBounds| self.depths_of_tile(&counts, bounds, &tile_columns);
+            let mut i = 0;
+            while i < group.tiles.len() {
+                let (tile, counts) = (&group.tiles[i], of_tile(&self.tiles[i]));
+                let alike = |&at: &usize| group.tiles[at].len() == tile.len() && of_tile(&self.tiles[at]) == counts;
+                let run = (i..group.tiles.len()).take_while(alike).count();
+                let first = i;
+                i += run;
+                if counts.is_empty() && !self.is_first {
                     continue;
                 }
-                let first = match left.panel {
-                    0 => (tile.start - group.rows.start) as isize * left.free,
-                    panel => i as isize * panel,
+                let (first, a_tile) = match left.panel {
+                    0 => ((tile.start - group.rows.start) as isize * left.free, tile.len() as isize * left.free),
+                    panel => (first as isize * panel, panel),
                 };
                 let c = origin.wrapping_add((rows.start + tile.start) * row_stride + column);
                 let skipped = |from: usize, step: isize| (counts.start - from) as isize * step;
@@ -105,7 +109,7 @@ impl Banded<'_> {
                 // sums.
                 unsafe {
                     (kernel.run)(&Tile {
-                        depth,
+                        depth: counts.len(),
                         a: left.start.wrapping_offset(first + skipped(*left_depth, left.step)),
                         a_row: left.free,
                         a_step: left.step,
@@ -115,8 +119,8 @@ impl Banded<'_> {
                         c,
                         c_row: row_stride,
                         rows: tile.len(),
-                        tiles: 1,
-                        a_tile: 0,
+                        tiles: run,
+                        a_tile,
                         columns: width,
                         add: if self.is_first { std::ptr::null() } else { c },
                     });
@@ -125,6 +129,13 @@ impl Banded<'_> {
             panel = panel.wrapping_offset(right.to_next_tile(width));
             column += width;
         }
+    }
+
+    /// Those of `counts` that count for the rows of a tile; none where nothing of it is read.
+    fn depths_of_tile(&self, counts: &Range<usize>, rows: &RowBounds, columns: &Range<usize>) -> Range<usize> {
+        let is_read = rows.columns.start < columns.end && columns.start < rows.columns.end;
+        let depths = if is_read { common(counts, &rows.depth) } else { counts.start..counts.start };
+        in_units(&depths, self.counts.start, self.plan.kernel.unit())
     }
 }
 

@@ -62,6 +62,9 @@ const CHUNKS_WANTED: usize = 8;
 /// threads, which takes as long.
 const CHUNKS_OF_PARTS_WANTED: usize = 4;
 
+/// Floats that are split into parts in the time that it takes to cut a row of the result, which several threads write then.
+const CUT_ROW: usize = 256;
+
 /// Blocks for each thread of which one more or less than others have does not matter.
 const MANY_BLOCKS: usize = 16;
 
@@ -237,7 +240,8 @@ impl ContractionPlan {
     /// Cuts rows and columns, where they may be cut, into equal parts of at most this size; into more parts where
     /// threads would lack work or would not end together. What costs most is to read a large factor again for each of
     /// several blocks, and then few columns: what is packed for a block serves fewer tiles, and what is done with the
-    /// sums runs over shorter rows.
+    /// sums runs over shorter rows. Of parts of floats the latter costs more: what a processor brings into its cache
+    /// ahead of the end of a row is then what another one writes.
     fn divide(&mut self, rows: Option<usize>, columns: Option<usize>, wanted: usize) {
         let Blocking { m, n, .. } = self.blocking;
         // Of a matrix that meets a vector, nothing serves several tiles.
@@ -265,6 +269,8 @@ impl ContractionPlan {
             let read = self.floats_read_again(m, across).saturating_add(self.floats_read_again(n, down));
             // Of many, it does not matter whether all threads get as many.
             let uneven = if blocks < MANY_BLOCKS * enough { blocks % enough } else { 0 };
+            let cut = if self.multiplies_parts() { across.saturating_mul(m).saturating_mul(CUT_ROW) } else { 0 };
+            let read = read.saturating_add(cut);
             (enough.saturating_sub(blocks), uneven, read, across, wanted.saturating_sub(blocks), blocks)
         };
         let (rows, columns) = sizes.min_by_key(preference).expect("any product can be left in one part");
@@ -464,6 +470,16 @@ mod tests {
         let parts = cut([256, 784, 768], VectorIsa::Amx).multiplies_parts();
         assert_eq!([1001, 1024].map(|n| apart(n, VectorIsa::Amx)), [parts; 2]);
         assert!(!apart(1001, VectorIsa::Avx2), "tiles of floats are stored once");
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn rows_are_cut_before_columns_of_which_threads_write_the_same_lines() {
+        let plan = cut_from([256, 512, 64], [true, false], VectorIsa::Amx);
+        assert!(plan.multiplies_parts(), "weight gradients of 64 rows are products of parts");
+        assert_eq!(plan.grid, (2, 1), "though splitting fewer floats of the left factor would take less");
+        // Reading the longer right factor twice takes longer than cutting rows once more.
+        assert_eq!(cut([256, 2304, 768], VectorIsa::Amx).grid.0, 1);
     }
 
     #[cfg(target_arch = "x86_64")]

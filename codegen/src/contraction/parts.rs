@@ -8,9 +8,12 @@ use crate::loops::Blocking;
 use crate::microkernel::{MicroKernel, SQUARE, Side, Square, parts_kernel};
 use std::ops::Range;
 
-/// Rows, columns and depth from which on a product may be one of parts. Of 64 each float is split for so few products, or
-/// each sum stored after so few, that steps of models took as long as with floats or longer; of 128 less by a fifth.
+/// Rows and columns from which on a product may be one of parts. Of 64 each float is split for so few products that steps
+/// of models took as long as with floats or longer.
 const LEAST_EXTENT: usize = 128;
+
+/// The same of the depth, whatever of it bands leave: with them sums have the bits that they have without.
+const LEAST_DEPTH: usize = 64;
 
 /// Floats of a line of the cache.
 const LINE_FLOATS: usize = 16;
@@ -41,7 +44,7 @@ impl ContractionPlan {
     pub(super) fn multiply_parts_if_it_pays(&mut self) {
         let Some(kernel) = parts_kernel(self.isa) else { return };
         let Blocking { m, n, .. } = self.blocking;
-        let is_large = m.min(n).min(self.k) >= LEAST_EXTENT;
+        let is_large = m.min(n) >= LEAST_EXTENT && self.k >= LEAST_DEPTH;
         let has_guards = [&self.left, &self.right].iter().any(|factor| !factor.guarded.is_empty());
         if is_large && !has_guards && !self.kernel.along_depth && self.parts_ns() < self.floats_ns() {
             self.kernel = kernel;
