@@ -114,6 +114,7 @@ impl Banded<'_> {
                         a_row: left.free,
                         a_step: left.step,
                         b: panel.wrapping_offset(skipped(*right_depth, right.step)),
+                        ahead: std::ptr::null(),
                         b_column: right.free,
                         b_step: right.step,
                         c,

@@ -1,4 +1,4 @@
-//! How products are cut into blocks and chunks, and which factors are packed: by shape and cost alone.
+//! How products are cut into blocks and chunks: by shape and cost alone.
 
 use super::plan::{ContractionPlan, Layout, RowGroup, WorkSpace};
 use crate::chunks::{SMALL_RESULT, equal_shares, parts_of_depth};
@@ -78,53 +78,18 @@ const CHUNK_PACKED: usize = 1 << 13;
 /// Products that take as long as a scalar operation of an epilogue.
 const PRODUCTS_PER_OPERATION: usize = 4;
 
-/// Tiles of rows up to which a factor is better read from panels that a loop keeps than in place, through strides
-/// between depths along which the processor neither looks ahead nor has many places in the first-level cache.
-const FEW_ROW_TILES: usize = 4;
-
-/// Tiles of rows from which on packing a right factor that could be read in place pays.
-const MANY_ROW_TILES: usize = 16;
-
-/// The same where each vector of the right factor is a line of the cache, which holds no more than that in a panel
-/// either.
-const MANY_ROW_TILES_OF_LINES: usize = 40;
-
-/// The same where these lines are whole pages apart.
-const MANY_ROW_TILES_OF_PAGES: usize = 8;
-
-/// Floats from one depth to the next from which on these are whole pages apart: each has a place of its own in the
-/// table of pages, and few places in the caches.
-const PAGES_APART: usize = 2048;
-
-/// Tiles of columns from which on packing the left factor pays though it could be read in place.
-const MANY_COLUMN_TILES: usize = 32;
-
 /// Tiles that a block has at least, so that what is brought into the cache serves several of them.
 const LEAST_ROW_TILES: usize = 4;
-const LEAST_COLUMN_TILES: usize = 4;
+pub(super) const LEAST_COLUMN_TILES: usize = 4;
 
 /// The same of parts of floats, whose tiles are larger.
 const LEAST_TILES_OF_PARTS: usize = 2;
 
 /// Floats of a factor, 1 MiB, above which it is not in the second-level cache any more when the next block reads it.
-const LARGE_FACTOR: usize = 1 << 18;
-
-/// Floats of a line of the cache.
-const LINE: usize = 16;
-
-/// Floats of a part of a factor that stay in the first-level cache anyway.
-pub(super) const LITTLE: usize = 1 << 12;
+pub(super) const LARGE_FACTOR: usize = 1 << 18;
 
 /// How many times as long as rows and columns a depth is that is cut before them.
 const DEEP: usize = 4;
-
-/// Elements between rows or depths from which on these compete for places in the cache.
-const FAR: usize = 512;
-
-/// Elements between depths from which on even few tiles had better not read them in place. Below, that is no slower
-/// than multiply-adds: the processor foresees the strides, and the second-level cache delivers a line in their time.
-/// Where a vector of sums is a line, they take half of it: there it is [`FAR`].
-const VERY_FAR: usize = 1024;
 
 impl ContractionPlan {
     /// Cuts the products into blocks and these into chunks, for the epilogue that runs on each block. `room` is how
@@ -166,6 +131,7 @@ impl ContractionPlan {
         };
         let packs_left = !self.by_library && self.packs_left();
         self.layouts = [if packs_left { Layout::Packed } else { Layout::InPlace }, right];
+        self.reads_ahead = right == Layout::InPlace && self.is_read_ahead();
         self.blocks_per_chunk = match self.depth_parts {
             1 => self.blocks().div_ceil(equal_shares(chunks.min(MOST_CHUNKS))),
             _ => self.blocks(),
@@ -283,72 +249,6 @@ impl ContractionPlan {
     fn floats_read_again(&self, free: usize, blocks: usize) -> usize {
         let floats = self.k.saturating_mul(free);
         if floats > LARGE_FACTOR || self.multiplies_parts() { floats.saturating_mul(blocks) } else { 0 }
-    }
-
-    /// Whether tiles had better read the right factor from panels: where its columns are not contiguous, or do not fill
-    /// vectors, they must.
-    pub(super) fn packs_right(&self) -> bool {
-        if self.kernel.along_depth {
-            return !self.is_along_depth();
-        }
-        if self.multiplies_parts() {
-            return true;
-        }
-        let Some((1, step)) = self.right.strides() else { return true };
-        if !self.blocking.n.is_multiple_of(self.kernel.lanes) {
-            return true;
-        }
-        let floats = self.k.min(MOST_DEPTH) * self.blocking.n;
-        self.blocking.m >= self.many_row_tiles(step) * self.kernel.rows && floats > LITTLE
-    }
-
-    /// Tiles of rows from which on a right factor is packed whose depths are so far apart.
-    fn many_row_tiles(&self, step: isize) -> usize {
-        let of_lines = self.has_lines() && self.blocking.n.is_multiple_of(LINE);
-        match of_lines {
-            true if step.unsigned_abs() < PAGES_APART => MANY_ROW_TILES_OF_LINES,
-            true => MANY_ROW_TILES_OF_PAGES,
-            false => MANY_ROW_TILES,
-        }
-    }
-
-    /// Whether panels of the right factor had better be packed once for the steps of a loop; what is read along the
-    /// depth has none.
-    fn keeps_right(&self, packs_right: bool, room: usize) -> bool {
-        let (Blocking { m, n, .. }, MicroKernel { rows, columns, .. }) = (self.blocking, self.kernel);
-        let in_tiles = !self.by_library && !self.is_one_row() && !self.kernel.along_depth;
-        let one_matrix = in_tiles && !self.turned && self.outer == 1 && self.right.guarded.is_empty();
-        let pays = self.depth_parts == 1 && m <= FEW_ROW_TILES * rows && (packs_right || self.k * n > LITTLE);
-        one_matrix && pays && self.kernel.panel_floats(n.next_multiple_of(columns), self.k) <= room
-    }
-
-    pub(super) fn packs_left(&self) -> bool {
-        if self.kernel.along_depth {
-            return false;
-        }
-        if self.multiplies_parts() {
-            return true;
-        }
-        let Some((row, step)) = self.left.strides() else { return true };
-        let tiles = self.blocking.columns / self.kernel.columns;
-        match step {
-            1 => tiles >= MANY_COLUMN_TILES && row.unsigned_abs() >= FAR,
-            _ if step.unsigned_abs() >= self.very_far() => tiles >= LEAST_COLUMN_TILES,
-            _ => {
-                let little = self.blocking.rows * self.k.min(MOST_DEPTH) <= LITTLE;
-                tiles >= MANY_COLUMN_TILES && (!little || step.unsigned_abs() >= FAR)
-            }
-        }
-    }
-
-    /// Elements between depths of the left factor from which on few tiles had better not read them in place.
-    fn very_far(&self) -> usize {
-        if self.has_lines() { FAR } else { VERY_FAR }
-    }
-
-    /// Whether a vector of sums is a line of the cache.
-    fn has_lines(&self) -> bool {
-        self.kernel.vector == LINE
     }
 
     /// How so many rows of a block are packed and computed.
@@ -484,14 +384,6 @@ mod tests {
 
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn depths_of_the_left_factor_that_are_far_apart_are_packed_for_few_tiles() {
-        let layout = |m, isa| cut_from([m, 256, 128], [true, false], isa).layouts[0];
-        assert_eq!([layout(384, VectorIsa::Avx512), layout(512, VectorIsa::Avx2)], [Layout::InPlace; 2]);
-        assert_eq!([layout(512, VectorIsa::Avx512), layout(1024, VectorIsa::Avx2)], [Layout::Packed; 2]);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[test]
     fn few_rows_or_columns_are_read_along_the_depth() {
         for isa in [VectorIsa::Avx2, VectorIsa::Avx512] {
             let along_depth = |product, turned| cut_from(product, turned, isa).kernel.along_depth;
@@ -506,6 +398,24 @@ mod tests {
             assert_eq!([4, 48].map(|n| cut(n).turned), [true, false], "{isa:?}");
             assert!(cut(4).kernel.columns >= 16, "{isa:?}: tiles are those of its many columns");
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_large_factor_that_is_read_in_place_is_read_ahead() {
+        let reads_ahead = |product, isa| cut(product, isa).reads_ahead;
+        assert!(reads_ahead([64, 512, 784], VectorIsa::Avx512));
+        assert!(!reads_ahead([32, 128, 784], VectorIsa::Avx512), "it stays in the second-level cache");
+        assert!(!reads_ahead([512, 512, 784], VectorIsa::Avx512), "panels follow each other");
+        assert!(!reads_ahead([64, 512, 784], VectorIsa::Avx2), "vectors are halves of lines");
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn depths_of_the_left_factor_that_are_far_apart_are_packed_for_few_tiles() {
+        let layout = |m, isa| cut_from([m, 256, 128], [true, false], isa).layouts[0];
+        assert_eq!([layout(384, VectorIsa::Avx512), layout(512, VectorIsa::Avx2)], [Layout::InPlace; 2]);
+        assert_eq!([layout(512, VectorIsa::Avx512), layout(1024, VectorIsa::Avx2)], [Layout::Packed; 2]);
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -105,6 +105,7 @@ impl Direct {
                     a_row: self.row,
                     a_step: self.steps[0],
                     b: right.wrapping_offset(b),
+                    ahead: std::ptr::null(),
                     b_column: self.column,
                     b_step: self.steps[1],
                     c: sums.wrapping_offset(c),

@@ -232,6 +232,7 @@ impl<'a> Product<'a> {
             a_row: left.free,
             a_step: left.step,
             b: right.start,
+            ahead: std::ptr::null(),
             b_column: right.free,
             b_step: right.step,
             c: sums,
@@ -249,7 +250,13 @@ impl<'a> Product<'a> {
         let mut column = columns.start;
         while column < columns.end {
             tile.columns = right.columns_of_tile(columns.end - column, kernel);
+            let next = tile.b.wrapping_offset(right.to_next_tile(tile.columns));
+            let is_last = column + tile.columns == columns.end;
+            let ahead = if is_last { right.start.wrapping_offset(depth.len() as isize * right.step) } else { next };
             for run in group.runs() {
+                // Tiles of the first run do it for those of the second.
+                let reads_ahead = self.plan.reads_ahead && run.start == 0;
+                tile.ahead = if reads_ahead { ahead } else { std::ptr::null() };
                 let rows = &group.tiles[run.start];
                 let row = (rows.start - group.rows.start) as isize;
                 let from_first = if left.panel == 0 { row * left.free } else { run.start as isize * left.panel };
@@ -266,7 +273,7 @@ impl<'a> Product<'a> {
                 // SAFETY: offsets of rows, columns and panels stay inside the factors, the packed panels and the sums.
                 unsafe { (kernel.run)(&tile) };
             }
-            tile.b = tile.b.wrapping_offset(right.to_next_tile(tile.columns));
+            tile.b = next;
             column += tile.columns;
         }
     }

@@ -8,6 +8,7 @@ mod direct;
 mod dots;
 mod driver;
 mod factor;
+mod layout;
 mod library;
 mod outer;
 mod pack;

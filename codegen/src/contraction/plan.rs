@@ -46,6 +46,8 @@ pub(crate) struct ContractionPlan {
     pub direct: Option<Direct>,
     /// Where tiles read the left and the right factor.
     pub layouts: [Layout; 2],
+    /// Whether tiles bring what those of the next columns read of the right factor into the cache.
+    pub reads_ahead: bool,
     /// Blocks along the rows and along the columns of one product.
     pub grid: (usize, usize),
     /// Blocks a chunk computes one after the other.
@@ -187,6 +189,7 @@ impl ContractionPlan {
             row_offsets: vec![],
             direct: None,
             layouts: [Layout::InPlace; 2],
+            reads_ahead: false,
             grid: (1, 1),
             blocks_per_chunk: 1,
             row_groups: [vec![], vec![]],

@@ -4,9 +4,9 @@
 //! so as the right factor it has to be transposed into panels; as the left factor it is read where it is. Then `X` is
 //! transposed instead, and the sums, which pays where there are fewer of both. Every element is the same sum either way.
 
-use super::blocking::LITTLE;
 use super::dots::TRANSPOSED;
 use super::factor::Factor;
+use super::layout::LITTLE;
 use super::plan::{Block, ContractionPlan};
 use crate::loops::{Blocking, EpiloguePlan};
 use crate::microkernel::{MicroKernel, Strip, micro_kernel};

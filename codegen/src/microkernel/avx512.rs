@@ -2,7 +2,8 @@
 //! these take no longer: they load less for each product, and processors whose clock depends on power run faster then.
 //! Products of few columns are left to 256-bit vectors.
 
-use super::{MicroKernel, Tile, avx2, copy, dispatch, wide_avx512};
+use super::wide_avx512::{AHEAD, MASKED, WHOLE, sums};
+use super::{MicroKernel, Tile, avx2, copy, dispatch};
 use crate::microkernel::transpose_avx2::transpose;
 use std::arch::asm;
 use std::arch::x86_64::{__m512, _mm512_add_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps};
@@ -61,24 +62,34 @@ unsafe fn run(tile: &Tile) {
 /// Tiles of `ROWS` rows of `VECTORS` vectors, the last one masked.
 #[target_feature(enable = "avx512f")]
 unsafe fn compute<const ROWS: usize, const VECTORS: usize>(tiles: &Tile) {
+    let whole = tiles.columns == LANES * VECTORS;
+    // Each of the first tiles has one line of each depth brought in.
+    let mut ahead = tiles.ahead;
+    let lines = tiles.ahead.wrapping_add(LANES * VECTORS);
     // SAFETY: as promised by the caller.
     unsafe {
-        match tiles.columns == LANES * VECTORS {
-            true => tiles.each(|t| compute_tile::<ROWS, VECTORS, true>(t)),
-            false => tiles.each(|t| compute_tile::<ROWS, VECTORS, false>(t)),
-        }
+        tiles.each(|tile| {
+            if !whole {
+                compute_tile::<ROWS, VECTORS, MASKED>(tile)
+            } else if ahead.is_null() || ahead == lines {
+                compute_tile::<ROWS, VECTORS, WHOLE>(tile)
+            } else {
+                compute_tile::<ROWS, VECTORS, AHEAD>(&Tile { ahead, ..*tile });
+                ahead = ahead.wrapping_add(LANES);
+            }
+        })
     }
 }
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn compute_tile<const ROWS: usize, const VECTORS: usize, const WHOLE: bool>(t: &Tile) {
-    let last = if WHOLE { u16::MAX } else { u16::MAX >> (LANES * VECTORS - t.columns) };
+unsafe fn compute_tile<const ROWS: usize, const VECTORS: usize, const LAST: u8>(t: &Tile) {
+    let last = if LAST == MASKED { u16::MAX >> (LANES * VECTORS - t.columns) } else { u16::MAX };
     let mask = |v: usize| if v == VECTORS - 1 { last } else { u16::MAX };
     let t = &Tile { c_row: not_hoisted(t.c_row), ..*t };
     // SAFETY: rows, columns and depth are those of the tile, for which the caller vouches; masked lanes are not touched.
     unsafe {
-        let sums: [[__m512; VECTORS]; ROWS] = wide_avx512::sums::<ROWS, VECTORS, WHOLE>(t, last);
+        let sums: [[__m512; VECTORS]; ROWS] = sums::<ROWS, VECTORS, LAST>(t, last);
         for (r, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
                 let at = r * t.c_row + LANES * v;

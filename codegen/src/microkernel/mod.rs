@@ -63,6 +63,9 @@ pub(crate) struct Tile {
     pub a_step: isize,
     /// Right factor.
     pub b: *const f32,
+    /// Where the right factor of what is computed next begins, its depths as far apart as those of `b`: kernels whose
+    /// vectors are lines of the cache bring it in meanwhile. Null if nothing is to be.
+    pub ahead: *const f32,
     /// From one column to the next in `b`: 1, but for kernels that read along the depth.
     pub b_column: isize,
     /// From one k to the next in `b`.

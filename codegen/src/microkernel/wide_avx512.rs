@@ -134,6 +134,9 @@ macro_rules! row {
 
 /// Reads the last vector of a row of the right factor; through a mask only where it must, which takes 1 to 4 % longer.
 macro_rules! last {
+    (ahead $vector:literal $address:literal) => {
+        concat!(last!(whole $vector $address), "prefetcht1 [{ahead}]\nadd {ahead}, {b_step}\n")
+    };
     (whole $vector:literal $address:literal) => {
         concat!("vmovups ", $vector, ", zmmword ptr [", $address, "]\n")
     };
@@ -173,16 +176,16 @@ macro_rules! depth {
 /// All depths of some rows, four between two tests for the end.
 macro_rules! all_depths {
     ($tile:ident, $mask:ident, $sums:ident, $vectors:tt: $($number:tt)+) => {
-        if WHOLE {
-            all_depths!(whole, $tile, $mask, $sums, $vectors: $($number)+)
-        } else {
-            all_depths!(masked, $tile, $mask, $sums, $vectors: $($number)+)
+        match LAST {
+            WHOLE => all_depths!(whole, $tile, $mask, $sums, $vectors: $($number)+),
+            AHEAD => all_depths!(ahead, $tile, $mask, $sums, $vectors: $($number)+),
+            _ => all_depths!(masked, $tile, $mask, $sums, $vectors: $($number)+),
         }
     };
     ($last:ident, $tile:ident, $mask:ident, $sums:ident, $vectors:tt: $($number:tt)+) => {{
         let t: &Tile = $tile;
         asm!(
-            "/* {row} {row_3} {row_5} {mask} */",
+            "/* {row} {row_3} {row_5} {ahead} {mask} */",
             $(row!(clear $vectors: $number),)+
             "test {fours}, {fours}",
             "jz 3f",
@@ -202,6 +205,7 @@ macro_rules! all_depths {
             a = inout(reg) t.a => _,
             a_7 = inout(reg) t.a.wrapping_offset(7 * t.a_row) => _,
             b = inout(reg) t.b => _,
+            ahead = inout(reg) t.ahead => _,
             fours = inout(reg) t.depth / 4 => _,
             rest = inout(reg) t.depth % 4 => _,
             row = in(reg) 4 * t.a_row,
@@ -223,14 +227,19 @@ macro_rules! all_depths {
     }};
 }
 
-/// The sums of a tile of one to three vectors over all depths; unless it is `WHOLE`, of the last vector of the right factor
-/// only the lanes of the mask are read.
+/// How the last vector of a row of the right factor is read: the lanes of a mask, or all; and then maybe a line of the tile
+/// that comes next as well, into the second-level cache.
+pub(super) const MASKED: u8 = 0;
+pub(super) const WHOLE: u8 = 1;
+pub(super) const AHEAD: u8 = 2;
+
+/// The sums of a tile of one to three vectors over all depths, `LAST` being how their last vector is read.
 ///
 /// # Safety
 /// As for [`MicroKernel::run`](super::MicroKernel::run), for a tile of so many rows and vectors.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) unsafe fn sums<const ROWS: usize, const VECTORS: usize, const WHOLE: bool>(
+pub(super) unsafe fn sums<const ROWS: usize, const VECTORS: usize, const LAST: u8>(
     t: &Tile,
     mask: u16,
 ) -> [[__m512; VECTORS]; ROWS] {
