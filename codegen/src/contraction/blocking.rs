@@ -23,6 +23,10 @@ const MOST_PACKED_ROWS: usize = 120;
 /// The same of parts of floats: whole squares.
 const MOST_PACKED_ROWS_OF_PARTS: usize = 8 * SQUARE;
 
+/// The same where an epilogue runs on their sums before others are packed, and as many as there are depths at most: the
+/// fewer these are, the more of the time is the epilogue's.
+const EPILOGUE_ROWS_OF_PARTS: usize = 4 * SQUARE;
+
 /// Columns of a block whose sums are the result.
 const MOST_COLUMNS: usize = 2048;
 
@@ -137,8 +141,9 @@ impl ContractionPlan {
             _ => self.blocks(),
         };
         let rest = self.blocking.m - (self.grid.0 - 1) * self.blocking.rows;
-        self.row_groups = [self.blocking.rows, rest].map(|rows| self.group_rows(rows));
         self.depths = self.cut_depth();
+        let most_packed_rows = self.most_packed_rows(epilogue.is_some());
+        self.row_groups = [self.blocking.rows, rest].map(|rows| self.group_rows(rows, most_packed_rows));
         self.bound_tiles();
         self.row_offsets = self.rows_to_turn();
         self.floats = self.work_space(epilogue.is_some());
@@ -252,8 +257,7 @@ impl ContractionPlan {
     }
 
     /// How so many rows of a block are packed and computed.
-    fn group_rows(&self, rows: usize) -> Vec<RowGroup> {
-        let most = self.most_packed_rows();
+    fn group_rows(&self, rows: usize, most: usize) -> Vec<RowGroup> {
         if self.multiplies_parts() {
             let group = |first| RowGroup::in_tiles_of(first..rows.min(first + most), self.kernel.rows);
             return (0..rows).step_by(most).map(group).collect();
@@ -266,8 +270,20 @@ impl ContractionPlan {
     }
 
     /// Rows whose panels are packed at a time.
-    fn most_packed_rows(&self) -> usize {
-        if self.multiplies_parts() { MOST_PACKED_ROWS_OF_PARTS } else { MOST_PACKED_ROWS }
+    fn most_packed_rows(&self, has_epilogue: bool) -> usize {
+        match self.kernel.split {
+            None => MOST_PACKED_ROWS,
+            Some(_) if has_epilogue && self.completes_groups() => {
+                self.k.next_multiple_of(SQUARE).min(EPILOGUE_ROWS_OF_PARTS)
+            }
+            Some(_) => MOST_PACKED_ROWS_OF_PARTS,
+        }
+    }
+
+    /// Whether the sums of rows that are packed together are complete before the next ones are packed, and an epilogue runs
+    /// on them then: of parts of floats blocks are large, and their sums would take a large part of the cache.
+    pub(super) fn completes_groups(&self) -> bool {
+        self.multiplies_parts() && self.depths.len() == 1 && !self.turned && self.bounds.is_none()
     }
 
     /// The columns of each tile.
@@ -282,11 +298,12 @@ impl ContractionPlan {
         let (tall, wide) = (self.kernel.rows, self.kernel.columns);
         let used = |condition: bool, floats: usize| if condition { floats.next_multiple_of(16) } else { 0 };
         let panels = |width: usize, depth: usize| self.kernel.panel_floats(width, depth);
-        let packed_rows = rows.min(self.most_packed_rows()).next_multiple_of(tall);
+        let packed_rows = rows.min(self.most_packed_rows(has_epilogue)).next_multiple_of(tall);
+        let summed_rows = if self.completes_groups() { packed_rows } else { rows };
         WorkSpace {
             left: used(self.layouts[0] == Layout::Packed, panels(packed_rows, depth)),
             right: used(self.layouts[1] == Layout::Packed, panels(columns.next_multiple_of(wide), depth)),
-            sums: used(has_epilogue || self.turned, rows * self.blocking.row_stride()),
+            sums: used(has_epilogue || self.turned, summed_rows * self.blocking.row_stride()),
             turned: used(has_epilogue && self.turned, rows * self.blocking.row_stride()),
             shared: used(self.layouts[1] == Layout::Shared, panels(n.next_multiple_of(wide), self.k)),
             kept: used(self.layouts[1] == Layout::Kept, panels(n.next_multiple_of(wide), self.k)),

@@ -164,11 +164,44 @@ impl<'a> Product<'a> {
                 let result = (*self.arguments.add(self.entry.result)).cast::<f32>();
                 return self.sum(block, result.add(self.plan.products_at[block.outer]), self.plan.result_row);
             };
+            if self.plan.completes_groups() {
+                return self.run_by_groups(block, epilogue);
+            }
             let (plan, part) = (self.plan, self.plan.result_block(block));
             let row_stride = plan.result_blocking().row_stride();
             let sums = if plan.turned { self.sums.wrapping_add(plan.floats.sums) } else { self.sums };
             let origin = sums.wrapping_sub(part.rows.start * row_stride + part.columns.start);
             self.sum(block, origin, row_stride);
+            self.finish(&part, origin, epilogue);
+        }
+    }
+
+    /// Computes the rows of a block that are packed together and what follows from their sums, then the next ones.
+    ///
+    /// # Safety
+    /// As for [`contract`].
+    unsafe fn run_by_groups(&self, block: &Block, epilogue: usize) {
+        let (plan, row_stride, depth) = (self.plan, self.plan.blocking.row_stride(), &self.plan.depths[0]);
+        // SAFETY: as promised by the caller; the work space has room for the sums of a group.
+        unsafe {
+            let right = self.right_panels(block, depth);
+            for group in plan.row_groups(block) {
+                let rows = block.rows.start + group.rows.start..block.rows.start + group.rows.end;
+                let origin = self.sums.wrapping_sub(rows.start * row_stride + block.columns.start);
+                let left = self.left_panels(block, group, depth);
+                self.compute_tiles(block, group, (depth, false), [&left, &right], (origin, row_stride));
+                self.finish(&Block { rows, ..block.clone() }, origin, epilogue);
+            }
+        }
+    }
+
+    /// Computes what follows from the sums of a part of the result; `origin` is where row 0 and column 0 would be.
+    ///
+    /// # Safety
+    /// As for [`contract`], and the sums are there.
+    unsafe fn finish(&self, part: &Block, origin: *mut f32, epilogue: usize) {
+        // SAFETY: as promised by the caller.
+        unsafe {
             let epilogue: KernelFn = std::mem::transmute(*self.context.kernels.add(epilogue));
             let rectangle = part.rectangle(origin);
             epilogue(self.context, self.arguments, &raw const rectangle as usize);
