@@ -419,6 +419,14 @@ mod tests {
 
     #[cfg(target_arch = "x86_64")]
     #[test]
+    fn rows_that_are_complete_at_once_are_few_before_an_epilogue() {
+        let packed_rows = |k, has_epilogue| cut([784, 512, k], VectorIsa::Amx).most_packed_rows(has_epilogue);
+        assert_eq!([64, 128].map(|k| packed_rows(k, true)), [64, 128]);
+        assert_eq!([packed_rows(64, false), packed_rows(256, true)], [MOST_PACKED_ROWS_OF_PARTS; 2]);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
     fn a_large_factor_that_is_read_in_place_is_read_ahead() {
         let reads_ahead = |product, isa| cut(product, isa).reads_ahead;
         assert!(reads_ahead([64, 512, 784], VectorIsa::Avx512));
