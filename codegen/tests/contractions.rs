@@ -233,11 +233,11 @@ fn engine_of(op: &Op, shapes: [&[usize]; 2], isa: VectorIsa) -> Option<Engine> {
 fn parts_of_floats_are_multiplied_where_that_takes_less_time() {
     for isa in instruction_sets() {
         let large = if isa == VectorIsa::Amx { Engine::Parts } else { Engine::Tiles };
-        for product in OF_PARTS {
+        for product in OF_PARTS.into_iter().chain([[784, 128, 32], [784, 512, 48]]) {
             assert_eq!(engine(product, isa), Some(large), "{product:?} with {isa:?}");
         }
         // Each float is split for few products, or each sum stored after few.
-        for product in [[32, 32, 32], [512, 10, 256], [64, 512, 784], [512, 64, 256], [784, 512, 48]] {
+        for product in [[32, 32, 32], [512, 10, 256], [64, 512, 784], [512, 64, 256], [128, 192, 32], [784, 512, 24]] {
             assert_eq!(engine(product, isa), Some(Engine::Tiles), "{product:?} with {isa:?}");
         }
     }

@@ -13,7 +13,7 @@ use std::ops::Range;
 const LEAST_EXTENT: usize = 128;
 
 /// The same of the depth, whatever of it bands leave: with them sums have the bits that they have without.
-const LEAST_DEPTH: usize = 64;
+const LEAST_DEPTH: usize = 32;
 
 /// Floats of a line of the cache.
 const LINE_FLOATS: usize = 16;
@@ -27,8 +27,8 @@ const PAGE_FLOATS: usize = 1024;
 const SQUARES: f64 = 151.0;
 const HALF_SQUARES: f64 = 84.0;
 
-/// The sums of a tile, which are stored and added to.
-const SUMS: f64 = 30.0;
+/// The sums of a tile, which are stored and added to: where few depths are multiplied they wait for the cache.
+const SUMS: f64 = 150.0;
 
 /// A product, whose tiles are configured.
 const CALL: f64 = 400.0;
