@@ -170,7 +170,9 @@ fn a_row_has_the_same_bits_in_any_product() {
 
 /// Rows and columns that fill tiles, halves of them and less, depths of one block and several; results whose rows begin with
 /// lines of the cache, and not, and are pages apart.
-const OF_PARTS: [[usize; 3]; 9] = [
+const OF_PARTS: [[usize; 3]; 11] = [
+    [784, 128, 32],
+    [784, 512, 48],
     [128, 160, 128],
     [137, 145, 257],
     [150, 144, 130],
@@ -233,7 +235,7 @@ fn engine_of(op: &Op, shapes: [&[usize]; 2], isa: VectorIsa) -> Option<Engine> {
 fn parts_of_floats_are_multiplied_where_that_takes_less_time() {
     for isa in instruction_sets() {
         let large = if isa == VectorIsa::Amx { Engine::Parts } else { Engine::Tiles };
-        for product in OF_PARTS.into_iter().chain([[784, 128, 32], [784, 512, 48]]) {
+        for product in OF_PARTS {
             assert_eq!(engine(product, isa), Some(large), "{product:?} with {isa:?}");
         }
         // Each float is split for few products, or each sum stored after few.
