@@ -23,10 +23,6 @@ const MOST_PACKED_ROWS: usize = 120;
 /// The same of parts of floats: whole squares.
 const MOST_PACKED_ROWS_OF_PARTS: usize = 8 * SQUARE;
 
-/// The same where an epilogue runs on their sums before others are packed, and as many as there are depths at most: the
-/// fewer these are, the more of the time is the epilogue's.
-const EPILOGUE_ROWS_OF_PARTS: usize = 4 * SQUARE;
-
 /// Columns of a block whose sums are the result.
 const MOST_COLUMNS: usize = 2048;
 
@@ -269,13 +265,12 @@ impl ContractionPlan {
         parts(0..rows, rows.div_ceil(most)).map(group).collect()
     }
 
-    /// Rows whose panels are packed at a time.
+    /// Rows whose panels are packed at a time. Of parts of floats as many as there are depths where an epilogue runs on their
+    /// sums before others are packed: the fewer these are, the more of the time is the epilogue's.
     fn most_packed_rows(&self, has_epilogue: bool) -> usize {
         match self.kernel.split {
             None => MOST_PACKED_ROWS,
-            Some(_) if has_epilogue && self.completes_groups() => {
-                self.k.next_multiple_of(SQUARE).min(EPILOGUE_ROWS_OF_PARTS)
-            }
+            Some(_) if has_epilogue && self.completes_groups() => self.k.next_multiple_of(SQUARE),
             Some(_) => MOST_PACKED_ROWS_OF_PARTS,
         }
     }
