@@ -1,6 +1,7 @@
 //! Products of matrices: squares, shapes of training steps and their two adjoints, next to the `gemm` crate.
 //!
-//! Every line is followed by the fastest run in GFLOP/s and as a share of this core's measured multiply-adds.
+//! Every line is followed by the fastest run, and by the median of its shares of what this core multiplies and adds in
+//! registers at that moment: a processor's clock changes, with what it computes too.
 //! `cargo bench -p gradc-codegen --bench contractions -- squares` runs one group.
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
@@ -17,6 +18,10 @@ use std::time::{Duration, Instant};
 
 /// Work of an entry that is run at a time, so that the call of the entry does not count.
 const ENTRY_FLOPS: usize = 10_000_000;
+
+/// Pairs of a run and multiply-adds in registers: at least so many, and for at least so long.
+const PAIRS: usize = 9;
+const PAIRED: Duration = Duration::from_millis(200);
 
 /// Rows, columns and depth of a product, and which of its factors are stored transposed.
 #[derive(Clone, Copy)]
@@ -108,31 +113,46 @@ fn run_gemm(product: Product, [a, b]: [*const f32; 2], c: *mut f32) {
     }
 }
 
-/// Measures one way to compute a product and prints its fastest run.
-fn measure(group: &mut BenchmarkGroup<WallTime>, name: String, product: Product, peak: f64, mut run: impl FnMut()) {
-    let mut fastest = f64::INFINITY;
+fn time(run: &mut impl FnMut()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
+/// Share of the multiply-adds in registers, measured in turn with them.
+fn median_share(gflop: f64, run: &mut impl FnMut()) -> f64 {
+    let (start, mut shares) = (Instant::now(), vec![]);
+    while shares.len() < PAIRS || start.elapsed() < PAIRED {
+        let peak = Limits::gflops_now(host_target().vector_isa);
+        shares.push(gflop / time(run).as_secs_f64() / peak);
+    }
+    shares.sort_by(f64::total_cmp);
+    shares[shares.len() / 2]
+}
+
+/// Measures one way to compute a product and prints its fastest run and its share.
+fn measure(group: &mut BenchmarkGroup<WallTime>, name: String, product: Product, mut run: impl FnMut()) {
+    let mut fastest = Duration::MAX;
     group.throughput(Throughput::Elements((product.flops() * product.copies()) as u64));
     group.bench_function(&name, |bencher| {
         bencher.iter_custom(|runs| {
             (0..runs).fold(Duration::ZERO, |total, _| {
-                let start = Instant::now();
-                run();
-                let time = start.elapsed();
-                fastest = fastest.min(time.as_secs_f64());
+                let time = time(&mut run);
+                fastest = fastest.min(time);
                 total + time
             })
         });
     });
-    if fastest.is_infinite() {
+    if fastest == Duration::MAX {
         return; // The filter of the command line excludes it.
     }
-    let seconds = fastest / product.copies() as f64;
-    let gflops = product.flops() as f64 / seconds / 1e9;
-    println!("    {name}: {:.3} µs, {gflops:.1} GFLOP/s, {:.0} % of the peak", seconds * 1e6, 100.0 * gflops / peak);
+    let seconds = fastest.as_secs_f64() / product.copies() as f64;
+    let gflop = product.flops() as f64 / 1e9;
+    let share = 100.0 * median_share(gflop * product.copies() as f64, &mut run);
+    println!("    {name}: {:.3} µs, {:.1} GFLOP/s, {share:.0} % of the peak", seconds * 1e6, gflop / seconds);
 }
 
 fn compare(c: &mut Criterion, name: &str, products: &[(&str, Product)]) {
-    let peak = Limits::measure(host_target().vector_isa).gflops;
     let mut group = c.benchmark_group(name);
     group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(300));
     for &(kind, product) in products {
@@ -141,8 +161,8 @@ fn compare(c: &mut Criterion, name: &str, products: &[(&str, Product)]) {
         let factors = product.shapes().map(|s| numbers(s[0] * s[1]));
         let mut result = numbers(m * n);
         let pointers = [&factors[0], &factors[1]].map(|f| f.bytes().as_ptr().cast::<f32>());
-        measure(&mut group, format!("{m}x{n}x{k} {kind} gradc"), product, peak, || compiled.run());
-        measure(&mut group, format!("{m}x{n}x{k} {kind} gemm"), product, peak, || {
+        measure(&mut group, format!("{m}x{n}x{k} {kind} gradc"), product, || compiled.run());
+        measure(&mut group, format!("{m}x{n}x{k} {kind} gemm"), product, || {
             run_gemm(product, pointers, result.bytes_mut().as_mut_ptr().cast());
         });
     }

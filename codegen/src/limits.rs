@@ -26,33 +26,45 @@ const COPIED_BYTES: usize = 64 << 20;
 /// Multiply-adds per chain and try, about a millisecond.
 const CHAIN: usize = 1 << 19;
 
+/// The same of one try that is over before the clock changes.
+const SHORT_CHAIN: usize = 1 << 15;
+
 impl Limits {
     /// Measures this machine with the given vector instructions, which it must have; takes about 0.2 s.
     pub fn measure(isa: VectorIsa) -> Limits {
-        assert!(is_available(isa), "limits are measured with instructions the machine has");
-        let parts_gflops = parts_peak_gflops(isa, |work| fastest_s(work));
-        Limits { gflops: peak_gflops(isa), parts_gflops, bandwidth_gbps: copy_gbps() }
+        let gflops = gflops(isa, CHAIN, TRIES);
+        let parts_gflops = parts_peak_gflops(isa, |work| fastest_s(TRIES, work));
+        Limits { gflops, parts_gflops, bandwidth_gbps: copy_gbps() }
+    }
+
+    /// [`Limits::gflops`] at the clock of this moment, in less than 0.1 ms.
+    ///
+    /// Multiply-adds without loads take less power than products: left to themselves they soon run at a clock that no
+    /// product has.
+    pub fn gflops_now(isa: VectorIsa) -> f64 {
+        gflops(isa, SHORT_CHAIN, 1)
     }
 }
 
-fn fastest_s(mut work: impl FnMut()) -> f64 {
+fn fastest_s(tries: usize, mut work: impl FnMut()) -> f64 {
     let time = |_| {
         let start = Instant::now();
         work();
         start.elapsed().as_secs_f64()
     };
-    (0..TRIES).map(time).fold(f64::INFINITY, f64::min)
+    (0..tries).map(time).fold(f64::INFINITY, f64::min)
 }
 
 fn copy_gbps() -> f64 {
     let from = AlignedBuffer::from_bytes(&vec![1; COPIED_BYTES]);
     let mut to = AlignedBuffer::from_bytes(&vec![2; COPIED_BYTES]);
-    let seconds = fastest_s(|| to.bytes_mut().copy_from_slice(black_box(from.bytes())));
+    let seconds = fastest_s(TRIES, || to.bytes_mut().copy_from_slice(black_box(from.bytes())));
     2.0 * COPIED_BYTES as f64 / seconds / 1e9
 }
 
-fn peak_gflops(isa: VectorIsa) -> f64 {
-    let (chains, lanes): (fn(f32) -> f32, usize) = match isa {
+fn gflops(isa: VectorIsa, chain: usize, tries: usize) -> f64 {
+    assert!(is_available(isa), "limits are measured with instructions the machine has");
+    let (chains, lanes): (fn(f32, usize) -> f32, usize) = match isa {
         VectorIsa::Portable => (portable_chains, 1),
         #[cfg(target_arch = "x86_64")]
         VectorIsa::Avx2 => (measure_avx2, 8),
@@ -61,16 +73,16 @@ fn peak_gflops(isa: VectorIsa) -> f64 {
         #[cfg(not(target_arch = "x86_64"))]
         _ => (portable_chains, 1),
     };
-    let seconds = fastest_s(|| _ = black_box(chains(black_box(0.5))));
-    (2 * CHAINS * lanes * CHAIN) as f64 / seconds / 1e9
+    let seconds = fastest_s(tries, || _ = black_box(chains(black_box(0.5), chain)));
+    (2 * CHAINS * lanes * chain) as f64 / seconds / 1e9
 }
 
 /// Independent chains: more than latency times throughput of any processor so far.
 const CHAINS: usize = 12;
 
-fn portable_chains(x: f32) -> f32 {
+fn portable_chains(x: f32, length: usize) -> f32 {
     let mut sums = [x; CHAINS];
-    for _ in 0..CHAIN {
+    for _ in 0..length {
         sums.iter_mut().for_each(|s| *s = *s * x + x);
     }
     sums.iter().sum()
@@ -79,18 +91,18 @@ fn portable_chains(x: f32) -> f32 {
 macro_rules! vector_chains {
     ($name:ident, $entry:ident, $feature:literal, $splat:ident, $fma:ident, $first:ident) => {
         #[cfg(target_arch = "x86_64")]
-        fn $entry(x: f32) -> f32 {
-            // SAFETY: `measure` checked that the processor has the instructions.
-            unsafe { $name(x) }
+        fn $entry(x: f32, length: usize) -> f32 {
+            // SAFETY: `gflops` checked that the processor has the instructions.
+            unsafe { $name(x, length) }
         }
 
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = $feature)]
-        fn $name(x: f32) -> f32 {
+        fn $name(x: f32, length: usize) -> f32 {
             use std::arch::x86_64::{$first, $fma, $splat};
             let factor = $splat(x);
             let mut sums = [factor; CHAINS];
-            for _ in 0..CHAIN {
+            for _ in 0..length {
                 sums.iter_mut().for_each(|s| *s = $fma(*s, factor, factor));
             }
             sums.iter().map(|&s| $first(s)).sum()
