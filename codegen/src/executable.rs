@@ -282,7 +282,7 @@ impl Executable {
 
     /// Bytes of work space a call needs with this many threads.
     pub fn scratch_bytes(&self, threads: usize) -> usize {
-        self.program.kept_bytes + self.program.shared_bytes + threads * self.program.thread_stride_bytes()
+        self.program.kept_bytes + self.program.work_space_bytes(threads)
     }
 
     /// Runs an entry: one native call. `host` has a slice per data input and hyperparameter, of any alignment.

@@ -121,7 +121,7 @@ impl Planned {
             }
             KernelKind::Rows(kernel) => {
                 let plan = RowsPlan::new(kernel, &signature.operands, &signature.results);
-                self.program.thread_bytes = self.program.thread_bytes.max(plan.scratch_bytes());
+                self.program.reserve(0, plan.scratch_bytes());
                 (KernelCode::Rows(Box::new(plan), all), vec![])
             }
             KernelKind::Scatter(scatter) => {
@@ -143,14 +143,13 @@ impl Planned {
         let plans: Vec<LoopPlan> = pieces(kernel).iter().map(|piece| LoopPlan::of_piece(piece, operands)).collect();
         let stages = if let [whole] = &plans[..] { whole.in_stages() } else { None };
         if let Some([parts, _]) = &stages {
-            self.program.shared_bytes = self.program.shared_bytes.max(parts.stage_bytes());
+            self.program.reserve(parts.stage_bytes(), 0);
         }
         sequence(stages.map_or(plans, Vec::from).into_iter().map(code).collect(), next)
     }
 
     fn lines(&mut self, plan: LinesPlan) -> KernelCode {
-        let scratch_bytes = plan.scratch_bytes().next_multiple_of(ALIGNMENT_BYTES);
-        self.program.thread_bytes = self.program.thread_bytes.max(scratch_bytes);
+        self.program.reserve(0, plan.scratch_bytes().next_multiple_of(ALIGNMENT_BYTES));
         let (tables, chunks) = (self.program.lines.len(), plan.chunks());
         self.program.lines.push(plan);
         KernelCode::Call { function: Function::Lines, tables, chunks }
@@ -186,9 +185,9 @@ impl Planned {
         let room = if is_fixed { MOST_KEPT_BYTES.saturating_sub(self.program.kept_bytes) / 4 } else { 0 };
         plan.cut(whole.as_ref(), room);
         let WorkSpace { left, right, sums, turned, shared, kept } = plan.floats;
-        self.program.thread_bytes = self.program.thread_bytes.max(bytes_of(left + right + sums + turned));
         let sums_of_parts = if plan.depth_parts > 1 { plan.depth_parts * plan.elements() } else { 0 };
-        self.program.shared_bytes = self.program.shared_bytes.max(bytes_of(shared.max(sums_of_parts)));
+        let shared_bytes = bytes_of(shared.max(sums_of_parts));
+        self.program.reserve(shared_bytes, bytes_of(left + right + sums + turned));
         let contraction = self.program.contractions.len();
         let step = |function, chunks| KernelCode::Call { function, tables: contraction, chunks };
         let product = step(Function::Contract, plan.chunks());
@@ -201,6 +200,7 @@ impl Planned {
                 result: operands.len(),
                 added: None,
                 kept_at: 0,
+                shared_bytes,
             });
             return sequence(vec![product, finish], next);
         }
@@ -222,6 +222,7 @@ impl Planned {
             result: operands.len(),
             added,
             kept_at,
+            shared_bytes,
         });
         (code, further)
     }
@@ -239,16 +240,17 @@ impl Planned {
         let by_product = finish.as_ref().and_then(|_| plan.cut_by_product());
         let sums_are_shared = finish.is_some() && by_product.is_none();
         let shared_sums = if sums_are_shared { partials * kernel.space.iter().product::<usize>() } else { 0 };
-        self.program.shared_bytes = self.program.shared_bytes.max(bytes_of(shared_sums));
         let copy = plan.copy.take().map(|copy| self.shared_copy(&copy, shared_sums, operands, isa));
-        let copy_at = copy.as_ref().map(|(_, at)| (operands.len(), *at));
+        let copy_at = copy.as_ref().map(|(_, at)| (operands.len(), at.start));
+        let shared_bytes = bytes_of(copy.as_ref().map_or(shared_sums, |(_, at)| at.end));
+        let mut thread_bytes = 0;
         let product = KernelCode::Call { function: Function::ContractRows, tables: contraction, chunks: plan.chunks() };
         let mut steps: Vec<KernelCode> = copy.into_iter().map(|(code, _)| code).chain([product]).collect();
         let mut epilogue = None;
         let sums = match (finish, by_product) {
             (None, _) => Sums::Result(operands.len()),
             (Some(_), Some((groups, blocking))) => {
-                self.program.thread_bytes = self.program.thread_bytes.max(bytes_of(blocking.m * blocking.n));
+                thread_bytes = bytes_of(blocking.m * blocking.n);
                 let plan = EpiloguePlan::new(&Piece::whole(kernel), groups, operands, blocking);
                 epilogue = Some(KernelCode::Epilogue(Box::new(plan), [operands, results].concat()));
                 Sums::Epilogue(next + further_codes(&steps))
@@ -258,25 +260,25 @@ impl Planned {
                 Sums::Shared
             }
         };
-        self.program.indirect.push(PlacedIndirect { plan, copy: copy_at, sums });
+        self.program.reserve(shared_bytes, thread_bytes);
+        self.program.indirect.push(PlacedIndirect { plan, copy: copy_at, sums, shared_bytes });
         let (code, mut further) = sequence(steps, next);
         further.extend(epilogue);
         (code, further)
     }
 
-    /// The copy of a factor behind so many floats of the shared work space, and at how many.
+    /// The copy of a factor behind so many floats of the shared work space, and which floats it takes.
     fn shared_copy(
         &mut self,
         copy: &FactorCopy,
         before: usize,
         operands: &[DType],
         isa: VectorIsa,
-    ) -> (KernelCode, usize) {
+    ) -> (KernelCode, Range<usize>) {
         let at = before.next_multiple_of(ALIGNMENT_BYTES / 4);
         let end = at + copy.floats() + READ_PAST_COPIES;
-        self.program.shared_bytes = self.program.shared_bytes.max(bytes_of(end));
         let as_loops = || KernelCode::Copy(Box::new(LoopPlan::new(&copy.kernel, operands)), operands.to_vec(), at);
-        (self.transposition(&copy.kernel, operands, Target::Shared(at), isa).unwrap_or_else(as_loops), at)
+        (self.transposition(&copy.kernel, operands, Target::Shared(at), isa).unwrap_or_else(as_loops), at..end)
     }
 }
 

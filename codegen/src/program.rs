@@ -18,18 +18,31 @@ pub(crate) struct Program {
     pub lines: Vec<LinesPlan>,
     /// For panels that loops keep, bytes.
     pub kept_bytes: usize,
-    /// Work space that all threads share, bytes.
-    pub shared_bytes: usize,
-    /// Work space of one thread, bytes.
+    /// Work space of the first thread, with what a kernel shares with all threads before it, bytes.
+    pub first_thread_bytes: usize,
+    /// Work space of each other thread, bytes.
     pub thread_bytes: usize,
     /// Whether threads work on blocks, each of them as if it were alone: with shared work space of its own.
     pub has_blocks: bool,
 }
 
 impl Program {
-    /// Bytes from the work space of one thread to that of the next.
-    pub fn thread_stride_bytes(&self) -> usize {
-        self.thread_bytes + if self.has_blocks { self.shared_bytes } else { 0 }
+    /// Makes room for a kernel that shares so many bytes between threads and has so many for each.
+    pub fn reserve(&mut self, shared_bytes: usize, thread_bytes: usize) {
+        self.first_thread_bytes = self.first_thread_bytes.max(shared_bytes + thread_bytes);
+        self.thread_bytes = self.thread_bytes.max(thread_bytes);
+    }
+
+    /// Bytes of work space with so many threads, behind what loops keep.
+    pub fn work_space_bytes(&self, threads: usize) -> usize {
+        self.work_space_at(threads, 0)
+    }
+
+    /// Where the work space of a thread begins in a kernel that shares so many bytes: only the first thread's is behind
+    /// these, so that kernels that share nothing use the same bytes for it.
+    pub fn work_space_at(&self, thread: usize, shared_bytes: usize) -> usize {
+        let stride_bytes = if self.has_blocks { self.first_thread_bytes } else { self.thread_bytes };
+        thread.checked_sub(1).map_or(shared_bytes, |before| self.first_thread_bytes + before * stride_bytes)
     }
 }
 
@@ -46,6 +59,8 @@ pub(crate) struct PlacedContraction {
     pub added: Option<usize>,
     /// Where its panels are among those that loops keep, if they are, bytes.
     pub kept_at: usize,
+    /// Work space that threads share, bytes.
+    pub shared_bytes: usize,
 }
 
 /// A contraction by row tiles and where its sums go.
@@ -57,6 +72,8 @@ pub(crate) struct PlacedIndirect {
     pub copy: Option<(usize, usize)>,
     /// Where its sums go.
     pub sums: Sums,
+    /// Work space that threads share, bytes.
+    pub shared_bytes: usize,
 }
 
 /// Where the sums of a contraction by row tiles go.
@@ -68,4 +85,23 @@ pub(crate) enum Sums {
     Shared,
     /// One product after the other to the thread's work space, where this kernel reads them.
     Epilogue(usize),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_space_of_threads_does_not_meet_what_they_share_nor_each_others() {
+        let mut program = Program::default();
+        program.reserve(100, 20);
+        program.reserve(0, 110);
+        // Of the first kernel, in which threads share 100 bytes, and of the second.
+        assert_eq!([0, 1, 2].map(|thread| program.work_space_at(thread, 100)), [100, 120, 230]);
+        assert_eq!([0, 1, 2].map(|thread| program.work_space_at(thread, 0)), [0, 120, 230]);
+        assert_eq!([1, 2].map(|threads| program.work_space_bytes(threads)), [120, 230]);
+        // Threads that work on blocks share nothing with others.
+        program.has_blocks = true;
+        assert_eq!([1, 2, 3].map(|threads| program.work_space_bytes(threads)), [120, 240, 360]);
+    }
 }

@@ -54,17 +54,14 @@ pub(crate) struct StepContext {
 unsafe impl Sync for StepContext {}
 
 impl StepContext {
-    /// Work space of the thread that calls.
+    /// Work space of the thread that calls, in a kernel that shares so many bytes.
     ///
     /// # Safety
     /// The context is that of a running call.
-    pub unsafe fn scratch_of_thread(&self) -> *mut u8 {
+    pub unsafe fn scratch_of_thread(&self, shared_bytes: usize) -> *mut u8 {
         let thread = if self.board.is_null() { 0 } else { position_of_thread() };
         // SAFETY: the scratch was checked to have room for every thread of the pool the call runs in.
-        unsafe {
-            let program = &*self.program;
-            self.segments[3].add(program.shared_bytes + thread * program.thread_stride_bytes())
-        }
+        unsafe { self.segments[3].add((*self.program).work_space_at(thread, shared_bytes)) }
     }
 }
 
@@ -87,7 +84,7 @@ impl StepContext {
         let [arena, persistent, constants, _] = self.segments;
         StepContext {
             // SAFETY: as promised by the caller; the work space of a thread has room for that of a lone one.
-            segments: [arena, persistent, constants, unsafe { self.scratch_of_thread() }],
+            segments: [arena, persistent, constants, unsafe { self.scratch_of_thread(0) }],
             board: std::ptr::null(),
             last_mark_ns: Cell::new(self.elapsed_ns()),
             sharers,
@@ -307,8 +304,8 @@ unsafe extern "C" fn blocks_in_place(context: *const StepContext, blocks: *const
 }
 
 unsafe extern "C" fn work_space(context: *const StepContext) -> *mut u8 {
-    // SAFETY: native code passes its own context, that of a running call.
-    unsafe { (*context).scratch_of_thread() }
+    // SAFETY: native code passes its own context, that of a running call; kernels that ask share nothing.
+    unsafe { (*context).scratch_of_thread(0) }
 }
 
 unsafe extern "C" fn mark(context: *const StepContext, action: usize) {

@@ -81,7 +81,7 @@ impl Direct {
     pub(super) unsafe fn compute(
         &self,
         context: *const StepContext,
-        PlacedContraction { plan, epilogue, result, added, kept_at }: &PlacedContraction,
+        PlacedContraction { plan, epilogue, result, added, kept_at, shared_bytes }: &PlacedContraction,
         arguments: *const *mut u8,
     ) {
         let Blocking { m, n, .. } = plan.blocking;
@@ -93,7 +93,8 @@ impl Direct {
                 Layout::Kept => (*context).kept.wrapping_add(*kept_at).cast(),
                 _ => float(plan.right.operand),
             };
-            let sums = if epilogue.is_some() { (*context).scratch_of_thread().cast() } else { float(*result) };
+            let sums =
+                if epilogue.is_some() { (*context).scratch_of_thread(*shared_bytes).cast() } else { float(*result) };
             let left = float(plan.left.operand).wrapping_offset(self.first[0]);
             let right = right.wrapping_offset(self.first[1]);
             let added = added.map_or(std::ptr::null(), |operand| float(operand).cast_const());

@@ -111,7 +111,7 @@ impl<'a> Product<'a> {
         let plan = &entry.plan;
         // SAFETY: as promised by the caller; the scratch of a thread has room for what the plan asks for.
         unsafe {
-            let packed_left: *mut f32 = context.scratch_of_thread().cast();
+            let packed_left: *mut f32 = context.scratch_of_thread(entry.shared_bytes).cast();
             let packed_right = packed_left.add(plan.floats.left);
             let float = |k: usize| (*arguments.add(k)).cast::<f32>();
             let (left, right_at) = (float(plan.left.operand), float(plan.right.operand));

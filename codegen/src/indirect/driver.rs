@@ -37,28 +37,26 @@ pub(crate) unsafe extern "C" fn contract_rows(
             Sums::Shared => context.shared(),
             Sums::Epilogue(kernel) => {
                 let kernel: KernelFn = std::mem::transmute(*context.kernels.add(kernel));
-                return each_product(plan, factors, &part, context, |rectangle| kernel(context, arguments, rectangle));
+                let sums = context.scratch_of_thread(entry.shared_bytes).cast();
+                return each_product(plan, factors, &part, sums, |rectangle| kernel(context, arguments, rectangle));
             }
         };
         Rows { plan, factors, result: result.add(part.sums) }.compute(&part);
     }
 }
 
-/// Computes the products of a part one after the other in the work space of the thread, and runs what follows on each:
-/// it is given the address of a [`Rectangle`].
+/// Computes the products of a part one after the other in work space, and runs what follows on each: it is given the
+/// address of a [`Rectangle`].
 ///
 /// # Safety
-/// The addresses are those of the plan's factors; the part is of whole products; the work space has room for the sums
-/// of one.
+/// The addresses are those of the plan's factors; the part is of whole products; `sums` has room for those of one.
 unsafe fn each_product(
     plan: &IndirectPlan,
     factors: [*const f32; 2],
     part: &Part,
-    context: &StepContext,
+    sums: *mut f32,
     then: impl Fn(usize),
 ) {
-    // SAFETY: as promised by the caller.
-    let sums: *mut f32 = unsafe { context.scratch_of_thread().cast() };
     let ([_, columns], tiles) = (plan.product_extents(), plan.tables.products[0].tiles.len());
     for number in part.tiles.start / tiles..part.tiles.end / tiles {
         let product = &plan.tables.products[number];

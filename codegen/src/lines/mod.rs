@@ -96,6 +96,6 @@ pub(crate) unsafe extern "C" fn work_on_lines(
         let plan = &(&(*context.program).lines)[lines];
         let at = |chunk: usize| plan.lines * chunk / plan.chunks();
         let arguments = std::slice::from_raw_parts(arguments, plan.addresses());
-        (plan.run)(plan, at(chunk)..at(chunk + 1), arguments, context.scratch_of_thread());
+        (plan.run)(plan, at(chunk)..at(chunk + 1), arguments, context.scratch_of_thread(0));
     }
 }
