@@ -26,23 +26,21 @@ const COPIED_BYTES: usize = 64 << 20;
 /// Multiply-adds per chain and try, about a millisecond.
 const CHAIN: usize = 1 << 19;
 
-/// The same of one try that is over before the clock changes.
+/// The same of a single try, in turn with something else that takes as long.
 const SHORT_CHAIN: usize = 1 << 15;
 
 impl Limits {
     /// Measures this machine with the given vector instructions, which it must have; takes about 0.2 s.
     pub fn measure(isa: VectorIsa) -> Limits {
-        let gflops = gflops(isa, CHAIN, TRIES);
+        let gflops = measure_gflops(isa, CHAIN, TRIES);
         let parts_gflops = parts_peak_gflops(isa, |work| fastest_s(TRIES, work));
         Limits { gflops, parts_gflops, bandwidth_gbps: copy_gbps() }
     }
 
-    /// [`Limits::gflops`] at the clock of this moment, in less than 0.1 ms.
-    ///
-    /// Multiply-adds without loads take less power than products: left to themselves they soon run at a clock that no
-    /// product has.
+    /// [`Limits::gflops`] at the clock of this moment, in about 0.1 ms: left to themselves, multiply-adds without loads may
+    /// soon run at another clock than those with loads.
     pub fn gflops_now(isa: VectorIsa) -> f64 {
-        gflops(isa, SHORT_CHAIN, 1)
+        measure_gflops(isa, SHORT_CHAIN, 1)
     }
 }
 
@@ -62,7 +60,7 @@ fn copy_gbps() -> f64 {
     2.0 * COPIED_BYTES as f64 / seconds / 1e9
 }
 
-fn gflops(isa: VectorIsa, chain: usize, tries: usize) -> f64 {
+fn measure_gflops(isa: VectorIsa, chain: usize, tries: usize) -> f64 {
     assert!(is_available(isa), "limits are measured with instructions the machine has");
     let (chains, lanes): (fn(f32, usize) -> f32, usize) = match isa {
         VectorIsa::Portable => (portable_chains, 1),
@@ -92,7 +90,7 @@ macro_rules! vector_chains {
     ($name:ident, $entry:ident, $feature:literal, $splat:ident, $fma:ident, $first:ident) => {
         #[cfg(target_arch = "x86_64")]
         fn $entry(x: f32, length: usize) -> f32 {
-            // SAFETY: `gflops` checked that the processor has the instructions.
+            // SAFETY: `measure_gflops` checked that the processor has the instructions.
             unsafe { $name(x, length) }
         }
 
